@@ -1,0 +1,38 @@
+// What the allocator asks of the floors above when pages run short. `reclaim` implements it and the machine plugs it in
+// (PhysMem::set_memory_pressure); without one, an allocation that finds nothing simply fails.
+#pragma once
+
+#include <cstdint>
+
+#include "quire/phys/gfp.h"
+#include "quire/phys/zone.h"
+
+namespace quire::phys {
+
+enum class CompactResult : std::uint8_t { kNotSuitable, kSkipped, kDeferred, kNoSuitablePage, kContinue, kComplete,
+                                          kPartialSkipped, kContended, kSuccess };
+enum class CompactPriority : std::uint8_t { kSyncFull, kSyncLight, kAsync };
+
+class MemoryPressure {
+ public:
+  virtual ~MemoryPressure() = default;
+
+  // Wakes the zone's node's kswapd if it sleeps and the node is not balanced for this request. Does not sleep.
+  virtual void wakeup_kswapd(Zone& zone, Gfp gfp, Order order, ZoneType highest_zoneidx) = 0;
+
+  // Direct reclaim on behalf of the caller, which may sleep. Gives the number of pages reclaimed.
+  virtual std::uint64_t try_to_free_pages(ZoneList& zonelist, Order order, Gfp gfp) = 0;
+
+  // Reclaim has failed for good: kill somebody. True when something was killed or memory is about to come free.
+  virtual bool out_of_memory(Gfp gfp, Order order) = 0;
+
+  // Moves pages together so that a block of `order` comes free.
+  virtual CompactResult try_to_compact_pages(ZoneList&, Order, Gfp, CompactPriority) {
+    return CompactResult::kSkipped;
+  }
+
+  // Pages that reclaim could still get back from the zone (zone_reclaimable_pages), for should_reclaim_retry.
+  [[nodiscard]] virtual std::uint64_t zone_reclaimable_pages(const Zone& zone) const;
+};
+
+}  // namespace quire::phys

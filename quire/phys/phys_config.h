@@ -1,0 +1,63 @@
+// What a machine's physical memory is made of, before boot.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "quire/base/types.h"
+#include "quire/phys/data_mode.h"
+#include "quire/phys/firmware_map.h"
+
+namespace quire::phys {
+
+struct NodeConfig {
+  std::uint64_t bytes = 0;           // RAM of this node (as installed, before the firmware's holes); 0: memory-less
+  std::vector<unsigned> cpus;        // empty on every node: CPUs are dealt out in turn
+  std::vector<unsigned> distances;   // to each node; empty: 10 to itself, 20 to the others
+};
+
+enum class DeferredInit : std::uint8_t {
+  kAuto,  // when the machine is large enough for it to pay
+  kOff,
+  kOn,
+};
+
+// Whether huge pages are compiled in and on at boot, which raises min_free_kbytes as khugepaged does.
+enum class HugePagesAtBoot : std::uint8_t { kAuto /* on from 512 MiB, as Linux */, kOff, kOn };
+
+enum class AllocPolicyKind : std::uint8_t { kLinux6 };
+
+// A stretch that something other than memblock's own users took before or during boot.
+struct Reservation {
+  Range<PhysAddr> range;
+  std::string name;
+};
+
+struct PhysConfig {
+  std::uint64_t ram_bytes = 0;                // used when firmware_map is not given
+  std::optional<FirmwareMap> firmware_map;
+  std::vector<NodeConfig> nodes;              // empty: one node with everything
+  unsigned cpus = 1;
+  std::uint64_t kernel_reserved = 16 * kMiB;  // kernel image, from 16 MiB up; 0: none
+  std::uint64_t initrd_bytes = 0;             // freed again once the machine has booted
+  std::vector<Reservation> reservations;      // more, at fixed places
+  DataMode data_mode = DataMode::kData;
+  DeferredInit deferred_init = DeferredInit::kAuto;
+  HugePagesAtBoot huge_pages = HugePagesAtBoot::kAuto;
+  AllocPolicyKind alloc_policy = AllocPolicyKind::kLinux6;
+
+  // Tunables under their sysctl names; nullopt: as Linux computes them.
+  std::optional<std::uint64_t> min_free_kbytes;
+  std::uint32_t watermark_scale_factor = 10;
+  std::uint32_t watermark_boost_factor = 15000;
+  std::vector<std::uint32_t> lowmem_reserve_ratio = {256, 256, 32, 0, 0};
+  std::uint32_t percpu_pagelist_high_fraction = 0;
+};
+
+using BootLogSink = std::function<void(std::string_view line)>;
+
+}  // namespace quire::phys
