@@ -1,0 +1,117 @@
+// All caches of a machine: creation and destruction, kmalloc, statistics, giving memory back.
+//
+// The cache of caches (`kmem_cache`) is made by hand at boot, then allocates every further KmemCacheBase, itself an
+// object in the machine's RAM. CPU arrays come from a PercpuArea (Linux: the percpu allocator).
+//
+// Lock: slab_mutex is not needed (creation and destruction do not sleep half-way); list_lock per cache and node.
+// Differs from Linux: caches are never merged; sizes above 8 KiB are whole pages, as there.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "quire/base/function_ref.h"
+#include "quire/base/intrusive_list.h"
+#include "quire/base/result.h"
+#include "quire/phys/phys_mem.h"
+#include "quire/sim/scheduler.h"
+#include "quire/slab/kmem_cache.h"
+#include "quire/slab/percpu_area.h"
+#include "quire/slab/shrinker.h"
+
+namespace quire::slab {
+
+// One row of /proc/slabinfo.
+struct SlabInfo {
+  std::string_view name;
+  std::uint64_t active_objs = 0;   // not on a slab's free list (objects in CPU arrays count as active, as in Linux)
+  std::uint64_t num_objs = 0;
+  std::uint64_t objsize = 0;
+  std::uint64_t objperslab = 0;
+  std::uint64_t pagesperslab = 0;
+  std::uint64_t limit = 0;         // tunables
+  std::uint64_t batchcount = 0;
+  std::uint64_t sharedfactor = 0;
+  std::uint64_t active_slabs = 0;  // slabdata
+  std::uint64_t num_slabs = 0;
+  std::uint64_t sharedavail = 0;
+  std::uint64_t objects_in_use = 0;  // exact: without those in CPU arrays (not in Linux's table)
+};
+
+class SlabSystem {
+ public:
+  static constexpr std::size_t kKmallocMaxCacheSize = 8192;
+  static constexpr std::size_t kKmallocMaxSize = kMaxObjectSize;
+
+  SlabSystem(phys::PhysMem& phys, sim::Scheduler& scheduler);
+  ~SlabSystem();
+  SlabSystem(const SlabSystem&) = delete;
+  SlabSystem& operator=(const SlabSystem&) = delete;
+
+  // kInval: empty name, name too long (31 bytes), size 0 or beyond 4 MiB, bad alignment. kExist: name taken.
+  // kNoMem: no memory.
+  [[nodiscard]] Result<KmemCacheBase*> kmem_cache_create(std::string_view name, std::size_t size, std::size_t align,
+                                                         SlabFlags flags, SlabConstructor constructor = nullptr);
+  // kBusy when objects are alive: nothing is changed but that CPU arrays and free slabs are given back.
+  Status kmem_cache_destroy(KmemCacheBase& cache);
+  // Empties the CPU arrays and gives every free slab back. Returns slabs freed.
+  std::uint64_t kmem_cache_shrink(KmemCacheBase& cache);
+  [[nodiscard]] KmemCacheBase* find_cache(std::string_view name);
+
+  // kmalloc: nullptr when there is no memory or the size is beyond kKmallocMaxSize; size 0 gives zero_size_ptr().
+  [[nodiscard]] void* kmalloc(std::size_t size, phys::Gfp gfp);
+  [[nodiscard]] void* kmalloc_node(std::size_t size, phys::Gfp gfp, Nid nid);
+  [[nodiscard]] void* kzalloc(std::size_t size, phys::Gfp gfp) { return kmalloc(size, gfp | phys::Gfp::kZero); }
+  // Anything kmalloc gave, nullptr and zero_size_ptr() included. A foreign pointer is a bug.
+  void kfree(const void* object);
+  // Bytes that may really be used.
+  [[nodiscard]] std::size_t ksize(const void* object) const;
+  // The cache that serves a kmalloc of `size`, or nullptr for sizes that are whole pages.
+  [[nodiscard]] KmemCacheBase* kmalloc_slab(std::size_t size);
+  [[nodiscard]] static void* zero_size_ptr() { return reinterpret_cast<void*>(16); }
+
+  // The cache that an object belongs to; nullptr when the address is not in a slab.
+  [[nodiscard]] KmemCacheBase* virt_to_cache(const void* object) const;
+
+  // cache_reap: drains idle CPU arrays and gives back a fifth of each node's free slabs (all under `kAll`). Returns
+  // pages freed. Reclaim's and a periodic task's.
+  enum class ReapMode : std::uint8_t { kPeriodic, kAll };
+  std::uint64_t cache_reap(ReapMode mode);
+
+  [[nodiscard]] ShrinkerRegistry& shrinkers() { return shrinkers_; }
+
+  void for_each_cache(FunctionRef<void(KmemCacheBase&)> visit);
+  [[nodiscard]] SlabInfo slabinfo(const KmemCacheBase& cache) const;
+  [[nodiscard]] std::vector<SlabInfo> slabinfo() const;
+  // Rows of caches that somebody failed to destroy because objects were alive.
+  [[nodiscard]] std::vector<SlabInfo> leaks() const;
+
+  [[nodiscard]] phys::PhysMem& phys() const { return phys_; }
+  [[nodiscard]] sim::Scheduler& scheduler() const { return scheduler_; }
+
+  void validate() const;
+
+ private:
+  friend class KmemCacheBase;
+  friend class SlabLayout;
+  using CacheChain = List<KmemCacheBase, &KmemCacheBase::chain>;
+  static constexpr std::size_t kKmallocClasses = 13;  // 8 … 8192, and 96 and 192
+
+  phys::PhysMem& phys_;
+  sim::Scheduler& scheduler_;
+  PercpuArea percpu_;
+  CacheChain caches_;
+  std::unique_ptr<std::byte[]> cache_cache_storage_;  // static data in Linux's kernel image
+  KmemCacheBase* cache_cache_ = nullptr;
+  KmemCacheBase* slab_mgmt_ = nullptr;                // off-slab descriptors
+  std::array<KmemCacheBase*, kKmallocClasses> kmalloc_caches_{};
+  ShrinkerRegistry shrinkers_;
+  Order max_waste_order_{1};
+};
+
+}  // namespace quire::slab
