@@ -1,0 +1,59 @@
+// Page-table pages of user address spaces: made on demand, freed with the last area around them.
+//
+// Tables are frames of the machine (PG_table, counted as nr_page_table_pages and in Mm::pgtables_pages). Tables of the
+// lowest level hold ptes; the root is Mm::pgd. Guarded by mmap_lock (a table is freed only with it held for writing) and
+// page_table_lock (a table is hooked in under it).
+#pragma once
+
+#include "quire/arch/page_tables.h"
+#include "quire/base/result.h"
+#include "quire/base/types.h"
+#include "quire/phys/phys_mem.h"
+#include "quire/vm/mm.h"
+
+namespace quire::vm {
+
+class PageTableSource {
+ public:
+  PageTableSource(phys::PhysMem& phys, const arch::Geometry& geometry);
+
+  [[nodiscard]] Status pgd_alloc(Mm& mm);
+  void pgd_free(Mm& mm);
+
+  // The pte of `address`, with all tables above it made; null when there is no memory.
+  [[nodiscard]] arch::Pte* pte_alloc(Mm& mm, VirtAddr address);
+  // The pte of `address`, or null where there is no table.
+  [[nodiscard]] arch::Pte* pte_offset(const Mm& mm, VirtAddr address) { return tables_.lookup(mm.pgd, address); }
+
+  // Calls f(address, pte) for each entry slot of the range for which there is a table; f returns the same Walk as rmap.
+  template <class F>
+  void for_each_pte(const Mm& mm, Range<VirtAddr> range, F&& f) {
+    constexpr std::uint64_t kTableSpan = kPageSize * 512;
+    for (VirtAddr at = range.begin; at < range.end;) {
+      const VirtAddr end_of_table = align_down(at, kTableSpan) + kTableSpan;
+      arch::Pte* pte = pte_offset(mm, at);
+      const VirtAddr stop = end_of_table < range.end ? end_of_table : range.end;
+      if (pte == nullptr) {
+        at = stop;
+        continue;
+      }
+      for (; at < stop; at += kPageSize, ++pte) f(at, *pte);
+    }
+  }
+
+  // Frees the tables that serve only [range), where areas are known absent in [floor, ceiling) (free_pgd_range).
+  void free_pgtables(Mm& mm, Range<VirtAddr> range, VirtAddr floor, VirtAddr ceiling);
+
+  [[nodiscard]] arch::PageTables& tables() { return tables_; }
+  [[nodiscard]] const arch::Geometry& geometry() const { return geometry_; }
+
+ private:
+  [[nodiscard]] phys::Page* table_alloc(Mm& mm);
+  void table_free(Mm& mm, PhysAddr table);
+
+  phys::PhysMem& phys_;
+  arch::Geometry geometry_;
+  arch::PageTables tables_;
+};
+
+}  // namespace quire::vm

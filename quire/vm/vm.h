@@ -1,0 +1,263 @@
+// Address spaces of a machine: the mmap family, the fault path, fork and exit, reverse mapping, and the TLBs.
+//
+//   access()      TLB hit → physical address (inline)
+//      └ access_slow    hardware walk: sets Accessed/Dirty, refills the TLB
+//           └ exc_page_fault    mmap_lock (read) → find_vma → stack growth | SIGSEGV | handle_mm_fault
+//                └ handle_pte_fault   do_anonymous_page | do_fault (read, cow, shared) | do_swap_page | do_wp_page
+//
+// One class, since these are one subsystem on one set of data; its parts are rooms of their own: Rmap, TlbShootdown,
+// PageTableSource, CommitLimit. A method stands in the file that bears its name (mmap.cc, fault.cc, fork.cc, …).
+//
+// Calls return what Linux's system call does, errors as Linux's errno. They take mmap_lock themselves. Addresses and lengths
+// may be anything a program can pass.
+//
+// Lock order: file locks (i_rwsem, invalidate_lock) around nothing here; mmap_lock → folio lock → i_mmap_rwsem → AnonVma root
+// rwsem → page_table_lock → swap, LRU and zone locks.
+//
+// Differs from Linux: no huge pages, userfaultfd or NUMA hints yet (FaultHooks is where they enter); one page_table_lock an
+// Mm; mmap_lock is never dropped in the middle of a fault (FAULT_FLAG_ALLOW_RETRY), so a fault that waits for I/O holds it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "quire/arch/access.h"
+#include "quire/base/result.h"
+#include "quire/base/tracepoint.h"
+#include "quire/file/address_space.h"
+#include "quire/lru/lru.h"
+#include "quire/phys/phys_mem.h"
+#include "quire/sim/scheduler.h"
+#include "quire/slab/kmem_cache.h"
+#include "quire/swap/swap_system.h"
+#include "quire/vm/commit_limit.h"
+#include "quire/vm/fault_hooks.h"
+#include "quire/vm/fault_outcome.h"
+#include "quire/vm/limits.h"
+#include "quire/vm/mm.h"
+#include "quire/vm/pgtable.h"
+#include "quire/vm/rmap.h"
+#include "quire/vm/tlb_shootdown.h"
+#include "quire/vm/vma_change.h"
+
+namespace quire::file {
+class Filemap;
+class Shmem;
+class Vfs;
+}  // namespace quire::file
+
+namespace quire::vm {
+
+class MmuGather;
+struct VmFault;
+
+// What a zap spares: truncation that keeps private copies leaves anonymous pages alone.
+enum class ZapCows : std::uint8_t { kNo, kYes };
+
+// The floors below, as one machine has them.
+struct VmParts {
+  phys::PhysMem& phys;
+  sim::Scheduler& scheduler;
+  slab::SlabSystem& slab;
+  lru::Lru& lru;
+  swap::SwapSystem& swap;
+  file::Vfs& vfs;
+  file::Shmem& shmem;
+  TraceRegistry& traces;
+};
+
+class Vm final : public file::MappingUpcalls {
+ public:
+  Vm(const VmParts& parts, const arch::Geometry& geometry = arch::Geometry::x86_64_4level());
+  ~Vm() override;
+  Vm(const Vm&) = delete;
+  Vm& operator=(const Vm&) = delete;
+
+  // --- life of an address space (mm.cc, fork.cc) ----------------------------------------------------------------------
+  // An empty one: no areas, a page-table root, mmap_base below the stack's place. kNoMem.
+  [[nodiscard]] Result<Mm*> mm_alloc();
+  // fork: a copy on write of the parent. kNoMem.
+  [[nodiscard]] Result<Mm*> dup_mm(Mm& parent);
+  static void mmget(Mm& mm) { ++mm.mm_users; }
+  void mmput(Mm& mm);              // the last user's runs exit_mmap
+  static void mmgrab(Mm& mm) { ++mm.mm_count; }
+  void mmdrop(Mm& mm);
+  // exec's stack: an area at the top of user space that grows down, its stack pointer. kNoMem.
+  [[nodiscard]] Result<VirtAddr> setup_stack(Mm& mm, std::uint64_t initial_bytes = 128 * kKiB);
+  // The SIGKILL of the OOM killer (or a user) as memory management sees it: faults and calls end early.
+  void mark_killed(Mm& mm) { mm.flags |= MmFlags::kKilled; }
+  void mark_oom_victim(Mm& mm) { mm.flags |= MmFlags::kOomVictim | MmFlags::kKilled; }
+
+  // --- the mmap family (one file each) ------------------------------------------------------------------------------------
+  [[nodiscard]] Result<VirtAddr> mmap(Mm& mm, VirtAddr hint, std::uint64_t length, Prot prot, MapFlags flags,
+                                      file::File* file, std::uint64_t offset);
+  Status munmap(Mm& mm, VirtAddr start, std::uint64_t length);
+  Status mprotect(Mm& mm, VirtAddr start, std::uint64_t length, Prot prot);
+  [[nodiscard]] Result<VirtAddr> mremap(Mm& mm, VirtAddr old_address, std::uint64_t old_length, std::uint64_t new_length,
+                                        MremapFlags flags, VirtAddr new_address = {});
+  // The new break, or the old one when it cannot be moved (brk(2) as the kernel has it: never an error).
+  VirtAddr brk(Mm& mm, VirtAddr new_brk);
+  Status madvise(Mm& mm, VirtAddr start, std::uint64_t length, Advice advice);
+  Status mlock(Mm& mm, VirtAddr start, std::uint64_t length, MlockFlags flags = MlockFlags::kNone);
+  Status munlock(Mm& mm, VirtAddr start, std::uint64_t length);
+  Status mlockall(Mm& mm, MclFlags flags);
+  Status munlockall(Mm& mm);
+  Status msync(Mm& mm, VirtAddr start, std::uint64_t length, MsyncFlags flags);
+  // One byte a page into `vec`, bit 0: resident. vec holds at least length / 4096, rounded up.
+  Status mincore(Mm& mm, VirtAddr start, std::uint64_t length, std::span<std::uint8_t> vec);
+
+  // --- touching memory (access.h below, fault.cc, uaccess.cc) --------------------------------------------------------------
+  // One access of a user program on the current CPU.
+  [[nodiscard]] AccessOutcome access(Mm& mm, VirtAddr address, arch::Access kind) {
+    arch::Mmu& mmu = shootdown_.mmu(parts_.scheduler.cpu());
+    if (const auto* hit = mmu.lookup(mm.context_id, address, kind, arch::Privilege::kUser)) [[likely]] {
+      return AccessOutcome{hit->translate(address)};
+    }
+    return access_slow(mm, address, kind);
+  }
+  // What an instruction has at its address on kOk; the bytes of one page.
+  [[nodiscard]] std::byte* to_host(PhysAddr address) { return parts_.phys.arena().to_virt(address); }
+
+  // The kernel's own access to user memory. Bytes done before the first that cannot be (EFAULT when that is 0 of more than 0).
+  // Dataless machines touch the pages and move nothing.
+  [[nodiscard]] std::uint64_t copy_from_user(Mm& mm, std::span<std::byte> to, VirtAddr from);
+  [[nodiscard]] std::uint64_t copy_to_user(Mm& mm, VirtAddr to, std::span<const std::byte> from);
+  // The same without bytes: faults in [address, address + length) as a copy would; bytes reached.
+  [[nodiscard]] std::uint64_t touch_user(Mm& mm, VirtAddr address, std::uint64_t length, arch::Access kind);
+
+  // Pins: pages of [start, …) with a reference each; the number got, or the error of the first. mmap_lock not held.
+  [[nodiscard]] Result<std::uint64_t> get_user_pages(Mm& mm, VirtAddr start, std::span<phys::Page*> pages,
+                                                     arch::Access kind);
+
+  // The page fault proper: mmap_lock held for reading (or writing), `vma` contains the address and allows the access.
+  FaultOutcome handle_mm_fault(Vma& vma, VirtAddr address, FaultFlags flags);
+
+  // --- areas --------------------------------------------------------------------------------------------------------------
+  [[nodiscard]] Result<VirtAddr> get_unmapped_area(Mm& mm, VirtAddr hint, std::uint64_t length, MapFlags flags);
+  [[nodiscard]] arch::Pgprot vm_get_page_prot(VmFlags flags) const;
+
+  // --- upcalls from the page cache (file::MappingUpcalls; unmap_mapping.cc, rmap_clean.cc) -----------------------------------
+  void unmap_mapping_pages(file::AddressSpace& mapping, Pgoff first, std::uint64_t count) override;
+  int folio_mkclean(phys::Folio& folio) override { return rmap_.folio_mkclean(folio); }
+
+  // --- parts ----------------------------------------------------------------------------------------------------------------
+  [[nodiscard]] Rmap& rmap() { return rmap_; }
+  [[nodiscard]] TlbShootdown& shootdown() { return shootdown_; }
+  [[nodiscard]] PageTableSource& pgtable() { return pgtable_; }
+  [[nodiscard]] CommitLimit& commit() { return commit_; }
+  [[nodiscard]] VmTunables& tunables() { return tunables_; }
+  [[nodiscard]] const VmParts& parts() const { return parts_; }
+  [[nodiscard]] phys::Page& zero_page() const { return *zero_page_; }
+  void set_fault_hooks(FaultHooks* hooks) { hooks_ = hooks; }
+
+  // Every Mm, in order of creation.
+  using MmList = List<Mm, &Mm::mmlist>;
+  [[nodiscard]] MmList& mms() { return mms_; }
+
+  // Walks everything: tree order, gaps and sizes; tables against areas, map counts, rmap and rss; swap counts at least as
+  // high as the entries found. QUIRE_BUGs at the first disagreement. `validate()` does all Mms and counts each page's mappings.
+  void validate(Mm& mm);
+  void validate();
+
+ private:
+  friend class Rmap;
+  friend class MmuGather;
+  friend class VmValidator;
+
+  [[gnu::noinline]] AccessOutcome access_slow(Mm& mm, VirtAddr address, arch::Access kind);
+  AccessOutcome exc_page_fault(Mm& mm, VirtAddr address, arch::FaultCode code);
+  [[nodiscard]] std::uint64_t copy_user(Mm& mm, VirtAddr address, std::uint64_t length, arch::Access kind,
+                                        std::byte* to, const std::byte* from);
+
+  // fault*.cc
+  FaultOutcome handle_pte_fault(VmFault& vmf);
+  FaultOutcome do_anonymous_page(VmFault& vmf);
+  FaultOutcome do_fault(VmFault& vmf);
+  FaultOutcome do_read_fault(VmFault& vmf);
+  FaultOutcome do_cow_fault(VmFault& vmf);
+  FaultOutcome do_shared_fault(VmFault& vmf);
+  FaultOutcome do_fault_around(VmFault& vmf);
+  FaultOutcome fault_page(VmFault& vmf);
+  FaultOutcome finish_fault(VmFault& vmf, phys::Folio& folio);
+  void do_set_pte(VmFault& vmf, phys::Folio& folio, VirtAddr address, arch::Pte* pte);
+  FaultOutcome do_page_mkwrite(VmFault& vmf, phys::Folio& folio);
+  void fault_dirty_shared_page(phys::Folio& folio);
+  FaultOutcome do_wp_page(VmFault& vmf);
+  FaultOutcome wp_page_copy(VmFault& vmf);
+  FaultOutcome wp_page_shared(VmFault& vmf);
+  void wp_page_reuse(VmFault& vmf);
+  FaultOutcome do_swap_page(VmFault& vmf);
+  [[nodiscard]] phys::Folio* vma_alloc_folio(Vma& vma, VirtAddr address, phys::Gfp extra = phys::Gfp::kNone);
+  void folio_add_lru_vma(phys::Folio& folio, Vma& vma);
+
+  // mm.cc, vma.cc
+  void exit_mmap(Mm& mm);
+  [[nodiscard]] Vma* vm_area_alloc(Mm& mm, Range<VirtAddr> range, VmFlags flags, Pgoff pgoff, file::File* file);
+  [[nodiscard]] Vma* vm_area_dup(const Vma& vma, Mm& mm);
+  void vm_area_free(Vma& vma);
+  void vma_link(Vma& vma);
+  void vma_link_file(Vma& vma);
+  void unlink_file_vma(Vma& vma);
+  void remove_vma(Vma& vma);
+  Status vma_adjust(const VmaChange& change);
+  // Cuts the area in two at `at`; the new area is the upper or the lower part.
+  enum class NewPart : std::uint8_t { kUpper, kLower };
+  Status split_vma(Vma& vma, VirtAddr at, NewPart part);
+  // The area that covers the range now, or null: not mergeable (or no memory).
+  [[nodiscard]] Vma* vma_merge(Mm& mm, const MergeRequest& request);
+  void vm_stat_account(Mm& mm, VmFlags flags, std::int64_t pages);
+  [[nodiscard]] bool may_expand_vm(const Mm& mm, VmFlags flags, std::uint64_t pages) const;
+
+  // mmap.cc, munmap.cc, …; mmap_lock held for writing
+  [[nodiscard]] Result<VirtAddr> do_mmap(Mm& mm, VirtAddr hint, std::uint64_t length, Prot prot, MapFlags flags,
+                                         file::File* file, std::uint64_t offset, Range<VirtAddr>* populate);
+  [[nodiscard]] Result<VirtAddr> mmap_region(Mm& mm, Range<VirtAddr> range, VmFlags flags, file::File* file, Pgoff pgoff);
+  Status do_munmap(Mm& mm, Range<VirtAddr> range);
+  Status do_brk_flags(Mm& mm, Range<VirtAddr> range, VmFlags flags);
+  void unmap_region(Mm& mm, List<Vma, &Vma::detached>& areas, VirtAddr floor, VirtAddr ceiling);
+  void unmap_page_range(MmuGather& tlb, Vma& vma, Range<VirtAddr> range, ZapCows cows = ZapCows::kYes);
+  void zap_page_range(Vma& vma, Range<VirtAddr> range);
+  std::uint64_t count_vma_pages_range(const Mm& mm, Range<VirtAddr> range) const;
+  Status expand_stack(Vma& vma, VirtAddr address);
+  Status acct_stack_growth(Vma& vma, std::uint64_t size, std::uint64_t grow);
+  Status mprotect_fixup(Vma& vma, Vma** prev, Range<VirtAddr> range, VmFlags new_flags);
+  void change_protection(Vma& vma, Range<VirtAddr> range);
+  [[nodiscard]] bool vma_wants_writenotify(const Vma& vma) const;
+  [[nodiscard]] arch::Pgprot vma_page_prot(const Vma& vma) const;
+  [[nodiscard]] Result<VirtAddr> move_vma(Vma& vma, VirtAddr old_address, std::uint64_t old_length, std::uint64_t new_length,
+                                          VirtAddr new_address, MremapFlags flags);
+  [[nodiscard]] std::uint64_t move_page_tables(Vma& vma, VirtAddr old_address, Vma& new_vma, VirtAddr new_address,
+                                               std::uint64_t length);
+  // Sets an area's flags on a part of it: merges, else splits. `*vma` becomes the area that covers the range.
+  Status vma_set_flags(Vma** vma, Vma** prev, Range<VirtAddr> range, VmFlags flags);
+  Status mlock_fixup(Vma** vma, Vma** prev, Range<VirtAddr> range, VmFlags flags);
+  Status apply_vma_lock_flags(Mm& mm, Range<VirtAddr> range, VmFlags lock_flags);
+  Status do_mlock(Mm& mm, VirtAddr start, std::uint64_t length, VmFlags flags);
+  void mlock_vma_pages_range(Vma& vma, Range<VirtAddr> range, VmFlags new_flags);
+  Status mm_populate(Mm& mm, Range<VirtAddr> range);
+  Status populate_vma_range(Vma& vma, Range<VirtAddr> range, arch::Access kind);
+  Status madvise_vma(Vma** vma, Vma** prev, Range<VirtAddr> range, Advice advice);
+
+  // fork.cc
+  Status dup_mmap(Mm& mm, Mm& parent);
+  Status copy_page_range(Vma& dst, Vma& src);
+
+  VmParts parts_;
+  VmTunables tunables_;
+  slab::KmemCache<Mm> mm_cache_;
+  slab::KmemCache<Vma> vma_cache_;
+  slab::KmemCache<AnonVma> anon_vma_cache_;
+  slab::KmemCache<AnonVmaChain> anon_vma_chain_cache_;
+  PageTableSource pgtable_;
+  TlbShootdown shootdown_;
+  Rmap rmap_;
+  CommitLimit commit_;
+  MmList mms_;
+  phys::Page* zero_page_ = nullptr;
+  FaultHooks* hooks_ = nullptr;
+  std::uint32_t next_context_id_ = 1;
+};
+
+}  // namespace quire::vm
