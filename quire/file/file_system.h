@@ -1,0 +1,110 @@
+// A file system on a simulated disk: inodes by number and by path, their bytes behind them (Backing), and the disk that
+// gives reading and writing its time.
+//
+// Names are host-side: a flat table of paths, since directories are no memory-management matter. Each file occupies one
+// extent of the disk, so that its sequential I/O is sequential on the disk too.
+//
+// Locks: Inode::i_rwsem for size and names' targets; the tables change only between sync points.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "quire/base/result.h"
+#include "quire/file/backing.h"
+#include "quire/file/file.h"
+#include "quire/file/filemap.h"
+#include "quire/sim/disk.h"
+#include "quire/slab/kmem_cache.h"
+
+namespace quire::file {
+
+struct DiskInode : Inode {
+  DiskInode(const InodeInit& init, std::unique_ptr<BackingSource> source)
+      : Inode(init), backing(std::move(source)) {}
+  Backing backing;
+  std::uint64_t disk_start = 0;  // bytes on the disk
+};
+
+struct FileSystemConfig {
+  std::uint32_t dev = 0x801;                // MKDEV(8, 1) as stat prints it
+  std::string name = "ext4";
+  std::uint64_t capacity = 1ull << 44;      // bytes that all files together may take; kNoSpc beyond
+  sim::DiskConfig disk{};
+};
+
+class FileSystem final : public SuperBlock, private AddressSpaceOps {
+ public:
+  FileSystem(Filemap& filemap, Writeback& writeback, const FileSystemConfig& config);
+  ~FileSystem() override;
+
+  // --- names ---
+  // A new file with the bytes of `source` (null: empty). The name holds it; no reference is returned to drop.
+  // `ino`: a number of the caller's choice (a trace's), else the next free one. kExist, kNoMem, kNoSpc.
+  Result<DiskInode*> create(std::string_view path, std::unique_ptr<BackingSource> source = nullptr,
+                            std::optional<std::uint64_t> ino = std::nullopt);
+  // The file of that path or number; no reference taken (the name holds it). nullptr: none.
+  [[nodiscard]] DiskInode* lookup(std::string_view path) const;
+  [[nodiscard]] DiskInode* lookup_ino(std::uint64_t ino) const;
+  // Another name for the same file.
+  Status link(std::string_view existing, std::string_view path);
+  // Takes a name away; the file goes with its last name and last use. kNoEnt.
+  Status unlink(std::string_view path);
+  // Replaces `to` if it exists.
+  Status rename(std::string_view from, std::string_view to);
+
+  // --- SuperBlock ---
+  Result<std::uint64_t> read_iter(File& file, std::uint64_t pos, std::uint64_t len, IovIter& to) override;
+  Result<std::uint64_t> write_iter(File& file, std::uint64_t pos, std::uint64_t len, IovIter& from) override;
+  Result<FilemapFault> fault(File& file, Pgoff index, FaultHint hint) override;
+  void map_pages(File& file, Pgoff first, Pgoff last, MapPageCallback map) override;
+  Status page_mkwrite(File& file, phys::Folio& folio) override;
+  Status truncate(Inode& inode, std::uint64_t size) override;
+  Status fallocate(Inode& inode, FallocateMode mode, std::uint64_t offset, std::uint64_t len) override;
+  Status fsync_range(Inode& inode, std::uint64_t start, std::uint64_t end, SyncKind kind) override;
+  Result<std::uint64_t> seek(Inode& inode, std::uint64_t pos, SeekKind kind) override;
+  void evict_inode(Inode& inode) override;
+
+  [[nodiscard]] sim::Disk& disk() { return disk_; }
+  [[nodiscard]] std::uint64_t used_bytes() const { return used_bytes_; }
+  [[nodiscard]] std::size_t nr_inodes() const { return by_ino_.size(); }
+  void validate();
+
+ private:
+  // AddressSpaceOps
+  Status read_folio(AddressSpace& mapping, phys::Folio& folio) override;
+  void readahead(ReadaheadControl& rac) override;
+  Result<WritepageOutcome> writepage(phys::Folio& folio, WritebackControl& wbc) override;
+  Status writepages(AddressSpace& mapping, WritebackControl& wbc) override;
+  bool dirty_folio(AddressSpace& mapping, phys::Folio& folio) override;
+
+  struct IoRun;  // contiguous pages that go to the disk as one request
+  enum class IoStatus : std::uint8_t { kOk, kFailed };
+  static DiskInode& disk_inode(Inode& inode) { return static_cast<DiskInode&>(inode); }
+  void submit(sim::DiskOp op, AddressSpace& mapping, Pgoff first, std::uint64_t count, IoStatus status);
+  static void end_io_read(void* self, std::uint64_t mapping, std::uint64_t packed);
+  static void end_io_write(void* self, std::uint64_t mapping, std::uint64_t packed);
+  void fill_folio(DiskInode& inode, phys::Folio& folio);
+  void store_folio(DiskInode& inode, phys::Folio& folio);
+  void start_folio_write(DiskInode& inode, phys::Folio& folio);
+  void drop_name(DiskInode& inode);
+  [[nodiscard]] Status reserve(DiskInode& inode, std::uint64_t size);
+
+  Filemap& filemap_;
+  Writeback& writeback_;
+  const FileServices& services_;
+  FileSystemConfig config_;
+  sim::Disk disk_;
+  slab::KmemCache<DiskInode> inode_cache_;
+  std::map<std::string, DiskInode*, std::less<>> by_path_;
+  std::map<std::uint64_t, DiskInode*> by_ino_;
+  std::uint64_t next_ino_ = 12;  // ext4's first
+  std::uint64_t next_disk_start_ = 0;
+  std::uint64_t used_bytes_ = 0;
+};
+
+}  // namespace quire::file
