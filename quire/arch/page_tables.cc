@@ -1,0 +1,157 @@
+#include "quire/arch/page_tables.h"
+
+#include "quire/base/bug.h"
+
+namespace quire::arch {
+namespace {
+
+constexpr std::uint64_t word(PteBits bits) { return static_cast<std::uint64_t>(bits); }
+
+FaultCode fault_code(Access access, Privilege privilege, FaultCode cause) {
+  FaultCode code = cause;
+  if (access == Access::kWrite) code |= FaultCode::kWrite;
+  if (access == Access::kExec) code |= FaultCode::kInstr;
+  if (privilege == Privilege::kUser) code |= FaultCode::kUser;
+  return code;
+}
+
+// Rights of the path so far, as the bits that must be set on each level (RW, user) and the one that must be clear (NX).
+struct PathBits {
+  std::uint64_t all = ~std::uint64_t{0};
+  std::uint64_t some = 0;
+
+  void add(std::uint64_t entry) {
+    all &= entry;
+    some |= entry;
+  }
+  [[nodiscard]] Rights rights(std::uint64_t leaf) const {
+    Rights r = Rights::kNone;
+    if (all & word(PteBits::kUser)) r |= Rights::kUser;
+    if (all & word(PteBits::kRw)) r |= Rights::kWrite;
+    if (!(some & word(PteBits::kNx))) r |= Rights::kExec;
+    if (leaf & word(PteBits::kDirty)) r |= Rights::kDirty;
+    return r;
+  }
+};
+
+// Bits that hardware demands to be zero in a present entry.
+bool reserved_bits(std::uint64_t entry, unsigned level, const Geometry& g) {
+  std::uint64_t reserved = kPteFrameMask & ~((std::uint64_t{1} << g.physical_bits) - 1);
+  const bool huge = level > kPteLevel && (entry & word(PteBits::kPse)) != 0;
+  if (huge) {
+    if (level > g.max_leaf_level) {
+      reserved |= word(PteBits::kPse);
+    } else {
+      constexpr std::uint64_t kHugePat = std::uint64_t{1} << 12;
+      reserved |= (g.entry_span(level) - 1) & kPteFrameMask & ~kHugePat;
+    }
+  }
+  return (entry & reserved) != 0;
+}
+
+bool is_leaf(std::uint64_t entry, unsigned level) {
+  return level == kPteLevel || (entry & word(PteBits::kPse)) != 0;
+}
+
+PhysAddr leaf_address(std::uint64_t entry, VirtAddr va, unsigned level, const Geometry& g) {
+  const std::uint64_t offset_mask = g.entry_span(level) - 1;
+  return PhysAddr((entry & kPteFrameMask & ~offset_mask) | (va.value() & offset_mask));
+}
+
+}  // namespace
+
+template <unsigned kLevels>
+WalkResult PageTables::walk_levels(PhysAddr root, VirtAddr va, Access access, Privilege privilege) const {
+  WalkResult result;
+  if (!geometry_.canonical(va)) [[unlikely]] {
+    result.outcome = WalkOutcome::kGeneralProtection;
+    return result;
+  }
+  std::uint64_t* path[kLevels + 1];
+  PathBits bits;
+  PhysAddr table_address = root;
+  unsigned level = kLevels;
+  std::uint64_t entry = 0;
+  for (;; --level) {
+    std::uint64_t* at = table<std::uint64_t>(table_address) + ((va.value() >> (3 + 9 * level)) & 511);
+    path[level] = at;
+    entry = *at;
+    result.level = static_cast<std::uint8_t>(level);
+    result.entry = at;
+    if (!(entry & word(PteBits::kPresent))) {
+      result.code = fault_code(access, privilege, FaultCode::kNone);
+      return result;
+    }
+    if (reserved_bits(entry, level, geometry_)) [[unlikely]] {
+      result.code = fault_code(access, privilege, FaultCode::kProt | FaultCode::kRsvd);
+      return result;
+    }
+    bits.add(entry);
+    if (is_leaf(entry, level)) break;
+    table_address = PhysAddr(entry & kPteFrameMask);
+  }
+
+  // The rights with D taken as set, since this very walk sets it for a write.
+  const Rights rights = bits.rights(entry);
+  if (!permits(rights | Rights::kDirty, access, privilege)) {
+    result.code = fault_code(access, privilege, FaultCode::kProt);
+    return result;
+  }
+  for (unsigned l = kLevels; l > level; --l) {
+    if (!(*path[l] & word(PteBits::kAccessed))) *path[l] |= word(PteBits::kAccessed);
+  }
+  const std::uint64_t used = entry | word(PteBits::kAccessed) | (access == Access::kWrite ? word(PteBits::kDirty) : 0);
+  if (used != entry) *path[level] = used;
+  result.outcome = WalkOutcome::kTranslated;
+  result.rights = access == Access::kWrite ? rights | Rights::kDirty : rights;
+  result.pa = leaf_address(entry, va, level, geometry_);
+  return result;
+}
+
+WalkResult PageTables::walk(PhysAddr root, VirtAddr va, Access access, Privilege privilege) const {
+  if (geometry_.levels == 4) [[likely]] return walk_levels<4>(root, va, access, privilege);
+  QUIRE_BUG_ON(geometry_.levels != 5);  // shapes with other entry sizes bring their own walker
+  return walk_levels<5>(root, va, access, privilege);
+}
+
+WalkResult PageTables::probe(PhysAddr root, VirtAddr va) const {
+  WalkResult result;
+  if (!geometry_.canonical(va)) {
+    result.outcome = WalkOutcome::kGeneralProtection;
+    return result;
+  }
+  PathBits bits;
+  PhysAddr table_address = root;
+  for (unsigned level = geometry_.levels; level >= kPteLevel; --level) {
+    std::uint64_t* at = table<std::uint64_t>(table_address) + geometry_.index(va, level);
+    const std::uint64_t entry = *at;
+    result.level = static_cast<std::uint8_t>(level);
+    result.entry = at;
+    if (!(entry & word(PteBits::kPresent))) return result;
+    if (reserved_bits(entry, level, geometry_)) {
+      result.code = FaultCode::kProt | FaultCode::kRsvd;
+      return result;
+    }
+    bits.add(entry);
+    if (is_leaf(entry, level)) {
+      result.outcome = WalkOutcome::kTranslated;
+      result.rights = bits.rights(entry);
+      result.pa = leaf_address(entry, va, level, geometry_);
+      return result;
+    }
+    table_address = PhysAddr(entry & kPteFrameMask);
+  }
+  return result;
+}
+
+std::uint64_t* PageTables::lookup_entry(PhysAddr root, VirtAddr va, unsigned level) const {
+  PhysAddr table_address = root;
+  for (unsigned l = geometry_.levels;; --l) {
+    std::uint64_t* at = table<std::uint64_t>(table_address) + geometry_.index(va, l);
+    if (l == level) return at;
+    if (!(*at & word(PteBits::kPresent)) || (*at & word(PteBits::kPse))) return nullptr;
+    table_address = PhysAddr(*at & kPteFrameMask);
+  }
+}
+
+}  // namespace quire::arch

@@ -1,0 +1,261 @@
+#include "quire/arch/tlb.h"
+
+#include <bit>
+
+#include <fmt/format.h>
+
+#include "quire/base/bug.h"
+
+namespace quire::arch {
+namespace {
+
+constexpr unsigned kMaxWays = 16;
+constexpr std::uint64_t level_pages(unsigned level) { return std::uint64_t{1} << (9 * (level - 1)); }
+
+}  // namespace
+
+Tlb::Array Tlb::add_array(const TlbConfig::Array& shape) {
+  QUIRE_BUG_ON(shape.ways == 0 || shape.ways > kMaxWays || shape.entries % shape.ways != 0);
+  const unsigned sets = shape.entries / shape.ways;
+  QUIRE_BUG_ON(!std::has_single_bit(sets));
+  const Array array{static_cast<std::uint32_t>(entries_.size()), shape.ways, sets - 1};
+  entries_.resize(entries_.size() + shape.entries);
+  return array;
+}
+
+Tlb::Tlb(const TlbConfig& config) : config_(config) {
+  l1_[0] = add_array(config.l1_4k);
+  l1_[1] = add_array(config.l1_2m);
+  l1_[2] = add_array(config.l1_1g);
+  QUIRE_BUG_ON(entries_.size() > kHintable);
+  l2_[0] = l2_[1] = add_array(config.l2);
+  l2_[2] = add_array(config.l2_1g);
+}
+
+std::uint32_t Tlb::set_of(const Array& array, std::uint64_t vpn, unsigned level) {
+  const std::uint64_t page = vpn >> (9 * (level - 1));
+  return array.first + static_cast<std::uint32_t>(page & array.set_mask) * array.ways;
+}
+
+const TlbEntry* Tlb::find(const Array& array, Asid asid, std::uint64_t vpn, unsigned level) const {
+  const TlbEntry* way = entries_.data() + set_of(array, vpn, level);
+  const std::uint64_t first_vpn = vpn & ~(level_pages(level) - 1);
+  for (const TlbEntry* end = way + array.ways; way != end; ++way) {
+    if (way->vpn == first_vpn && way->asid == asid && way->level == level) return way;
+  }
+  return nullptr;
+}
+
+TlbEntry* Tlb::find(const Array& array, Asid asid, std::uint64_t vpn, unsigned level) {
+  return const_cast<TlbEntry*>(static_cast<const Tlb*>(this)->find(array, asid, vpn, level));
+}
+
+TlbEntry* Tlb::lookup_slow(Asid asid, std::uint64_t vpn) {
+  for (unsigned level = 1; level <= kLeafLevels; ++level) {
+    if (live_[level - 1] == 0) continue;
+    if (TlbEntry* hit = find(l1_[level - 1], asid, vpn, level)) {
+      hit->referenced = 1;
+      remember_way(*hit, vpn);
+      ++stats_.l1_hits;
+      return hit;
+    }
+  }
+  for (unsigned level = 1; level <= kLeafLevels; ++level) {
+    if (live_[level - 1] == 0) continue;
+    if (TlbEntry* hit = find(l2_[level - 1], asid, vpn, level)) {
+      hit->referenced = 1;
+      ++stats_.l2_hits;
+      return fill_l1(*hit, vpn);
+    }
+  }
+  ++stats_.misses;
+  return nullptr;
+}
+
+TlbEntry* Tlb::victim(const Array& array, std::uint64_t vpn, unsigned level) {
+  TlbEntry* const set = entries_.data() + set_of(array, vpn, level);
+  TlbEntry* const end = set + array.ways;
+  TlbEntry* idle = nullptr;
+  for (TlbEntry* way = set; way != end; ++way) {
+    if (!way->valid()) return way;
+    if (idle == nullptr && way->referenced == 0) idle = way;
+  }
+  if (idle != nullptr) return idle;
+  for (TlbEntry* way = set; way != end; ++way) way->referenced = 0;
+  return set;
+}
+
+void Tlb::remember_way(const TlbEntry& l1_entry, std::uint64_t vpn) {
+  hint_[vpn % kHints] = static_cast<std::uint8_t>(&l1_entry - entries_.data());
+}
+
+void Tlb::put(TlbEntry& way, const TlbEntry& entry) {
+  if (way.valid()) --live_[way.level - 1];
+  way = entry;
+  ++live_[way.level - 1];
+}
+
+TlbEntry* Tlb::fill_l1(const TlbEntry& entry, std::uint64_t vpn) {
+  TlbEntry* way = victim(l1_[entry.level - 1], vpn, entry.level);
+  put(*way, entry);
+  remember_way(*way, vpn);
+  return way;
+}
+
+TlbEntry* Tlb::insert(Asid asid, VirtAddr va, const WalkResult& walk) {
+  QUIRE_DCHECK(walk && walk.level >= 1 && walk.level <= kLeafLevels && asid <= kAsidMax);
+  const std::uint64_t vpn = va.value() >> kPageShift;
+  const std::uint64_t pages = level_pages(walk.level);
+  TlbEntry entry;
+  entry.vpn_mask = ~(pages - 1);
+  entry.vpn = vpn & entry.vpn_mask;
+  entry.frame = align_down(walk.pa, pages << kPageShift);
+  entry.asid = asid;
+  entry.rights = walk.rights;
+  entry.level = walk.level;
+  entry.referenced = 1;
+  ++stats_.insertions;
+
+  const Array& l2 = l2_[walk.level - 1];
+  TlbEntry* way = find(l2, asid, vpn, walk.level);
+  if (way == nullptr) {
+    way = victim(l2, vpn, walk.level);
+    if (way->valid()) ++stats_.evictions;
+  }
+  put(*way, entry);
+
+  if (TlbEntry* old = find(l1_[walk.level - 1], asid, vpn, walk.level)) {
+    put(*old, entry);
+    remember_way(*old, vpn);
+    return old;
+  }
+  return fill_l1(entry, vpn);
+}
+
+void Tlb::drop(TlbEntry& entry) {
+  --live_[entry.level - 1];
+  entry = TlbEntry();
+}
+
+template <class Match>
+void Tlb::drop_if(Match&& match) {
+  for (TlbEntry& entry : entries_) {
+    if (!entry.valid() || !match(entry)) continue;
+    drop(entry);
+    ++stats_.flushed_entries;
+  }
+}
+
+unsigned Tlb::forget(Asid asid, VirtAddr va) {
+  const std::uint64_t vpn = va.value() >> kPageShift;
+  unsigned dropped = 0;
+  for (unsigned level = 1; level <= kLeafLevels; ++level) {
+    if (live_[level - 1] == 0) continue;
+    for (const Array* array : {&l1_[level - 1], &l2_[level - 1]}) {
+      TlbEntry* entry = find(*array, asid, vpn, level);
+      if (entry == nullptr) continue;
+      drop(*entry);
+      ++dropped;
+    }
+  }
+  return dropped;
+}
+
+void Tlb::flush_page(Asid asid, VirtAddr va) {
+  ++stats_.flush_page;
+  stats_.flushed_entries += forget(asid, va);
+}
+
+void Tlb::flush_range(Asid asid, Range<VirtAddr> range) {
+  ++stats_.flush_range;
+  if (range.empty()) return;
+  const std::uint64_t first = range.begin.value() >> kPageShift;
+  const std::uint64_t last = (range.end.value() - 1) >> kPageShift;
+  // Page by page while that is less work than a look at every entry.
+  constexpr std::uint64_t kProbesPerPage = 32;
+  if (last - first < entries_.size() / kProbesPerPage) {
+    for (std::uint64_t vpn = first; vpn <= last; ++vpn) {
+      stats_.flushed_entries += forget(asid, VirtAddr(vpn << kPageShift));
+    }
+    return;
+  }
+  drop_if([&](const TlbEntry& e) { return e.asid == asid && e.vpn <= last && e.vpn + (e.pages() - 1) >= first; });
+}
+
+void Tlb::flush_asid(Asid asid) {
+  ++stats_.flush_asid;
+  drop_if([&](const TlbEntry& e) { return e.asid == asid; });
+}
+
+void Tlb::flush_all() {
+  ++stats_.flush_all;
+  drop_if([](const TlbEntry&) { return true; });
+}
+
+namespace {
+
+Staleness judge(const TlbEntry& entry, VirtAddr va, const WalkResult& now) {
+  if (!now) return Staleness::kUnmapped;
+  if (entry.translate(va) != now.pa) return Staleness::kOtherFrame;
+  const Rights beyond = entry.rights & ~now.rights;
+  if (any(beyond, ~Rights::kDirty)) return Staleness::kRights;
+  // A clean leaf matters only where a write could go through unseen.
+  return any(beyond, Rights::kDirty) && any(entry.rights, Rights::kWrite) ? Staleness::kDirty : Staleness::kFresh;
+}
+
+std::string_view staleness_name(Staleness s) {
+  switch (s) {
+    case Staleness::kFresh: return "fresh";
+    case Staleness::kUnmapped: return "no longer mapped";
+    case Staleness::kOtherFrame: return "mapped to another frame";
+    case Staleness::kRights: return "rights were taken away";
+    case Staleness::kDirty: return "the dirty bit was cleared";
+  }
+  return "?";
+}
+
+}  // namespace
+
+Staleness Tlb::staleness(Asid asid, VirtAddr va, const WalkResult& now) const {
+  const std::uint64_t vpn = va.value() >> kPageShift;
+  for (unsigned level = 1; level <= kLeafLevels; ++level) {
+    if (live_[level - 1] == 0) continue;
+    for (const Array* array : {&l1_[level - 1], &l2_[level - 1]}) {
+      const TlbEntry* entry = find(*array, asid, vpn, level);
+      if (entry == nullptr) continue;
+      if (const Staleness s = judge(*entry, va, now); s != Staleness::kFresh) return s;
+    }
+  }
+  return Staleness::kFresh;
+}
+
+void Tlb::report_stale(Asid asid, VirtAddr va, Staleness s) {
+  bug(fmt::format("stale TLB entry for {:#x} of address space {}: {}, and nobody flushed", va.value(), asid,
+                  staleness_name(s)));
+}
+
+void Tlb::for_each(const std::function<void(const TlbEntry&)>& f) const {
+  for (const TlbEntry& entry : entries_) {
+    if (entry.valid()) f(entry);
+  }
+}
+
+void Tlb::validate() const {
+  std::uint32_t live[kLeafLevels]{};
+  for (std::size_t i = 0; i < entries_.size(); ++i) {
+    const TlbEntry& entry = entries_[i];
+    if (!entry.valid()) continue;
+    QUIRE_BUG_ON(entry.level < 1 || entry.level > kLeafLevels || entry.asid > kAsidMax);
+    ++live[entry.level - 1];
+    QUIRE_BUG_ON(entry.pages() != level_pages(entry.level) || (entry.vpn & ~entry.vpn_mask) != 0);
+    QUIRE_BUG_ON(entry.frame.value() % (entry.pages() << kPageShift) != 0);
+    // It stands in its own set, and once only.
+    const bool in_l1 = i < l2_[0].first;
+    const Array& array = (in_l1 ? l1_ : l2_)[entry.level - 1];
+    QUIRE_BUG_ON(find(array, entry.asid, entry.vpn, entry.level) != &entry);
+  }
+  for (unsigned l = 0; l < kLeafLevels; ++l) QUIRE_BUG_ON(live[l] != live_[l]);
+  for (const std::uint8_t hint : hint_) QUIRE_BUG_ON(hint >= l2_[0].first);
+}
+
+}  // namespace quire::arch
