@@ -37,7 +37,8 @@ class Rng {
 
   // Uniform in [0, n); n > 0. (Multiply-shift: the bias is below 2^-32 for every n the machine uses.)
   std::uint64_t below(std::uint64_t n) {
-    return static_cast<std::uint64_t>((static_cast<unsigned __int128>((*this)()) * n) >> 64);
+    __extension__ using Wide = unsigned __int128;
+    return static_cast<std::uint64_t>((static_cast<Wide>((*this)()) * n) >> 64);
   }
   // True with probability numerator/denominator.
   bool chance(std::uint64_t numerator, std::uint64_t denominator) { return below(denominator) < numerator; }

@@ -1,0 +1,249 @@
+// The machine's processors in virtual time: a discrete-event scheduler of tasks (fibers) on simulated CPUs.
+//
+//   event queue ─┐                         ┌─ CPU 0  clock 1200  running: sort     queue: kswapd0
+//                ├─ dispatch: earliest ────┤
+//   run queues ──┘                         └─ CPU 1  clock 1350  running: gzip     queue: –
+//
+// Each CPU has a clock. Code runs on the CPU whose clock is earliest, charges what it does to that clock, and at each sync
+// point (kernel entry, taking a lock, waiting) gives way if another CPU or an event is now earlier: so a task touches
+// shared state only at the earliest time of the machine, and effects never reach the past. Between two sync points a
+// task runs undisturbed. `horizon_` is the time up to which the running task may go on without asking: a sync point is
+// one comparison.
+//
+// Three kinds of context: a task; an interrupt (the callback of an event: may wake, may take spinlocks, may not sleep);
+// and boot (outside run(): nothing else runs, locks are free by definition).
+//
+// Rules that hold always:
+//  - clocks never go back; events run in order of time; equal times are ordered by the seed;
+//  - a task that holds a spinlock (preempt_count > 0) keeps its CPU; other CPUs run on, and spin if they want the lock;
+//  - interrupts run only when no task is inside a spinlock section (as if interrupts were off there), so a callback
+//    never finds a spinlock taken;
+//  - same seed, same program → same order of everything.
+//
+// Differs from Linux: round robin by time slice instead of fair queueing (a woken task waits at most wakeup_granularity
+// for the running one, then its turn); an interrupt's own time delays what it wakes but is not stolen from a CPU; a CPU
+// that falls idle pulls a waiting task, there is no periodic balancing.
+//
+// Confined to one host thread at a time. A spawn allocates; running does not, apart from growing run-time tables.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "quire/base/bug.h"
+#include "quire/base/rng.h"
+#include "quire/base/tracepoint.h"
+#include "quire/sim/callback.h"
+#include "quire/sim/cost_model.h"
+#include "quire/sim/event_queue.h"
+#include "quire/sim/lock_class.h"
+#include "quire/sim/lock_order.h"
+#include "quire/sim/run_outcome.h"
+#include "quire/sim/task.h"
+#include "quire/sim/time.h"
+#include "quire/sim/trace_events.h"
+
+namespace quire::sim {
+
+class ContextPool;
+
+struct SchedulerConfig {
+  unsigned cpus = 1;
+  std::uint64_t seed = 0;
+  Nanos time_slice = 3 * kMillisecond;
+  Nanos wakeup_granularity = 1 * kMillisecond;  // a woken task lets the running one have this much of its slice
+  Nanos wakeup_jitter = 0;                      // each wake-up is late by a seeded amount up to this
+  unsigned preempt_permille = 0;                // chance of an extra preemption at a sync point, to hunt for races
+  Nanos hung_task_timeout = 120 * kSecond;      // a deadlock too: no user task has run for so long and none sleeps
+};
+
+struct CpuStats {
+  Nanos busy = 0;
+  Nanos idle = 0;
+  std::uint64_t switches = 0;
+};
+
+struct SchedulerStats {
+  std::uint64_t context_switches = 0;  // of the simulated CPUs
+  std::uint64_t fiber_switches = 0;    // of the host: the interleaving of CPUs as well
+  std::uint64_t wakeups = 0;
+  std::uint64_t events = 0;
+  std::uint64_t preemptions = 0;
+};
+
+enum class WaitOutcome { kWoken, kTimeout };
+
+class Scheduler {
+ public:
+  Scheduler(const SchedulerConfig& config, const CostModel& costs, TraceRegistry& trace);
+  // Tasks that have not ended are dropped without running their destructors (what they refer to may be gone already);
+  // call unwind_tasks() before, while it still stands.
+  ~Scheduler();
+  Scheduler(const Scheduler&) = delete;
+  Scheduler& operator=(const Scheduler&) = delete;
+
+  // Clock of the CPU we run on; in an interrupt its time; in boot context the latest time the machine has reached.
+  [[nodiscard]] Nanos now() const { return now_; }
+  void charge(Nanos n) { now_ += n; }
+  // The CPU we run on; 0 in boot context and interrupts.
+  [[nodiscard]] unsigned cpu() const { return cpu_; }
+  [[nodiscard]] unsigned cpus() const { return static_cast<unsigned>(cpus_.size()); }
+  // The running task; nullptr in boot context and interrupts.
+  [[nodiscard]] Task* current() const { return current_; }
+  [[nodiscard]] bool in_interrupt() const { return context_ == interrupt_task_.get(); }
+
+  // Here, and only here, in waits and at lock acquisitions, others may run.
+  void sync_point() {
+    if (now_ >= horizon_) [[unlikely]] sync_slow();
+  }
+
+  // The task starts at now() at the earliest. From any context.
+  Task& spawn(std::string name, std::function<void()> body, TaskOptions options = {});
+
+  // Runs until every user task has ended. Boot context only, like the next two.
+  RunOutcome run();
+  // Runs what happens before `when` and then sets the machine's time to it at least.
+  RunOutcome run_until(Nanos when);
+  // Ends every unfinished task by an exception thrown from where it waits, so that its destructors run. Nothing that is
+  // destroyed on the way may wait. Afterwards only the destructor may be called.
+  void unwind_tasks();
+
+  // Gives the CPU to the next runnable task, if there is one; costs a system call's time otherwise (sched_yield).
+  void yield();
+  void sleep_until(Nanos when);
+  void sleep_for(Nanos duration) { sleep_until(now_ + duration); }
+  // Waits until the task has ended.
+  void join(Task& task);
+
+  // Runs `callback` as an interrupt at `when` (now, if that has passed).
+  EventId at(Nanos when, const Callback& callback);
+  EventId after(Nanos delay, const Callback& callback) { return at(now_ + delay, callback); }
+  // False when it has run or was cancelled already.
+  bool cancel(EventId id) { return events_.cancel(id); }
+
+  // Makes a sleeping task, or one in a WaitQueue or WaitTable, runnable now (its wait returns, conditions are checked
+  // again); false when it does neither. Tasks that wait for a lock are not disturbed. (wake_up_process)
+  bool wake(Task& task);
+
+  [[nodiscard]] Rng& rng() { return rng_; }
+  [[nodiscard]] const CostModel& costs() const { return costs_; }
+  [[nodiscard]] LockRegistry& locks() { return locks_; }
+  [[nodiscard]] const SchedulerConfig& config() const { return config_; }
+  [[nodiscard]] const SchedulerStats& stats() const { return stats_; }
+  [[nodiscard]] CpuStats cpu_stats(unsigned cpu) const;
+  [[nodiscard]] Nanos cpu_clock(unsigned cpu) const;
+  [[nodiscard]] unsigned nr_running(unsigned cpu) const;  // running and queued tasks
+  // All tasks ever spawned, by id - 1.
+  [[nodiscard]] const std::vector<std::unique_ptr<Task>>& tasks() const { return tasks_; }
+  // One line for each task that has not ended: state and what it waits on.
+  [[nodiscard]] std::string report() const;
+  void validate() const;
+
+  // Lock order checking (lock_order.h); on from the start in QUIRE_DEBUG builds.
+  [[nodiscard]] bool lock_checks() const { return lock_checks_; }
+  void set_lock_checks(bool on);  // NOLINT: a switch
+  [[nodiscard]] LockOrder& lock_order() { return lock_order_; }
+
+  // --- For wait queues and locks -----------------------------------------------------------------------------------
+
+  // The running context: a task, or the stand-in for boot or interrupts.
+  [[nodiscard]] Task& context() const { return *context_; }
+  void preempt_disable() { ++context_->preempt_count; }
+  void preempt_enable() {
+    QUIRE_DCHECK(context_->preempt_count > 0);
+    --context_->preempt_count;
+  }
+  // BUG unless the context may sleep: a task without spinlocks. (might_sleep)
+  void might_sleep(std::string_view what) const;
+
+  // Parks the running task until wake_waiter (or, where interruptible, wake) makes it runnable. The caller has put it
+  // into its queue.
+  enum class Interruptible : std::uint8_t { kNo, kYes };
+  void block(const WaitReason& reason, Interruptible interruptible);
+  // The same with a limit; kTimeout when `when` came first, and then the task is off its queue.
+  WaitOutcome block_until(const WaitReason& reason, Nanos when);
+  // Makes a task that block()ed runnable; the caller has taken it off its queue.
+  void wake_waiter(Task& task);
+
+  // The running context burns its CPU until `when`, then goes on when its time has come. Keeps preemption off meanwhile.
+  void spin_until(Nanos when);
+  // The running task burns its CPU until stop_spinning(task).
+  void spin(const WaitReason& reason);
+  // Ends the spinning of a task on another CPU: its clock moves on to now() plus the hand-over.
+  void stop_spinning(Task& task);
+
+  Tracepoint<SchedSwitch> sched_switch;
+  Tracepoint<SchedWakeup> sched_wakeup;
+  Tracepoint<ContentionBegin> contention_begin;
+  Tracepoint<ContentionEnd> contention_end;
+
+ private:
+  friend class Context;
+  using RunQueue = List<Task, &Task::run_node_>;
+  struct Cpu {
+    Nanos clock = 0;          // stale for the CPU we run on: that one is now_
+    Task* running = nullptr;  // has the CPU, also while another CPU's task runs on the host
+    RunQueue queue;           // runnable tasks by ready time
+    unsigned queued = 0;
+    Nanos slice_start = 0;
+    Nanos run_start = 0;      // when `running` got the CPU
+    CpuStats stats;
+  };
+  struct Choice {
+    Cpu* cpu = nullptr;  // null: nothing can run
+    Nanos time = kNever;
+  };
+
+  // See scheduler.cc, dispatch.cc and report.cc.
+  void sync_slow();
+  void dispatch();
+  [[nodiscard]] Choice choose();
+  Task* pick_next_task(unsigned cpu);
+  bool idle_balance(unsigned cpu);
+  void deliver_event();
+  void activate(unsigned cpu);
+  void update_horizon();
+  void transfer(Task& to);
+  void enqueue(Task& task, unsigned cpu, Nanos ready_at);
+  unsigned select_task_rq(const Task& task, Nanos ready_at);
+  void put_prev_task(TaskState state);
+  void make_runnable(Task& task);
+  void sleep_current(TaskState state, const WaitReason& reason, Nanos until);
+  void finish_current();
+  void check_hung(Nanos when);
+  RunOutcome run_loop(Nanos limit);
+  [[nodiscard]] RunOutcome deadlock() const;
+  [[nodiscard]] std::string describe_wait(const Task& task) const;
+  [[nodiscard]] Nanos latest_time() const;
+
+  // The hot words, in one cache line.
+  Nanos now_ = 0;
+  Nanos horizon_ = kNever;
+  Task* context_ = nullptr;  // never null
+  Task* current_ = nullptr;
+  unsigned cpu_ = 0;
+  bool lock_checks_ = false;
+
+  const SchedulerConfig config_;
+  const CostModel costs_;
+  Rng rng_;
+  EventQueue events_;
+  std::vector<Cpu> cpus_;
+  std::vector<std::unique_ptr<Task>> tasks_;
+  std::unique_ptr<Task> boot_task_;
+  std::unique_ptr<Task> interrupt_task_;
+  std::unique_ptr<ContextPool> contexts_;
+  LockRegistry locks_;
+  LockOrder lock_order_;
+  SchedulerStats stats_;
+  Nanos limit_ = kNever;         // of run_until
+  Nanos last_event_ = 0;
+  Nanos last_user_run_ = 0;      // when a user task last got a CPU
+  unsigned user_tasks_ = 0;      // unfinished
+  RunEnd end_ = RunEnd::kDone;   // why dispatch went back to boot context
+};
+
+}  // namespace quire::sim

@@ -1,0 +1,111 @@
+// A task: one line of execution of the machine (a user thread, kswapd, the flusher). It is a fiber with a stack of its
+// own; what it runs is ordinary code that may wait. Its owner (the kernel's process, a test) hangs what it likes on
+// `local`. A task belongs to its Scheduler and lives as long as that does, so statistics survive its end.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "quire/base/intrusive_list.h"
+#include "quire/sim/event_queue.h"
+#include "quire/sim/lock_order.h"
+#include "quire/sim/time.h"
+
+namespace quire::sim {
+
+class Context;
+class Scheduler;
+class Task;
+
+enum class TaskKind : std::uint8_t {
+  kUser,    // Scheduler::run lasts until each of these has ended
+  kDaemon,  // a kernel thread: may sleep for ever
+};
+
+enum class TaskState : std::uint8_t {
+  kRunnable,  // in a CPU's run queue
+  kRunning,   // has a CPU
+  kSpinning,  // has a CPU and burns it waiting for a spinlock
+  kSleeping,  // until a time
+  kWaiting,   // in a wait queue or for a sleeping lock
+  kFinished,
+};
+[[nodiscard]] std::string_view task_state_name(TaskState state);
+
+struct TaskOptions {
+  TaskKind kind = TaskKind::kUser;
+  std::optional<unsigned> cpu = std::nullopt;  // may run on this CPU only
+  void* local = nullptr;
+};
+
+// Virtual time of a task, split by what it did.
+struct TaskStats {
+  Nanos run_time = 0;    // on a CPU, spinning included
+  Nanos run_delay = 0;   // runnable, without a CPU
+  Nanos wait_time = 0;   // asleep or waiting
+  std::uint64_t voluntary_switches = 0;    // nvcsw
+  std::uint64_t involuntary_switches = 0;  // nivcsw
+  std::uint64_t migrations = 0;
+};
+
+// What a task that does not run waits on, for reports. The names live as long as the wait.
+struct WaitReason {
+  std::string_view kind;             // "mutex"
+  std::string_view name;             // "mmap_lock"
+  Task* const* owner = nullptr;      // where the lock keeps its present owner, if it has one
+};
+
+class Task {
+ public:
+  Task(const Task&) = delete;
+  Task& operator=(const Task&) = delete;
+
+  [[nodiscard]] const std::string& name() const { return name_; }
+  void set_name(std::string name) { name_ = std::move(name); }  // as execve changes comm
+  [[nodiscard]] unsigned id() const { return id_; }
+  [[nodiscard]] TaskKind kind() const { return kind_; }
+  [[nodiscard]] TaskState state() const { return state_; }
+  [[nodiscard]] bool finished() const { return state_ == TaskState::kFinished; }
+  [[nodiscard]] unsigned cpu() const { return cpu_; }  // where it runs or ran last
+  [[nodiscard]] Scheduler& scheduler() const { return scheduler_; }
+  [[nodiscard]] const TaskStats& stats() const { return stats_; }
+  // Meaningful while the state is kWaiting or kSpinning.
+  [[nodiscard]] const WaitReason& wait_reason() const { return wait_reason_; }
+  [[nodiscard]] Nanos state_since() const { return state_since_; }
+
+  void* local = nullptr;  // the owner's; never touched here
+
+  // Linkage and words of the wait queues and locks; not for others. A task waits on one thing at a time.
+  ListNode wait_node;
+  std::uint64_t wait_key = 0;      // WaitTable: the address waited for; RwSemaphore: reader or writer
+  unsigned preempt_count = 0;      // spinlocks held and preempt_disable()s
+  HeldLocks held_locks;            // filled only while lock order is checked
+
+ private:
+  friend class Scheduler;
+  Task(Scheduler& scheduler, unsigned id, std::string name, const TaskOptions& options);
+
+  Scheduler& scheduler_;
+  const unsigned id_;
+  std::string name_;
+  TaskKind kind_;
+  TaskState state_ = TaskState::kRunnable;
+  std::optional<unsigned> pinned_;
+  unsigned cpu_ = 0;
+  Nanos ready_at_ = 0;      // kRunnable: the earliest time at which it may run
+  Nanos state_since_ = 0;   // when the state was entered, on the clock of who changed it
+  bool timed_out_ = false;
+  bool unwinding_ = false;
+  EventId timer_;
+  WaitReason wait_reason_;
+  ListNode run_node_;
+  Context* fiber_ = nullptr;
+  std::function<void()> body_;
+  TaskStats stats_;
+};
+
+}  // namespace quire::sim
