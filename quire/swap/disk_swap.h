@@ -3,7 +3,6 @@
 // event. What a write stores is the page as it was when the write was started.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -46,12 +45,12 @@ class DiskSwap final : public SwapDevice {
 
   DiskSwap(const DiskSwapConfig& config, sim::Disk& disk, phys::PhysMem& phys, sim::Scheduler& scheduler);
   [[nodiscard]] Request& get_request();
+  void submit(sim::DiskOp op, std::uint64_t offset, phys::Folio& folio, SwapIo& io);
   void end_request(Request& request);
 
   DiskSwapConfig config_;
   sim::Disk& disk_;
   phys::PhysMem& phys_;
-  sim::Scheduler& scheduler_;
   std::byte* bytes_ = nullptr;  // host memory, one page a slot; none in dataless mode
   std::vector<std::unique_ptr<Request>> requests_;
   Request* free_requests_ = nullptr;

@@ -20,7 +20,7 @@
 #include <vector>
 
 #include "quire/base/xarray.h"
-#include "quire/sim/lock.h"
+#include "quire/sim/lock_guards.h"
 #include "quire/swap/paged_array.h"
 #include "quire/swap/swap_device.h"
 #include "quire/swap/swap_entry.h"
@@ -28,6 +28,7 @@
 namespace quire::swap {
 
 inline constexpr std::uint8_t kSwapMapMax = 0x3e;      // SWAP_MAP_MAX
+inline constexpr std::uint8_t kSwapMapUsers = 0x3f;    // the bits that count users
 inline constexpr std::uint8_t kSwapMapBad = 0x3f;      // SWAP_MAP_BAD
 inline constexpr std::uint8_t kSwapHasCache = 0x40;    // SWAP_HAS_CACHE
 inline constexpr std::uint8_t kCountContinued = 0x80;  // COUNT_CONTINUED
@@ -72,22 +73,27 @@ class SwapArea {
   // Users without the cache's (swp_swapcount), and whether the cache holds the slot. For reading only: no lock needed.
   [[nodiscard]] std::uint64_t count(std::uint64_t offset) const;
   [[nodiscard]] bool has_cache(std::uint64_t offset) const { return (map_[offset] & kSwapHasCache) != 0; }
+  // One hold is left, so that the next entry_free_locked frees the slot.
+  [[nodiscard]] bool sole_holder(std::uint64_t offset) const {
+    return map_[offset] == 1 || map_[offset] == kSwapHasCache;
+  }
   [[nodiscard]] std::uint8_t map_byte(std::uint64_t offset) const { return map_[offset]; }
 
   // Walks the map: usage, cluster counts and continuation agree.
   void validate() const;
 
  private:
+  static constexpr std::uint64_t kNoCluster = (std::uint64_t{1} << 24) - 1;  // ClusterInfo::kNone
   struct CpuCluster {  // percpu_cluster
     std::uint64_t cluster = kNoCluster;
     std::uint64_t next = 0;
   };
-  static constexpr std::uint64_t kNoCluster = ~std::uint64_t{0};
 
   [[nodiscard]] std::uint64_t cluster_count() const { return clusters_.size(); }
   [[nodiscard]] std::optional<std::uint64_t> try_ssd_cluster(unsigned cpu);
   [[nodiscard]] std::optional<std::uint64_t> scan_map(unsigned cpu);
-  [[nodiscard]] std::uint64_t seek_start(std::uint64_t from);
+  [[nodiscard]] std::uint64_t scan_start(unsigned cpu);
+  void take_in_cluster(std::uint64_t cluster, std::uint64_t slots);
   void take(std::uint64_t offset);
   void release(std::uint64_t offset);
   void cluster_list_push_back(std::uint64_t cluster);

@@ -13,7 +13,7 @@
 
 #include "quire/base/xarray.h"
 #include "quire/phys/folio.h"
-#include "quire/sim/lock.h"
+#include "quire/sim/lock_guards.h"
 #include "quire/swap/swap_entry.h"
 
 namespace quire::swap {

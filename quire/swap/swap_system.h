@@ -7,7 +7,8 @@
 // Who holds a slot: each PTE (or shmem entry) that names it counts one (swap_duplicate/swap_free), the swap cache one more
 // (kSwapHasCache). A slot that nobody holds is free, its shadow dropped and its device told.
 //
-// Locks, outermost first: folio lock → SwapArea::lock → swap_avail_lock; a stretch's xa_lock under none of these.
+// Locks, outermost first: folio lock → SwapArea::lock → a stretch's xa_lock; swap_avail_lock alone. No lock is taken at the
+// end of an I/O, which runs as an interrupt does.
 // The caller holds the folio's lock where a function says so, and a reference in every case.
 #pragma once
 
@@ -18,11 +19,11 @@
 #include <vector>
 
 #include "quire/base/result.h"
-#include "quire/base/tracepoint.h"
 #include "quire/lru/lru.h"
 #include "quire/phys/phys_mem.h"
+#include "quire/sim/fault_injection.h"
 #include "quire/sim/scheduler.h"
-#include "quire/slab/slab_system.h"
+#include "quire/slab/xa_node_cache.h"
 #include "quire/swap/swap_area.h"
 #include "quire/swap/swap_cache.h"
 #include "quire/swap/swap_device.h"
@@ -50,14 +51,16 @@ class SwapVmaWindow {
   [[nodiscard]] virtual std::uint64_t& readahead_info() = 0;
 };
 
+// How long a swap-in sleeps before it looks again at a slot that another task is about to fill or empty (one jiffy).
+inline constexpr sim::Nanos kSwapCacheRetry = 4 * sim::kMillisecond;
+
 struct SwapTunables {
   unsigned page_cluster = 3;  // vm.page-cluster: readahead of up to 1 << page_cluster pages
 };
 
-class SwapSystem final : public SwapIo {
+class SwapSystem final : public SwapIo, public lru::SwapSpace {
  public:
-  SwapSystem(phys::PhysMem& phys, slab::SlabSystem& slab, lru::Lru& lru, sim::Scheduler& scheduler,
-             TraceRegistry& traces);
+  SwapSystem(phys::PhysMem& phys, slab::XaNodeCache& nodes, lru::Lru& lru, sim::Scheduler& scheduler);
   ~SwapSystem() override;
 
   // --- areas (swapfile.cc) ---
@@ -68,6 +71,7 @@ class SwapSystem final : public SwapIo {
   [[nodiscard]] SwapArea& swp_swap_info(SwapEntry entry);
   [[nodiscard]] const std::vector<std::unique_ptr<SwapArea>>& areas() const { return areas_; }
   [[nodiscard]] std::uint64_t get_nr_swap_pages() const { return nr_swap_pages_; }
+  [[nodiscard]] std::uint64_t nr_swap_pages() const override { return nr_swap_pages_; }
   [[nodiscard]] std::uint64_t total_swap_pages() const { return total_swap_pages_; }
   [[nodiscard]] bool vm_swap_full() const { return nr_swap_pages_ * 2 < total_swap_pages_; }
   [[nodiscard]] SwapInfo si_swapinfo() const;
@@ -101,7 +105,7 @@ class SwapSystem final : public SwapIo {
   // Drops a locked folio's slot when no PTE names it any more, so that the page may be written in place. (folio_free_swap,
   // formerly try_to_free_swap)
   bool folio_free_swap(phys::Folio& folio);
-  [[nodiscard]] static SwapEntry folio_swap_entry(const phys::Folio& folio) { return SwapEntry::from_val(folio.private_); }
+  [[nodiscard]] static SwapEntry folio_swap_entry(const phys::Folio& folio) { return SwapEntry::from_value(folio.private_); }
 
   // --- swapping in (swap_readahead.cc) ---
   // The folio of `entry` in the swap cache with a reference: cached already, or allocated and being read (locked until the
@@ -120,10 +124,18 @@ class SwapSystem final : public SwapIo {
   // Starts writing a locked, dirty folio of the cache; unlocks it in every case. Under writeback until the device is done.
   // A folio whose slot nobody names any more is only taken out of the cache. The caller has cleared the dirty bit.
   Status swap_writepage(phys::Folio& folio);
+  // Reads a locked folio from a synchronous device and leaves it locked; uptodate unless the device failed.
+  void swap_read_folio_locked(phys::Folio& folio, SwapEntry entry);
   // Starts reading a locked folio; unlocked, and uptodate unless the device failed, when it is done.
   void swap_read_folio(phys::Folio& folio, SwapEntry entry);
   void end_swap_write(phys::Folio& folio, Status status) override;
   void end_swap_read(phys::Folio& folio, Status status) override;
+
+  // Transfers that failed since boot.
+  [[nodiscard]] std::uint64_t read_errors() const { return read_errors_; }
+  [[nodiscard]] std::uint64_t write_errors() const { return write_errors_; }
+  // I/O errors and a full device on demand (kIoRead, kIoWrite, kSwapFull); nullptr: none.
+  void set_fault_injection(sim::FaultInjection* faults) { faults_ = faults; }
 
   [[nodiscard]] SwapTunables& tunables() { return tunables_; }
   [[nodiscard]] const SwapCache& cache() const { return cache_; }
@@ -142,17 +154,20 @@ class SwapSystem final : public SwapIo {
   [[nodiscard]] phys::Folio* swap_vma_readahead(SwapEntry entry, phys::Gfp gfp, SwapVmaWindow& window);
   [[nodiscard]] unsigned swapin_nr_pages(std::uint64_t offset);
   void read_ahead_one(SwapEntry entry, SwapEntry wanted, phys::Gfp gfp);
+  void note_read(phys::Folio& folio, const Status& status);
+  [[nodiscard]] bool inject(sim::FaultPoint point);
   void try_to_reclaim_swap(SwapEntry entry);
-  void swap_entry_put(SwapEntry entry, SwapUsage usage);
-  void swap_range_free(SwapArea& area, std::uint64_t offset);
+  std::uint8_t swap_entry_put(SwapEntry entry, SwapUsage usage);
+  [[nodiscard]] phys::Folio* find_get_cached(SwapEntry entry);
   void clear_shadow(SwapEntry entry);
   [[nodiscard]] bool use_vma_readahead() const { return nr_rotating_ == 0; }
 
   phys::PhysMem& phys_;
-  slab::SlabSystem& slab_;
   lru::Lru& lru_;
   sim::Scheduler& scheduler_;
   SwapTunables tunables_;
+  slab::XaNodeCache& nodes_;
+  sim::LockClass& area_lock_class_;
   SwapCache cache_;
   std::vector<std::unique_ptr<SwapArea>> areas_;
   std::vector<SwapArea*> swap_avail_;  // by falling priority; the next among equals first
@@ -161,6 +176,9 @@ class SwapSystem final : public SwapIo {
   std::uint64_t total_swap_pages_ = 0;
   int least_priority_ = -1;
   unsigned nr_rotating_ = 0;
+  std::uint64_t read_errors_ = 0;
+  std::uint64_t write_errors_ = 0;
+  sim::FaultInjection* faults_ = nullptr;
   // swap_cluster_readahead's memory
   unsigned swapin_readahead_hits_ = 4;
   std::uint64_t prev_offset_ = 0;

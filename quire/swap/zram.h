@@ -96,6 +96,8 @@ class Zram final : public SwapDevice {
   ZsPool pool_;
   std::vector<std::unique_ptr<Stream>> streams_;
   sim::WaitQueue stream_wait_;
+  std::vector<std::byte> unpack_buffer_ = std::vector<std::byte>(kPageSize);
+  std::uint64_t pages_stored_ = 0;  // in objects
   ZramStats stats_;
 };
 

@@ -23,7 +23,7 @@
 #include "quire/base/result.h"
 #include "quire/phys/gfp.h"
 #include "quire/phys/phys_mem.h"
-#include "quire/sim/lock.h"
+#include "quire/sim/lock_guards.h"
 #include "quire/slab/kmem_cache.h"
 
 namespace quire::swap {
