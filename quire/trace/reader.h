@@ -33,6 +33,9 @@
 
 #include "quire/trace/decoder.h"
 #include "quire/trace/trace.h"
+#include "quire/trace/wire.h"
+
+struct ZSTD_DCtx_s;
 
 namespace quire::trace {
 
@@ -50,12 +53,10 @@ class TaskStream {
   // The next accesses, up to the next record that is none; taken as read by this call. Empty when next() has something
   // else to say or the stream has ended. The span holds until the next call of accesses() or next() on this stream.
   [[nodiscard]] std::span<const Access> accesses() {
-    if (block_next_ < block_.size()) {
-      const std::span<const Access> rest(block_.data() + block_next_, block_.size() - block_next_);
-      block_next_ = block_.size();
-      return rest;
-    }
-    return decode_block();
+    if (block_next_ == block_size_) decode_block();
+    const std::span<const Access> rest(block_.data() + block_next_, block_size_ - block_next_);
+    block_next_ = block_size_;
+    return rest;
   }
 
   // The next record whatever it is; false when the stream has ended (after kExit, or where the trace breaks off).
@@ -72,18 +73,21 @@ class TaskStream {
     std::uint64_t place = 0;  // offset in the file, for messages
   };
 
-  std::span<const Access> decode_block();
-  bool load_chunk();  // next chunk into raw_; false at the end
+  void decode_block();
+  bool load_chunk();  // makes the next chunk the one being decoded; false at the end of the stream
+  bool broken(std::string_view what);
 
   TraceReader& reader_;
   TaskId id_;
-  std::vector<Access> block_;
+  std::vector<Access> block_;  // decoded accesses; [block_next_, block_size_) not yet given out
   std::size_t block_next_ = 0;
+  std::size_t block_size_ = 0;
   Decoder decoder_;
   std::vector<std::byte> raw_;
   std::deque<PendingChunk> pending_;
   std::uint32_t next_sequence_ = 0;
-  enum class State : std::uint8_t { kOpen, kLastChunkSeen, kBroken } state_ = State::kOpen;
+  std::uint64_t place_ = 0;  // of the chunk being decoded
+  enum class Arrival : std::uint8_t { kOpen, kLastSeen } arrival_ = Arrival::kOpen;
 };
 
 // What was counted while reading, and how it ended.
@@ -132,8 +136,9 @@ class TraceReader {
 
   TraceReader(int fd, std::string name);
   std::expected<void, std::string> read_header();
-  void broken(std::string what, std::uint64_t place);
-  bool accept_end(std::span<const std::byte> payload, std::uint64_t place);
+  bool broken(std::string_view what, std::uint64_t place);  // always false
+  bool accept_records(const wire::ChunkHeader& chunk, std::vector<std::byte> compressed, std::uint64_t place);
+  bool accept_end(const wire::ChunkHeader& chunk, std::span<const std::byte> compressed, std::uint64_t place);
 
   std::unique_ptr<Input> input_;
   std::string name_;
@@ -147,7 +152,7 @@ class TraceReader {
   int exit_status_ = -1;
   enum class End : std::uint8_t { kNotYet, kReached } end_ = End::kNotYet;
   bool complete_ = false;
-  void* decompressor_ = nullptr;
+  ZSTD_DCtx_s* decompressor_;
 };
 
 }  // namespace quire::trace

@@ -21,6 +21,9 @@
 
 #include "quire/trace/encoder.h"
 #include "quire/trace/trace.h"
+#include "quire/trace/wire.h"
+
+struct ZSTD_CCtx_s;
 
 namespace quire::trace {
 
@@ -40,13 +43,15 @@ class TaskWriter {
 
  private:
   friend class TraceWriter;
-  Outcome flush(ChunkFlag flag);
+  // Makes room for `bytes` and returns where they go.
+  std::expected<std::uint8_t*, std::string> room(std::size_t bytes);
+
   TraceWriter& writer_;
   TaskId id_;
   std::vector<std::uint8_t> buffer_;
+  std::size_t used_ = 0;
   Encoder encoder_;
-  ChunkFlag last_ = ChunkFlag::kNone;
-  enum class State : std::uint8_t { kOpen, kEnded } state_ = State::kOpen;
+  ChunkFlag flag_ = ChunkFlag::kNone;
 };
 
 struct WriterStatistics {
@@ -74,8 +79,7 @@ class TraceWriter {
 
  private:
   Outcome write_all(std::span<const std::uint8_t> bytes);
-  Outcome put_chunk(std::uint8_t type, std::uint8_t flags, TaskId id, std::uint32_t sequence,
-                    std::span<const std::uint8_t> raw);
+  Outcome put_chunk(wire::ChunkHeader header, std::span<const std::uint8_t> raw);
 
   int fd_;
   std::string name_;
@@ -83,8 +87,8 @@ class TraceWriter {
   Outcome failure_{};
   std::map<TaskId, std::unique_ptr<TaskWriter>> tasks_;
   std::map<TaskId, std::uint32_t> sequences_;
-  std::vector<std::uint8_t> scratch_;
-  void* compressor_ = nullptr;
+  ZSTD_CCtx_s* compressor_;
+  std::vector<std::uint8_t> compressed_;
   WriterStatistics statistics_;
 };
 
