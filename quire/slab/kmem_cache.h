@@ -36,7 +36,7 @@
 #include "quire/base/result.h"
 #include "quire/base/types.h"
 #include "quire/phys/gfp.h"
-#include "quire/sim/lock.h"
+#include "quire/sim/lock_guards.h"
 #include "quire/sim/scheduler.h"
 #include "quire/slab/array_cache.h"
 #include "quire/slab/slab.h"
@@ -87,17 +87,14 @@ class KmemCacheBase {
   // kmem_cache_alloc: an object, or nullptr when no memory can be had. With __GFP_ZERO the object is zeroed.
   [[nodiscard]] void* alloc(phys::Gfp gfp) {
     ArrayCache& ac = cpu_cache();
-    if (ac.avail != 0 && !any(gfp, phys::Gfp::kZero)) [[likely]] return ac.entries()[--ac.avail];
+    if (ac.avail != 0 && ((bits(gfp) | kAlways) & slow_mask_) == 0) [[likely]] return ac.entries()[--ac.avail];
     return alloc_slow(gfp);
   }
   // kmem_cache_free. The object must be one of this cache's and in use.
   void free(void* object) {
     ArrayCache& ac = cpu_cache();
-    const std::uint32_t avail = ac.avail;
-    if (avail - 1 < ac.limit - 1) [[likely]] {  // 0 < avail < limit
-      if (ac.entries()[avail - 1] == object) [[unlikely]] report_double_free(object);
-      ac.entries()[avail] = object;
-      ac.avail = avail + 1;
+    if (ac.avail < ac.limit && ac.top() != object) [[likely]] {
+      ac.entries()[ac.avail++] = object;
       return;
     }
     free_slow(object);
@@ -132,7 +129,7 @@ class KmemCacheBase {
 
   KmemCacheBase(SlabSystem& system, std::string_view name, const SlabGeometry& geometry, SlabFlags flags,
                 SlabConstructor constructor);
-  ~KmemCacheBase();
+  ~KmemCacheBase() = default;
 
   [[nodiscard]] ArrayCache& cpu_cache() {
     return *reinterpret_cast<ArrayCache*>(cpu_caches_ + (std::size_t{scheduler_->cpu()} << cpu_cache_shift_));
@@ -145,21 +142,35 @@ class KmemCacheBase {
     return reinterpret_cast<KmemCacheNode*>(const_cast<KmemCacheBase*>(this) + 1)[nid.value()];
   }
 
-  [[gnu::cold, gnu::noinline]] void* alloc_slow(phys::Gfp gfp);
-  [[gnu::cold, gnu::noinline]] void free_slow(void* object);
+  // Bits of (gfp | kAlways) that bar the fast path: __GFP_ZERO, and everything while faults are injected.
+  static constexpr std::uint32_t kAlways = 1u << 31;
+  static constexpr std::uint32_t kMaxFlush = 64;  // objects that move at once
+  static constexpr std::uint32_t kSlowNormally = bits(phys::Gfp::kZero);
+
+  [[gnu::noinline]] void* alloc_slow(phys::Gfp gfp);
+  [[gnu::noinline]] void free_slow(void* object);
+  [[nodiscard]] bool should_fail_slab(phys::Gfp gfp) const;
+  [[nodiscard]] void* refill(phys::Gfp gfp);
+  [[nodiscard]] Nid grow(phys::Gfp gfp, Nid nid);
+  void flush(ArrayCache& ac, std::uint32_t count);
   [[noreturn, gnu::cold, gnu::noinline]] void report_double_free(const void* object) const;
 
   // --- hot: one cache line ---
   std::byte* cpu_caches_ = nullptr;  // one ArrayCache a CPU, 2^cpu_cache_shift_ bytes apart
   sim::Scheduler* scheduler_ = nullptr;
   std::uint32_t cpu_cache_shift_ = 0;
-  SlabFlags flags_ = SlabFlags::kNone;
+  std::uint32_t slow_mask_ = kSlowNormally;
   SlabSystem* system_ = nullptr;
   SlabConstructor constructor_ = nullptr;
+  SlabFlags flags_ = SlabFlags::kNone;
+  std::uint32_t reciprocal_size_ = 0;  // ceil(2^32 / size): index = offset * this >> 32, exact for slabs up to 4 MiB
   CpuCacheTunables tunables_{};
   // ---
   SlabGeometry geometry_{};
-  std::array<char, 32> name_{};
+  enum class Destroy : std::uint8_t { kNotTried, kFailed };
+  Destroy destroy_ = Destroy::kNotTried;
+  static constexpr std::size_t kMaxName = 31;
+  std::array<char, kMaxName + 1> name_{};
 
  public:
   ListNode chain;  // all caches of the machine (slab_caches)

@@ -18,7 +18,6 @@ class PercpuArea {
   struct Block {
     std::byte* base = nullptr;
     std::uint32_t shift = 0;   // distance of two CPUs' pieces: 2^shift bytes
-    std::uint32_t cpus = 0;
   };
 
   PercpuArea(phys::PhysMem& phys, unsigned cpus) : phys_(phys), cpus_(cpus) {}
@@ -37,11 +36,14 @@ class PercpuArea {
   struct FreeBlock {
     FreeBlock* next;
   };
+  // log2 of a block's bytes.
   [[nodiscard]] unsigned block_shift(std::uint32_t piece_shift) const;
+  [[nodiscard]] std::byte* take_small(unsigned shift, phys::Gfp gfp);
 
   phys::PhysMem& phys_;
   unsigned cpus_;
-  std::array<FreeBlock*, kPageShift + 1> free_blocks_{};  // by log2 of the block's bytes
+  std::array<FreeBlock*, kPageShift> free_blocks_{};  // by log2 of the block's bytes, below a page
+  phys::PageList small_pages_;                        // pages that are cut up
   std::uint64_t pages_ = 0;
 };
 

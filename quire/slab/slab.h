@@ -30,6 +30,7 @@ using BufCtl = std::uint16_t;
 inline constexpr BufCtl kBufCtlEnd = 0xffff;
 inline constexpr BufCtl kBufCtlActive = 0xfffe;
 inline constexpr std::uint32_t kMaxObjectsPerSlab = 0xfffd;
+inline constexpr std::uint32_t kMaxObjectsOffSlab = 32;  // for which "slab_mgmt" has room
 
 struct Slab {
   ListNode link;                  // one of the node's three lists

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <array>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -15,10 +16,10 @@
 #include <string_view>
 #include <vector>
 
-#include "quire/base/function_ref.h"
 #include "quire/base/intrusive_list.h"
 #include "quire/base/result.h"
 #include "quire/phys/phys_mem.h"
+#include "quire/sim/fault_injection.h"
 #include "quire/sim/scheduler.h"
 #include "quire/slab/kmem_cache.h"
 #include "quire/slab/percpu_area.h"
@@ -47,6 +48,7 @@ class SlabSystem {
  public:
   static constexpr std::size_t kKmallocMaxCacheSize = 8192;
   static constexpr std::size_t kKmallocMaxSize = kMaxObjectSize;
+  static constexpr std::size_t kKmallocClasses = 13;  // 8 … 8192, with 96 and 192
 
   SlabSystem(phys::PhysMem& phys, sim::Scheduler& scheduler);
   ~SlabSystem();
@@ -64,7 +66,10 @@ class SlabSystem {
   [[nodiscard]] KmemCacheBase* find_cache(std::string_view name);
 
   // kmalloc: nullptr when there is no memory or the size is beyond kKmallocMaxSize; size 0 gives zero_size_ptr().
-  [[nodiscard]] void* kmalloc(std::size_t size, phys::Gfp gfp);
+  [[nodiscard]] void* kmalloc(std::size_t size, phys::Gfp gfp) {
+    if (size - 1 < kKmallocMaxCacheSize) [[likely]] return kmalloc_slab(size)->alloc(gfp);
+    return kmalloc_node(size, gfp, kNoNode);
+  }
   [[nodiscard]] void* kmalloc_node(std::size_t size, phys::Gfp gfp, Nid nid);
   [[nodiscard]] void* kzalloc(std::size_t size, phys::Gfp gfp) { return kmalloc(size, gfp | phys::Gfp::kZero); }
   // Anything kmalloc gave, nullptr and zero_size_ptr() included. A foreign pointer is a bug.
@@ -72,7 +77,10 @@ class SlabSystem {
   // Bytes that may really be used.
   [[nodiscard]] std::size_t ksize(const void* object) const;
   // The cache that serves a kmalloc of `size`, or nullptr for sizes that are whole pages.
-  [[nodiscard]] KmemCacheBase* kmalloc_slab(std::size_t size);
+  [[nodiscard]] KmemCacheBase* kmalloc_slab(std::size_t size) const {
+    if (size > kKmallocMaxCacheSize) return nullptr;
+    return kmalloc_caches_[kmalloc_index(size)];
+  }
   [[nodiscard]] static void* zero_size_ptr() { return reinterpret_cast<void*>(16); }
 
   // The cache that an object belongs to; nullptr when the address is not in a slab.
@@ -85,11 +93,18 @@ class SlabSystem {
 
   [[nodiscard]] ShrinkerRegistry& shrinkers() { return shrinkers_; }
 
-  void for_each_cache(FunctionRef<void(KmemCacheBase&)> visit);
+  // Calls visit(KmemCacheBase&) for each cache, oldest first.
+  template <class Visit>
+  void for_each_cache(Visit&& visit) {
+    for (KmemCacheBase& cache : caches_) visit(cache);
+  }
   [[nodiscard]] SlabInfo slabinfo(const KmemCacheBase& cache) const;
   [[nodiscard]] std::vector<SlabInfo> slabinfo() const;
   // Rows of caches that somebody failed to destroy because objects were alive.
   [[nodiscard]] std::vector<SlabInfo> leaks() const;
+
+  // Allocations fail as FaultPoint::kSlabAlloc says (failslab); nullptr ends it. Takes the fast paths away meanwhile.
+  void set_fault_injection(sim::FaultInjection* faults);
 
   [[nodiscard]] phys::PhysMem& phys() const { return phys_; }
   [[nodiscard]] sim::Scheduler& scheduler() const { return scheduler_; }
@@ -100,10 +115,29 @@ class SlabSystem {
   friend class KmemCacheBase;
   friend class SlabLayout;
   using CacheChain = List<KmemCacheBase, &KmemCacheBase::chain>;
-  static constexpr std::size_t kKmallocClasses = 13;  // 8 … 8192, and 96 and 192
+
+  // kmalloc's classes: 8 16 32 64 96 128 192 256 512 … 8192.
+  [[nodiscard]] static constexpr std::size_t kmalloc_index(std::size_t size) {
+    if (size <= 64) return size <= 8 ? 0 : static_cast<std::size_t>(std::bit_width(size - 1)) - 3;
+    if (size <= 96) return 4;
+    if (size <= 128) return 5;
+    if (size <= 192) return 6;
+    return static_cast<std::size_t>(std::bit_width(size - 1)) - 1;
+  }
+
+  void create_kmalloc_caches();
+  [[nodiscard]] void* kmalloc_large(std::size_t size, phys::Gfp gfp, Nid nid);
+  [[nodiscard]] phys::Page* large_head(const void* object) const;
+  Result<KmemCacheBase*> setup_cache(void* room, std::string_view name, std::size_t size, std::size_t align,
+                                     SlabFlags flags, SlabConstructor constructor);
+  void drain_cpu_caches(KmemCacheBase& cache);
+  std::uint64_t reap_some(KmemCacheBase& cache);
+  void release_cache(KmemCacheBase& cache);
+  void tear_down(KmemCacheBase& cache);
 
   phys::PhysMem& phys_;
   sim::Scheduler& scheduler_;
+  sim::LockClass& list_lock_class_;
   PercpuArea percpu_;
   CacheChain caches_;
   std::unique_ptr<std::byte[]> cache_cache_storage_;  // static data in Linux's kernel image
@@ -112,6 +146,8 @@ class SlabSystem {
   std::array<KmemCacheBase*, kKmallocClasses> kmalloc_caches_{};
   ShrinkerRegistry shrinkers_;
   Order max_waste_order_{1};
+  std::uint64_t large_pages_ = 0;                     // held by kmalloc_large
+  sim::FaultInjection* fault_injection_ = nullptr;
 };
 
 }  // namespace quire::slab

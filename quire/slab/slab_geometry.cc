@@ -1,0 +1,87 @@
+#include "quire/slab/slab_geometry.h"
+
+#include <algorithm>
+#include <bit>
+
+#include "quire/slab/slab.h"
+
+namespace quire::slab {
+namespace {
+
+constexpr std::size_t management_bytes(std::uint32_t num, std::size_t align) {
+  return align_up(sizeof(Slab) + num * sizeof(BufCtl), align);
+}
+
+// Objects that fit on a slab of `order` (Linux's cache_estimate).
+std::uint32_t estimate(std::size_t size, std::size_t align, Order order, SlabManagement management) {
+  const std::size_t bytes = order.bytes();
+  if (management == SlabManagement::kOffSlab) {
+    return static_cast<std::uint32_t>(std::min<std::size_t>(bytes / size, kMaxObjectsOffSlab));
+  }
+  if (bytes < sizeof(Slab)) return 0;
+  std::size_t num = std::min<std::size_t>((bytes - sizeof(Slab)) / (size + sizeof(BufCtl)), kMaxObjectsPerSlab);
+  while (num > 0 && management_bytes(static_cast<std::uint32_t>(num), align) + num * size > bytes) --num;
+  return static_cast<std::uint32_t>(num);
+}
+
+void fill(SlabGeometry& g, Order order, std::uint32_t num) {
+  g.order = order;
+  g.num = num;
+  g.management_size = management_bytes(num, g.align);
+  const std::size_t on_slab = g.management == SlabManagement::kOnSlab ? g.management_size : 0;
+  g.left_over = order.bytes() - on_slab - num * g.size;
+}
+
+// The least order with little waste: at most an eighth of the slab, or whatever max_waste_order leaves.
+bool choose_order(SlabGeometry& g, const GeometryRequest& request) {
+  for (unsigned o = 0; o <= kMaxSlabOrder.value(); ++o) {
+    const Order order(o);
+    const std::uint32_t num = estimate(g.size, g.align, order, g.management);
+    if (num == 0) continue;
+    fill(g, order, num);
+    if (request.reclaimable == Reclaimable::kYes) return true;  // an order-0 slab is the easiest to give back
+    if (order >= request.max_waste_order) return true;
+    if (g.left_over * 8 <= order.bytes()) return true;
+  }
+  return g.num != 0;
+}
+
+}  // namespace
+
+Result<SlabGeometry> calculate_geometry(const GeometryRequest& request) {
+  if (request.object_size == 0 || request.object_size > kMaxObjectSize) return fail(Errno::kInval);
+  if (request.align > kPageSize || (request.align != 0 && !std::has_single_bit(request.align))) {
+    return fail(Errno::kInval);
+  }
+  SlabGeometry g;
+  g.object_size = request.object_size;
+  g.align = std::max(request.align, sizeof(void*));
+  g.size = align_up(std::max(request.object_size, kMinObjectSize), g.align);
+  g.management = g.size >= kOffSlabMinSize ? SlabManagement::kOffSlab : SlabManagement::kOnSlab;
+  if (!choose_order(g, request)) return fail(Errno::kInval);
+
+  // If the waste has room for the descriptor, it costs nothing there.
+  if (g.management == SlabManagement::kOffSlab && g.left_over >= g.management_size) {
+    g.management = SlabManagement::kOnSlab;
+    g.left_over -= g.management_size;
+  }
+  g.colour_off = std::max(kCacheLineSize, g.align);
+  g.colours = static_cast<std::uint32_t>(g.left_over / g.colour_off) + 1;
+  return g;
+}
+
+CpuCacheTunables default_tunables(std::size_t object_size) {
+  std::uint32_t limit = 120;
+  if (object_size > 131072) {
+    limit = 1;
+  } else if (object_size > kPageSize) {
+    limit = 8;
+  } else if (object_size > 1024) {
+    limit = 24;
+  } else if (object_size > 256) {
+    limit = 54;
+  }
+  return {.limit = limit, .batchcount = (limit + 1) / 2};
+}
+
+}  // namespace quire::slab

@@ -1,0 +1,199 @@
+#include "quire/slab/slab_system.h"
+
+#include <algorithm>
+#include <cstring>
+#include <new>
+
+#include "quire/slab/slab_layout.h"
+
+namespace quire::slab {
+
+using phys::Gfp;
+
+namespace {
+
+constexpr std::uint64_t kSmallMachinePages = (32 * kMiB) >> kPageShift;
+
+std::size_t cache_bytes(const phys::PhysMem& phys) {
+  return sizeof(KmemCacheBase) + phys.nodes().size() * sizeof(KmemCacheNode);
+}
+
+// SLAB_HWCACHE_ALIGN: a cache line, or the power of two below it in which small objects pack.
+std::size_t hardware_align(std::size_t size) {
+  std::size_t align = kCacheLineSize;
+  while (align > sizeof(void*) && size <= align / 2) align /= 2;
+  return align;
+}
+
+}  // namespace
+
+// --- boot and end -----------------------------------------------------------------------------------------------------
+
+SlabSystem::SlabSystem(phys::PhysMem& phys, sim::Scheduler& scheduler)
+    : phys_(phys),
+      scheduler_(scheduler),
+      list_lock_class_(scheduler.locks().lock_class("list_lock")),
+      percpu_(phys, scheduler.cpus()),
+      shrinkers_(static_cast<unsigned>(phys.nodes().size())),
+      max_waste_order_(phys.totalram_pages() > kSmallMachinePages ? 1 : 0) {
+  const std::size_t bytes = cache_bytes(phys_);
+  cache_cache_storage_ = std::make_unique<std::byte[]>(bytes + kCacheLineSize);
+  void* room = reinterpret_cast<void*>(
+      align_up(reinterpret_cast<std::uintptr_t>(cache_cache_storage_.get()), kCacheLineSize));
+  cache_cache_ = setup_cache(room, "kmem_cache", bytes, kCacheLineSize, SlabFlags::kPanic, nullptr).value();
+  slab_mgmt_ = kmem_cache_create("slab_mgmt", sizeof(Slab) + kMaxObjectsOffSlab * sizeof(BufCtl), 0, SlabFlags::kPanic)
+                   .value();
+  create_kmalloc_caches();
+}
+
+// Caches that their owners gave back are gone; what else is left goes now, empty or not.
+SlabSystem::~SlabSystem() {
+  for (KmemCacheBase* cache = caches_.back_or_null(); cache != nullptr;) {
+    KmemCacheBase* before = caches_.prev_or_null(*cache);
+    if (cache != cache_cache_ && cache != slab_mgmt_) release_cache(*cache);
+    cache = before;
+  }
+  release_cache(*slab_mgmt_);
+  kmem_cache_shrink(*cache_cache_);
+  tear_down(*cache_cache_);
+}
+
+// --- creation ---------------------------------------------------------------------------------------------------------
+
+Result<KmemCacheBase*> SlabSystem::setup_cache(void* room, std::string_view name, std::size_t size, std::size_t align,
+                                               SlabFlags flags, SlabConstructor constructor) {
+  if (any(flags, SlabFlags::kHwCacheAlign)) align = std::max(align, hardware_align(size));
+  const auto reclaimable = any(flags, SlabFlags::kReclaimAccount) ? Reclaimable::kYes : Reclaimable::kNo;
+  const auto geometry = calculate_geometry(
+      {.object_size = size, .align = align, .reclaimable = reclaimable, .max_waste_order = max_waste_order_});
+  if (!geometry) return fail(geometry.error());
+
+  const CpuCacheTunables tunables = default_tunables(geometry->size);
+  const PercpuArea::Block block = percpu_.alloc(ArrayCache::bytes(tunables.limit), Gfp::kKernel);
+  if (block.base == nullptr) return fail(Errno::kNoMem);
+
+  auto* cache = ::new (room) KmemCacheBase(*this, name, *geometry, flags, constructor);
+  cache->tunables_ = tunables;
+  cache->cpu_caches_ = block.base;
+  cache->cpu_cache_shift_ = block.shift;
+  if (fault_injection_ != nullptr) cache->slow_mask_ = KmemCacheBase::kSlowNormally | KmemCacheBase::kAlways;
+  for (unsigned cpu = 0; cpu < scheduler_.cpus(); ++cpu) {
+    ::new (&cache->cpu_cache_of(cpu)) ArrayCache{.limit = tunables.limit, .batchcount = tunables.batchcount};
+  }
+  for (const auto& phys_node : phys_.nodes()) {
+    auto* node = ::new (&cache->node(phys_node->nid())) KmemCacheNode(scheduler_, list_lock_class_);
+    node->free_limit = (1 + phys_node->cpus().size()) * tunables.batchcount + geometry->num;
+  }
+  caches_.push_back(*cache);
+  return cache;
+}
+
+Result<KmemCacheBase*> SlabSystem::kmem_cache_create(std::string_view name, std::size_t size, std::size_t align,
+                                                     SlabFlags flags, SlabConstructor constructor) {
+  if (name.empty() || name.size() > KmemCacheBase::kMaxName) return fail(Errno::kInval);
+  if (find_cache(name) != nullptr) return fail(Errno::kExist);
+  void* room = cache_cache_->alloc(Gfp::kKernel);
+  if (room == nullptr) return fail(Errno::kNoMem);
+  auto made = setup_cache(room, name, size, align, flags, constructor);
+  if (!made) cache_cache_->free(room);
+  return made;
+}
+
+KmemCacheBase::KmemCacheBase(SlabSystem& system, std::string_view name, const SlabGeometry& geometry, SlabFlags flags,
+                             SlabConstructor constructor)
+    : scheduler_(&system.scheduler()),
+      system_(&system),
+      constructor_(constructor),
+      flags_(flags),
+      reciprocal_size_(static_cast<std::uint32_t>(((std::uint64_t{1} << 32) + geometry.size - 1) / geometry.size)),
+      geometry_(geometry) {
+  std::copy(name.begin(), name.end(), name_.begin());
+}
+
+KmemCacheBase* SlabSystem::find_cache(std::string_view name) {
+  for (KmemCacheBase& cache : caches_) {
+    if (cache.name() == name) return &cache;
+  }
+  return nullptr;
+}
+
+// --- giving back ------------------------------------------------------------------------------------------------------
+
+void SlabSystem::drain_cpu_caches(KmemCacheBase& cache) {
+  for (unsigned cpu = 0; cpu < scheduler_.cpus(); ++cpu) {
+    while (cache.cpu_cache_of(cpu).avail != 0) cache.flush(cache.cpu_cache_of(cpu), KmemCacheBase::kMaxFlush);
+  }
+}
+
+std::uint64_t SlabSystem::kmem_cache_shrink(KmemCacheBase& cache) {
+  drain_cpu_caches(cache);
+  std::uint64_t slabs = 0;
+  for (const auto& phys_node : phys_.nodes()) {
+    slabs += SlabLayout(cache).drain_free_list(cache.node(phys_node->nid()), ~std::uint64_t{0});
+  }
+  return slabs;
+}
+
+Status SlabSystem::kmem_cache_destroy(KmemCacheBase& cache) {
+  QUIRE_BUG_ON(&cache == cache_cache_ || &cache == slab_mgmt_);
+  kmem_cache_shrink(cache);
+  if (cache.total_slabs() != 0) {
+    cache.destroy_ = KmemCacheBase::Destroy::kFailed;
+    return fail(Errno::kBusy);
+  }
+  release_cache(cache);
+  return {};
+}
+
+void SlabSystem::release_cache(KmemCacheBase& cache) {
+  kmem_cache_shrink(cache);
+  tear_down(cache);
+  cache_cache_->free(&cache);
+}
+
+void SlabSystem::tear_down(KmemCacheBase& cache) {
+  caches_.erase(cache);
+  for (const auto& phys_node : phys_.nodes()) cache.node(phys_node->nid()).~KmemCacheNode();
+  percpu_.free({.base = cache.cpu_caches_, .shift = cache.cpu_cache_shift_});
+  cache.~KmemCacheBase();
+}
+
+std::uint64_t SlabSystem::cache_reap(ReapMode mode) {
+  std::uint64_t pages = 0;
+  for (KmemCacheBase& cache : caches_) {
+    pages += (mode == ReapMode::kAll ? kmem_cache_shrink(cache) : reap_some(cache)) * cache.geometry().order.pages();
+  }
+  return pages;
+}
+
+// A fifth of each idle CPU array, and a fifth of what a node may keep in free slabs.
+std::uint64_t SlabSystem::reap_some(KmemCacheBase& cache) {
+  for (unsigned cpu = 0; cpu < scheduler_.cpus(); ++cpu) {
+    ArrayCache& ac = cache.cpu_cache_of(cpu);
+    if (ac.touched != 0) {
+      ac.touched = 0;
+      continue;
+    }
+    const std::uint32_t fifth = (ac.limit + 4) / 5;
+    cache.flush(ac, std::min(fifth, (ac.avail + 1) / 2));
+    ac.touched = 0;
+  }
+  const std::uint64_t num = cache.geometry().num;
+  std::uint64_t slabs = 0;
+  for (const auto& phys_node : phys_.nodes()) {
+    KmemCacheNode& node = cache.node(phys_node->nid());
+    slabs += SlabLayout(cache).drain_free_list(node, (node.free_limit + 5 * num - 1) / (5 * num));
+  }
+  return slabs;
+}
+
+// --- faults -----------------------------------------------------------------------------------------------------------
+
+void SlabSystem::set_fault_injection(sim::FaultInjection* faults) {
+  fault_injection_ = faults;
+  for (KmemCacheBase& cache : caches_) {
+    cache.slow_mask_ = KmemCacheBase::kSlowNormally | (faults != nullptr ? KmemCacheBase::kAlways : 0);
+  }
+}
+
+}  // namespace quire::slab

@@ -1,0 +1,89 @@
+// Whole-structure checks: every slab of every cache, every free list, every CPU array.
+#include <algorithm>
+#include <vector>
+
+#include "quire/slab/slab_layout.h"
+#include "quire/slab/slab_system.h"
+
+namespace quire::slab {
+namespace {
+
+enum class Fill : std::uint8_t { kFull, kPartial, kFree };
+
+void check_slab(const KmemCacheBase& cache, const Slab& slab, Nid nid, Fill fill) {
+  const SlabGeometry& g = cache.geometry();
+  const phys::Page& page = *slab.page;
+  QUIRE_BUG_ON(slab.cache != &cache);
+  QUIRE_BUG_ON(slab.nid != nid || page.nid() != nid);
+  QUIRE_BUG_ON(!page.test(phys::PageFlag::kSlab) || page.refcount != 1);
+  QUIRE_BUG_ON(SlabLayout::page_cache(page) != &cache || SlabLayout::page_slab(page) != &slab);
+  QUIRE_BUG_ON(phys::compound_order(page) != g.order);
+
+  const std::byte* base = cache.system().phys().page_address(page);
+  const std::byte* begin = base + slab.colour_off + (g.management == SlabManagement::kOnSlab ? g.management_size : 0);
+  QUIRE_BUG_ON(slab.s_mem != begin);
+  QUIRE_BUG_ON(slab.s_mem + g.num * g.size > base + g.slab_bytes());
+  QUIRE_BUG_ON(reinterpret_cast<std::uintptr_t>(slab.s_mem - base) % g.align != 0);
+
+  const BufCtl* bufctl = slab.bufctl();
+  std::uint32_t free = 0;
+  for (BufCtl i = slab.free; i != kBufCtlEnd; i = bufctl[i]) {
+    QUIRE_BUG_ON(i >= g.num);
+    QUIRE_BUG_ON(++free > g.num);  // a ring
+  }
+  const auto active = static_cast<std::uint32_t>(std::count(bufctl, bufctl + g.num, kBufCtlActive));
+  QUIRE_BUG_ON(active != slab.inuse || free + slab.inuse != g.num);
+  QUIRE_BUG_ON(fill == Fill::kFull && slab.inuse != g.num);
+  QUIRE_BUG_ON(fill == Fill::kFree && slab.inuse != 0);
+  QUIRE_BUG_ON(fill == Fill::kPartial && (slab.inuse == 0 || slab.inuse == g.num));
+}
+
+void check_node(const KmemCacheBase& cache, const KmemCacheNode& node, Nid nid) {
+  std::uint64_t slabs = 0;
+  std::uint64_t free_objects = 0;
+  const auto walk = [&](const SlabList& list, Fill fill) {
+    for (const Slab& slab : list) {
+      check_slab(cache, slab, nid, fill);
+      ++slabs;
+      free_objects += cache.geometry().num - slab.inuse;
+    }
+  };
+  walk(node.slabs_full, Fill::kFull);
+  walk(node.slabs_partial, Fill::kPartial);
+  walk(node.slabs_free, Fill::kFree);
+  QUIRE_BUG_ON(slabs != node.total_slabs);
+  QUIRE_BUG_ON(node.slabs_free.count() != node.free_slabs);
+  QUIRE_BUG_ON(free_objects != node.free_objects);
+}
+
+}  // namespace
+
+void KmemCacheBase::validate() const {
+  for (const auto& phys_node : system_->phys_.nodes()) check_node(*this, node(phys_node->nid()), phys_node->nid());
+
+  std::vector<const void*> cached;
+  for (unsigned cpu = 0; cpu < scheduler_->cpus(); ++cpu) {
+    const ArrayCache& ac = cpu_cache_of(cpu);
+    QUIRE_BUG_ON(ac.bottom != nullptr || ac.avail > ac.limit || ac.limit != tunables_.limit);
+    for (std::uint32_t i = 0; i < ac.avail; ++i) {
+      QUIRE_BUG_ON(!owns(ac.entries()[i]));
+      cached.push_back(ac.entries()[i]);
+    }
+  }
+  std::ranges::sort(cached);
+  const auto twice = std::ranges::adjacent_find(cached);
+  if (twice != cached.end()) report_double_free(*twice);
+}
+
+void SlabSystem::validate() const {
+  std::int64_t pages = 0;
+  for (const KmemCacheBase& cache : caches_) {
+    cache.validate();
+    pages += static_cast<std::int64_t>(cache.total_slabs() * cache.geometry().order.pages());
+  }
+  QUIRE_BUG_ON(phys_.global_node_page_state(phys::NodeStat::kNrSlabReclaimable) +
+                   phys_.global_node_page_state(phys::NodeStat::kNrSlabUnreclaimable) !=
+               pages + static_cast<std::int64_t>(large_pages_));
+}
+
+}  // namespace quire::slab
