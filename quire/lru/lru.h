@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "quire/base/result.h"
+#include "quire/base/thread_annotations.h"
 #include "quire/base/tracepoint.h"
 #include "quire/base/types.h"
 #include "quire/base/xarray.h"
@@ -39,7 +40,7 @@ struct MmLruInsertion {
   static constexpr std::string_view kName = "mm_lru_insertion";
   Pfn pfn;
   LruList lru;
-  unsigned flags;  // 1 mapped, 2 anonymous, 4 swap cache, 8 swap backed, 16 mapped to disk, 32 private (PAGEMAP_*)
+  unsigned flags;  // 1 mapped, 2 anonymous, 4 file, 8 swap cache, 16 swap backed, 32 mapped to disk, 64 private
   void fields(auto&& f) const {
     f("pfn", pfn.value());
     f("lru", static_cast<unsigned>(lru));
@@ -91,11 +92,12 @@ class Lru {
   // --- For reclaim, which works on whole lists with lru_lock held ---------------------------------------------------
 
   // Account and link (at the front or the back) or unlink; PG_lru is the caller's affair.
-  void lruvec_add_folio_locked(Lruvec& lruvec, phys::Folio& folio);
-  void lruvec_add_folio_tail_locked(Lruvec& lruvec, phys::Folio& folio);
-  void lruvec_del_folio_locked(Lruvec& lruvec, phys::Folio& folio);
+  void lruvec_add_folio_locked(Lruvec& lruvec, phys::Folio& folio) QUIRE_REQUIRES(lruvec.lru_lock);
+  void lruvec_add_folio_tail_locked(Lruvec& lruvec, phys::Folio& folio) QUIRE_REQUIRES(lruvec.lru_lock);
+  void lruvec_del_folio_locked(Lruvec& lruvec, phys::Folio& folio) QUIRE_REQUIRES(lruvec.lru_lock);
   // Only the accounting, for a folio that the caller moves himself between `list` and one of his own.
-  void update_lru_size(Lruvec& lruvec, LruList list, phys::ZoneType zone, std::int64_t nr_pages);
+  void update_lru_size(Lruvec& lruvec, LruList list, phys::ZoneType zone, std::int64_t nr_pages)
+      QUIRE_REQUIRES(lruvec.lru_lock);
 
   // --- release.cc ---------------------------------------------------------------------------------------------------
 
@@ -167,16 +169,23 @@ class Lru {
 
   void folio_batch_add_and_move(FolioBatch& batch, phys::Folio& folio, MoveFn move);
   void folio_batch_move_lru(FolioBatch& batch, MoveFn move);
-  void lru_add_fn(Lruvec& lruvec, phys::Folio& folio);
-  void lru_move_tail_fn(Lruvec& lruvec, phys::Folio& folio);
-  void lru_deactivate_file_fn(Lruvec& lruvec, phys::Folio& folio);
-  void lru_deactivate_fn(Lruvec& lruvec, phys::Folio& folio);
-  void lru_lazyfree_fn(Lruvec& lruvec, phys::Folio& folio);
-  void folio_activate_fn(Lruvec& lruvec, phys::Folio& folio);
+  void lru_add_fn(Lruvec& lruvec, phys::Folio& folio) QUIRE_REQUIRES(lruvec.lru_lock);
+  void lru_move_tail_fn(Lruvec& lruvec, phys::Folio& folio) QUIRE_REQUIRES(lruvec.lru_lock);
+  void lru_deactivate_file_fn(Lruvec& lruvec, phys::Folio& folio) QUIRE_REQUIRES(lruvec.lru_lock);
+  void lru_deactivate_fn(Lruvec& lruvec, phys::Folio& folio) QUIRE_REQUIRES(lruvec.lru_lock);
+  void lru_lazyfree_fn(Lruvec& lruvec, phys::Folio& folio) QUIRE_REQUIRES(lruvec.lru_lock);
+  void folio_activate_fn(Lruvec& lruvec, phys::Folio& folio) QUIRE_REQUIRES(lruvec.lru_lock);
   void activate_in_lru_add_batch(phys::Folio& folio);
 
+  void rescue_locked(Lruvec& lruvec, phys::Folio& folio) QUIRE_REQUIRES(lruvec.lru_lock);
+  void cull_locked(Lruvec& lruvec, phys::Folio& folio) QUIRE_REQUIRES(lruvec.lru_lock);
+  void count_mlocked(phys::Folio& folio);
+  [[nodiscard]] std::uint64_t workingset_size(const Lruvec& lruvec, AnonOrFile kind) const;
+  void check_all_pages(const Lruvec& lruvec) const;
+  void check_batches() const;
+
   [[gnu::noinline]] void folio_free(phys::Folio& folio);
-  void page_cache_release_locked(Lruvec& lruvec, phys::Folio& folio);
+  void page_cache_release_locked(Lruvec& lruvec, phys::Folio& folio) QUIRE_REQUIRES(lruvec.lru_lock);
   void clear_mlocked_on_free(phys::Folio& folio);
 
   phys::PhysMem& phys_;

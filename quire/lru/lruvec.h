@@ -22,7 +22,7 @@
 #include "quire/base/types.h"
 #include "quire/phys/folio.h"
 #include "quire/phys/zone.h"
-#include "quire/sim/lock.h"
+#include "quire/sim/lock_guards.h"
 
 namespace quire::lru {
 

@@ -45,7 +45,7 @@ struct Slab {
   [[nodiscard]] BufCtl* bufctl() { return reinterpret_cast<BufCtl*>(this + 1); }
   [[nodiscard]] const BufCtl* bufctl() const { return reinterpret_cast<const BufCtl*>(this + 1); }
 };
-static_assert(sizeof(Slab) == 64);
+static_assert(sizeof(Slab) == 56);
 
 using SlabList = List<Slab, &Slab::link>;
 

@@ -6,7 +6,7 @@
 #include <span>
 
 #include "quire/phys/phys_mem.h"
-#include "quire/slab/kmem_cache.h"
+#include "quire/slab/kmem_cache_base.h"
 
 namespace quire::slab {
 

@@ -21,7 +21,7 @@
 #include "quire/phys/phys_mem.h"
 #include "quire/sim/fault_injection.h"
 #include "quire/sim/scheduler.h"
-#include "quire/slab/kmem_cache.h"
+#include "quire/slab/kmem_cache_base.h"
 #include "quire/slab/percpu_area.h"
 #include "quire/slab/shrinker.h"
 

@@ -23,7 +23,7 @@ void check_slab(const KmemCacheBase& cache, const Slab& slab, Nid nid, Fill fill
   const std::byte* begin = base + slab.colour_off + (g.management == SlabManagement::kOnSlab ? g.management_size : 0);
   QUIRE_BUG_ON(slab.s_mem != begin);
   QUIRE_BUG_ON(slab.s_mem + g.num * g.size > base + g.slab_bytes());
-  QUIRE_BUG_ON(reinterpret_cast<std::uintptr_t>(slab.s_mem - base) % g.align != 0);
+  QUIRE_BUG_ON(static_cast<std::uint64_t>(slab.s_mem - base) % g.align != 0);
 
   const BufCtl* bufctl = slab.bufctl();
   std::uint32_t free = 0;

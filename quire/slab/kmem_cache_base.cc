@@ -1,4 +1,4 @@
-#include "quire/slab/kmem_cache.h"
+#include "quire/slab/kmem_cache_base.h"
 
 #include <fmt/format.h>
 

@@ -1,0 +1,176 @@
+// Caches of equal objects, living in frames of the machine's RAM (Linux's struct kmem_cache).
+//
+//   KmemCacheBase ── per CPU ──▶ ArrayCache            alloc/free: a few instructions, inline, no lock
+//        │                         ▲ │ batches of `batchcount`
+//        │                  refill │ ▼ flush
+//        └── per node ──▶ KmemCacheNode { partial, full, free lists of Slab }       list_lock
+//                                ▲ │ grow / destroy slab
+//                                │ ▼
+//                             phys::alloc_pages
+//
+// KmemCacheBase is untyped; KmemCache<T> (kmem_cache.h) is what a subsystem owns: it constructs and destroys T's.
+//
+// Invariants (checked by validate()): see slab.h; each object is in exactly one place: on its slab's free list, in one
+// CPU's array, or in its user's hands. Node counts agree with the lists.
+// Lock: KmemCacheNode::list_lock for slabs and lists; a CPU's array belongs to that CPU. Allocation may sleep when the
+// Gfp allows direct reclaim; no lock is held meanwhile.
+// Cheap checks, always on: freeing the object freed last by this CPU; and when objects go back to their slab, that the
+// page is a slab of this cache, that the address is an object's start, and that the object is not free already.
+//
+// Differs from Linux 6.1: no shared and alien arrays yet (an object freed on another node's CPU goes back to its slab
+// at the next flush); Debian runs SLUB, this is the layout of SLAB.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+#include "quire/base/bug.h"
+#include "quire/base/flags.h"
+#include "quire/base/intrusive_list.h"
+#include "quire/base/result.h"
+#include "quire/base/types.h"
+#include "quire/phys/gfp.h"
+#include "quire/sim/lock_guards.h"
+#include "quire/sim/scheduler.h"
+#include "quire/slab/array_cache.h"
+#include "quire/slab/slab.h"
+#include "quire/slab/slab_geometry.h"
+
+namespace quire::slab {
+
+class SlabSystem;
+
+enum class SlabFlags : std::uint32_t {
+  kNone = 0,
+  kHwCacheAlign = 1u << 0,      // SLAB_HWCACHE_ALIGN: objects start at a cache line
+  kReclaimAccount = 1u << 1,    // SLAB_RECLAIM_ACCOUNT: counted as SReclaimable
+  kPanic = 1u << 2,             // SLAB_PANIC: creation must not fail
+  kAccount = 1u << 3,           // SLAB_ACCOUNT: charged to the memory cgroup (later)
+  kCacheDma = 1u << 4,          // SLAB_CACHE_DMA: pages from ZONE_DMA
+};
+
+}  // namespace quire::slab
+template <>
+inline constexpr bool quire::kIsFlags<quire::slab::SlabFlags> = true;
+
+namespace quire::slab {
+
+// Runs once for each object when its slab is made; an object must be freed in this state (slab_alloc's contract).
+using SlabConstructor = void (*)(void* object);
+
+// The slabs of one cache on one node.
+struct KmemCacheNode {
+  KmemCacheNode(sim::Scheduler& scheduler, sim::LockClass& lock_class) : list_lock(scheduler, lock_class) {}
+
+  sim::SpinLock list_lock;
+  SlabList slabs_partial;
+  SlabList slabs_full;
+  SlabList slabs_free;
+  std::uint64_t total_slabs = 0;
+  std::uint64_t free_slabs = 0;
+  std::uint64_t free_objects = 0;   // on slabs' free lists (not those in CPU arrays)
+  std::uint64_t free_limit = 0;     // a slab that becomes free beyond this goes back to the buddy
+  std::uint32_t colour_next = 0;
+};
+
+class KmemCacheBase {
+ public:
+  KmemCacheBase(const KmemCacheBase&) = delete;
+  KmemCacheBase& operator=(const KmemCacheBase&) = delete;
+
+  // kmem_cache_alloc: an object, or nullptr when no memory can be had. With __GFP_ZERO the object is zeroed.
+  [[nodiscard]] void* alloc(phys::Gfp gfp) {
+    ArrayCache& ac = cpu_cache();
+    if (ac.avail != 0 && ((bits(gfp) | kAlways) & slow_mask_) == 0) [[likely]] return ac.entries()[--ac.avail];
+    return alloc_slow(gfp);
+  }
+  // kmem_cache_free. The object must be one of this cache's and in use.
+  void free(void* object) {
+    ArrayCache& ac = cpu_cache();
+    if (ac.avail < ac.limit && ac.top() != object) [[likely]] {
+      ac.entries()[ac.avail++] = object;
+      return;
+    }
+    free_slow(object);
+  }
+
+  // kmem_cache_alloc_node: from the slabs of `nid` (kNoNode: the local node), falling back to other nodes unless
+  // __GFP_THISNODE.
+  [[nodiscard]] void* alloc_node(phys::Gfp gfp, Nid nid);
+  // kmem_cache_alloc_bulk: all of `objects`, or none (false).
+  [[nodiscard]] bool alloc_bulk(phys::Gfp gfp, std::span<void*> objects);
+  void free_bulk(std::span<void* const> objects);
+
+  [[nodiscard]] std::string_view name() const { return name_.data(); }
+  [[nodiscard]] const SlabGeometry& geometry() const { return geometry_; }
+  [[nodiscard]] std::size_t object_size() const { return geometry_.object_size; }
+  [[nodiscard]] SlabFlags flags() const { return flags_; }
+  [[nodiscard]] SlabSystem& system() const { return *system_; }
+
+  // Objects in users' hands: those on no free list and in no CPU's array.
+  [[nodiscard]] std::uint64_t objects_in_use() const;
+  [[nodiscard]] std::uint64_t total_slabs() const;
+
+  // True when `object` is the start of an object of this cache that is not on its slab's free list.
+  [[nodiscard]] bool owns(const void* object) const;
+
+  // Walks all slabs and arrays. QUIRE_BUGs at the first disagreement.
+  void validate() const;
+
+ private:
+  friend class SlabSystem;
+  friend class SlabLayout;
+
+  KmemCacheBase(SlabSystem& system, std::string_view name, const SlabGeometry& geometry, SlabFlags flags,
+                SlabConstructor constructor);
+  ~KmemCacheBase() = default;
+
+  [[nodiscard]] ArrayCache& cpu_cache() {
+    return *reinterpret_cast<ArrayCache*>(cpu_caches_ + (std::size_t{scheduler_->cpu()} << cpu_cache_shift_));
+  }
+  [[nodiscard]] ArrayCache& cpu_cache_of(unsigned cpu) const {
+    return *reinterpret_cast<ArrayCache*>(cpu_caches_ + (std::size_t{cpu} << cpu_cache_shift_));
+  }
+  // The nodes stand right behind the cache, one for each of the machine's.
+  [[nodiscard]] KmemCacheNode& node(Nid nid) const {
+    return reinterpret_cast<KmemCacheNode*>(const_cast<KmemCacheBase*>(this) + 1)[nid.value()];
+  }
+
+  // Bits of (gfp | kAlways) that bar the fast path: __GFP_ZERO, and everything while faults are injected.
+  static constexpr std::uint32_t kAlways = 1u << 31;
+  static constexpr std::uint32_t kMaxFlush = 64;  // objects that move at once
+  static constexpr std::uint32_t kSlowNormally = bits(phys::Gfp::kZero);
+
+  [[gnu::noinline]] void* alloc_slow(phys::Gfp gfp);
+  [[gnu::noinline]] void free_slow(void* object);
+  [[nodiscard]] bool should_fail_slab(phys::Gfp gfp) const;
+  [[nodiscard]] void* refill(phys::Gfp gfp);
+  [[nodiscard]] Nid grow(phys::Gfp gfp, Nid nid);
+  void flush(ArrayCache& ac, std::uint32_t count);
+  [[noreturn, gnu::cold, gnu::noinline]] void report_double_free(const void* object) const;
+
+  // --- hot: one cache line ---
+  std::byte* cpu_caches_ = nullptr;  // one ArrayCache a CPU, 2^cpu_cache_shift_ bytes apart
+  sim::Scheduler* scheduler_ = nullptr;
+  std::uint32_t cpu_cache_shift_ = 0;
+  std::uint32_t slow_mask_ = kSlowNormally;
+  SlabSystem* system_ = nullptr;
+  SlabConstructor constructor_ = nullptr;
+  SlabFlags flags_ = SlabFlags::kNone;
+  std::uint32_t reciprocal_size_ = 0;  // ceil(2^32 / size): index = offset * this >> 32, exact for slabs up to 4 MiB
+  CpuCacheTunables tunables_{};
+  // ---
+  SlabGeometry geometry_{};
+  enum class Destroy : std::uint8_t { kNotTried, kFailed };
+  Destroy destroy_ = Destroy::kNotTried;
+  static constexpr std::size_t kMaxName = 31;
+  std::array<char, kMaxName + 1> name_{};
+
+ public:
+  ListNode chain;  // all caches of the machine (slab_caches)
+};
+
+}  // namespace quire::slab
