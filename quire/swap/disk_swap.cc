@@ -99,8 +99,8 @@ void DiskSwap::validate() const {
   for (const auto& request : requests_) {
     if (request->folio == nullptr) continue;
     ++busy;
-    const bool marked = request->op == sim::DiskOp::kWrite ? folio_test_writeback(*request->folio)
-                                                           : folio_test_locked(*request->folio);
+    const bool marked = request->op == sim::DiskOp::kWrite ? phys::folio_test_writeback(*request->folio)
+                                                           : phys::folio_test_locked(*request->folio);
     QUIRE_BUG_ON(!marked);
   }
   QUIRE_BUG_ON(busy != in_flight_);

@@ -21,7 +21,7 @@ void account_writeback(phys::PhysMem& phys, const Folio& folio, std::int64_t n) 
 bool SwapSystem::inject(sim::FaultPoint point) { return faults_ != nullptr && faults_->should_fail(point); }
 
 Status SwapSystem::swap_writepage(Folio& folio) {
-  QUIRE_BUG_ON(!folio_test_locked(folio) || !folio_test_swapcache(folio) || folio_test_writeback(folio));
+  QUIRE_BUG_ON(!phys::folio_test_locked(folio) || !phys::folio_test_swapcache(folio) || phys::folio_test_writeback(folio));
   if (folio_free_swap(folio)) {
     phys::folio_unlock(phys_, folio);
     return {};
@@ -50,16 +50,16 @@ Status SwapSystem::swap_writepage(Folio& folio) {
 void SwapSystem::end_swap_write(Folio& folio, Status status) {
   if (!status) {
     // Keep the page: it is the only copy. Dirty again, it is written again when reclaim comes back to it.
-    folio_set_error(folio);
-    folio_set_dirty(folio);
-    folio_clear_reclaim(folio);
+    phys::folio_set_error(folio);
+    phys::folio_set_dirty(folio);
+    phys::folio_clear_reclaim(folio);
     ++write_errors_;
   } else {
     phys_.page_node(folio).stats.add(NodeStat::kNrWritten);
   }
   account_writeback(phys_, folio, -1);
   // Written for reclaim: to the tail of its list, where it is found first.
-  if (folio_test_clear_reclaim(folio)) lru_.folio_rotate_reclaimable(folio);
+  if (phys::folio_test_clear_reclaim(folio)) lru_.folio_rotate_reclaimable(folio);
   phys::folio_end_writeback(phys_, folio);
 }
 
@@ -70,14 +70,14 @@ void SwapSystem::swap_read_folio(Folio& folio, SwapEntry entry) {
     phys::folio_unlock(phys_, folio);
     return;
   }
-  QUIRE_BUG_ON(!folio_test_locked(folio) || folio_test_uptodate(folio));
+  QUIRE_BUG_ON(!phys::folio_test_locked(folio) || phys::folio_test_uptodate(folio));
   phys_.vmstat().count_vm_event(VmEvent::kPswpin);
   const Status started = inject(sim::FaultPoint::kIoRead) ? fail(Errno::kIo) : device.read_page(entry.offset, folio, *this);
   if (!started) end_swap_read(folio, started);
 }
 
 void SwapSystem::swap_read_folio_locked(Folio& folio, SwapEntry entry) {
-  QUIRE_BUG_ON(!folio_test_locked(folio) || folio_test_uptodate(folio));
+  QUIRE_BUG_ON(!phys::folio_test_locked(folio) || phys::folio_test_uptodate(folio));
   SwapDevice& device = swp_swap_info(entry).device();
   QUIRE_BUG_ON(!any(device.flags(), SwapDeviceFlags::kSynchronous));
   phys_.vmstat().count_vm_event(VmEvent::kPswpin);
@@ -92,11 +92,11 @@ void SwapSystem::end_swap_read(Folio& folio, Status status) {
 
 void SwapSystem::note_read(Folio& folio, const Status& status) {
   if (status) {
-    folio_set_uptodate(folio);
+    phys::folio_set_uptodate(folio);
     return;
   }
-  folio_set_error(folio);
-  folio_clear_uptodate(folio);
+  phys::folio_set_error(folio);
+  phys::folio_clear_uptodate(folio);
   ++read_errors_;
 }
 

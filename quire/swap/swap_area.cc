@@ -55,7 +55,7 @@ std::uint64_t SwapArea::count(std::uint64_t offset) const {
   const std::uint8_t byte = map_[offset];
   const std::uint64_t users = byte & kSwapMapUsers;
   if ((byte & kCountContinued) == 0) return users;
-  return users + xa_to_value(continuation_.load(offset));
+  return users + continuation_.load(offset).value().value();
 }
 
 Status SwapArea::duplicate_locked(std::uint64_t offset, SwapUsage usage) {
@@ -73,8 +73,8 @@ Status SwapArea::duplicate_locked(std::uint64_t offset, SwapUsage usage) {
     byte = static_cast<std::uint8_t>(byte + 1);
     return {};
   }
-  const std::uint64_t beyond = (byte & kCountContinued) != 0 ? xa_to_value(continuation_.load(offset)) : 0;
-  if (const auto stored = continuation_.store(offset, xa_mk_value(beyond + 1)); !stored) return fail(stored.error());
+  const std::uint64_t beyond = (byte & kCountContinued) != 0 ? continuation_.load(offset).value().value() : 0;
+  if (const auto stored = continuation_.store(offset, XaEntry(XaValue(beyond + 1))); !stored) return fail(stored.error());
   byte |= kCountContinued;
   return {};
 }
@@ -86,9 +86,9 @@ std::uint8_t SwapArea::entry_free_locked(std::uint64_t offset, SwapUsage usage) 
     QUIRE_BUG_ON((byte & kSwapHasCache) == 0);
     byte = static_cast<std::uint8_t>(byte & ~kSwapHasCache);
   } else if ((byte & kCountContinued) != 0) {
-    const std::uint64_t beyond = xa_to_value(continuation_.load(offset));
+    const std::uint64_t beyond = continuation_.load(offset).value().value();
     if (beyond > 1) {
-      QUIRE_BUG_ON(!continuation_.store(offset, xa_mk_value(beyond - 1)));  // replaces an entry: needs no memory
+      QUIRE_BUG_ON(!continuation_.store(offset, XaEntry(XaValue(beyond - 1))));  // replaces an entry: needs no memory
     } else {
       continuation_.erase(offset);
       byte = static_cast<std::uint8_t>(byte & ~kCountContinued);

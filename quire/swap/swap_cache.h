@@ -59,8 +59,8 @@ template <class F>
 void SwapCache::for_each_folio(F&& f) const {
   for (unsigned type = 0; type < areas_.size(); ++type) {
     for (const auto& stretch : areas_[type]) {
-      stretch->i_pages.for_each([&](std::uint64_t offset, void* entry) {
-        if (!xa_is_value(entry)) f(SwapEntry{type, offset}, *static_cast<phys::Folio*>(entry));
+      stretch->i_pages.for_each([&](std::uint64_t offset, XaEntry entry) {
+        if (entry.is_pointer()) f(SwapEntry{type, offset}, *entry.pointer<phys::Folio>());
       });
     }
   }

@@ -70,8 +70,8 @@ SwapSystem::NewFolio SwapSystem::read_swap_cache_prepare(SwapEntry entry, Gfp gf
       held = area.duplicate_locked(entry.offset, SwapUsage::kCache);
     }
     if (held) {
-      folio_set_locked(*folio);
-      folio_set_swapbacked(*folio);
+      phys::folio_set_locked(*folio);
+      phys::folio_set_swapbacked(*folio);
       const auto shadow = add_to_swap_cache(*folio, entry);
       if (!shadow) {
         put_swap_folio(entry);
@@ -103,7 +103,7 @@ void SwapSystem::read_ahead_one(SwapEntry entry, SwapEntry wanted, Gfp gfp) {
   if (got.state == NewFolio::State::kAllocated) {
     // Marked before the read: a synchronous device unlocks the folio, and anybody may find it then.
     if (entry != wanted) {
-      folio_set_readahead(*got.folio);
+      phys::folio_set_readahead(*got.folio);
       phys_.vmstat().count_vm_event(VmEvent::kSwapRa);
     }
     swap_read_folio(*got.folio, entry);
@@ -174,7 +174,7 @@ Folio* SwapSystem::lookup_swap_cache(SwapEntry entry, SwapVmaWindow* window) {
   Folio* folio = find_get_cached(entry);
   if (folio == nullptr) return nullptr;
   // The bit means "reclaim when written" while the folio is under writeback.
-  const bool readahead = !folio_test_writeback(*folio) && folio_test_clear_readahead(*folio);
+  const bool readahead = !phys::folio_test_writeback(*folio) && phys::folio_test_clear_readahead(*folio);
   const bool by_vma = window != nullptr && use_vma_readahead();
   if (by_vma) {
     VmaReadaheadInfo info(window->readahead_info());
@@ -208,8 +208,8 @@ Result<Folio*> SwapSystem::swapin_skip_cache(SwapEntry entry, Gfp gfp) {
     // Also when the slot went away meanwhile: the PTE has changed, and trying again will see that.
     return fail(Errno::kExist);
   }
-  folio_set_locked(*folio);
-  folio_set_swapbacked(*folio);
+  phys::folio_set_locked(*folio);
+  phys::folio_set_swapbacked(*folio);
   const XaEntry shadow = cache_.stretch(entry).i_pages.load(entry.offset);
   if (shadow.is_value()) lru_.workingset_refault(*folio, shadow.value());
   lru_.folio_add_lru(*folio);

@@ -21,7 +21,7 @@ SwapSystem::SwapSystem(phys::PhysMem& phys, slab::XaNodeCache& nodes, lru::Lru& 
 SwapSystem::~SwapSystem() { lru_.set_swap_space(nullptr); }
 
 Status SwapSystem::add_to_swap(Folio& folio) {
-  QUIRE_BUG_ON(!folio_test_locked(folio) || !folio_test_uptodate(folio) || folio_test_swapcache(folio));
+  QUIRE_BUG_ON(!phys::folio_test_locked(folio) || !phys::folio_test_uptodate(folio) || phys::folio_test_swapcache(folio));
   scheduler_.charge(scheduler_.costs().swap_slot);
   const Result<SwapEntry> entry = get_swap_page();
   if (!entry) return fail(entry.error());
@@ -32,15 +32,15 @@ Status SwapSystem::add_to_swap(Folio& folio) {
   }
   // The page may have come here clean (written before, or never dirtied since it was read back): it has a new slot now
   // that holds nothing.
-  folio_set_dirty(folio);
+  phys::folio_set_dirty(folio);
   return {};
 }
 
 Result<XaEntry> SwapSystem::add_to_swap_cache(Folio& folio, SwapEntry entry) {
-  QUIRE_BUG_ON(!folio_test_locked(folio) || folio_test_swapcache(folio) || !folio_test_swapbacked(folio));
+  QUIRE_BUG_ON(!phys::folio_test_locked(folio) || phys::folio_test_swapcache(folio) || !phys::folio_test_swapbacked(folio));
   SwapStretch& stretch = cache_.stretch(entry);
   folio_get(folio);
-  folio_set_swapcache(folio);
+  phys::folio_set_swapcache(folio);
   folio.private_ = entry.value();
   {
     sim::SpinGuard guard(stretch.xa_lock);
@@ -55,14 +55,14 @@ Result<XaEntry> SwapSystem::add_to_swap_cache(Folio& folio, SwapEntry entry) {
       return old;
     }
   }
-  folio_clear_swapcache(folio);
+  phys::folio_clear_swapcache(folio);
   folio.private_ = 0;
   folio_ref_sub(folio, 1);
   return fail(Errno::kNoMem);
 }
 
 void SwapSystem::remove_from_swap_cache(Folio& folio, SwapEntry entry, XaEntry shadow) {
-  QUIRE_BUG_ON(!folio_test_locked(folio) || !folio_test_swapcache(folio) || folio_test_writeback(folio));
+  QUIRE_BUG_ON(!phys::folio_test_locked(folio) || !phys::folio_test_swapcache(folio) || phys::folio_test_writeback(folio));
   SwapStretch& stretch = cache_.stretch(entry);
   sim::SpinGuard guard(stretch.xa_lock);
   if (shadow.is_value()) {
@@ -74,7 +74,7 @@ void SwapSystem::remove_from_swap_cache(Folio& folio, SwapEntry entry, XaEntry s
     QUIRE_BUG_ON(old.pointer<Folio>() != &folio);
   }
   folio.private_ = 0;
-  folio_clear_swapcache(folio);
+  phys::folio_clear_swapcache(folio);
   --stretch.nrpages;
   phys::Node& node = phys_.page_node(folio);
   node.stats.sub(NodeStat::kNrFilePages);
@@ -98,11 +98,11 @@ Folio* SwapSystem::find_get_cached(SwapEntry entry) {
 }
 
 bool SwapSystem::folio_free_swap(Folio& folio) {
-  QUIRE_BUG_ON(!folio_test_locked(folio));
-  if (!folio_test_swapcache(folio) || folio_test_writeback(folio)) return false;
+  QUIRE_BUG_ON(!phys::folio_test_locked(folio));
+  if (!phys::folio_test_swapcache(folio) || phys::folio_test_writeback(folio)) return false;
   if (swap_count(folio_swap_entry(folio)) != 0) return false;
   delete_from_swap_cache(folio);
-  folio_set_dirty(folio);  // its only copy is the page now
+  phys::folio_set_dirty(folio);  // its only copy is the page now
   return true;
 }
 

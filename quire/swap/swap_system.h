@@ -94,12 +94,12 @@ class SwapSystem final : public SwapIo, public lru::SwapSpace {
   // Gives a locked, uptodate anonymous folio a slot, puts it into the cache and marks it dirty. kNoSpc, kNoMem.
   [[nodiscard]] Status add_to_swap(phys::Folio& folio);
   // `folio` locked and without entry; the slot already held by the cache. Hands back the shadow that lay there.
-  [[nodiscard]] Result<void*> add_to_swap_cache(phys::Folio& folio, SwapEntry entry);
+  [[nodiscard]] Result<XaEntry> add_to_swap_cache(phys::Folio& folio, SwapEntry entry);
   // Takes a locked folio out and drops the cache's hold on slot and folio.
   void delete_from_swap_cache(phys::Folio& folio);
-  // The same inside reclaim's __remove_mapping: references are frozen by the caller, `shadow` (or nullptr) takes the place,
+  // The same inside reclaim's __remove_mapping: references are frozen by the caller, `shadow` (or nothing) takes the place,
   // and the caller gives the slot back (put_swap_folio) afterwards.
-  void remove_from_swap_cache(phys::Folio& folio, SwapEntry entry, void* shadow);
+  void remove_from_swap_cache(phys::Folio& folio, SwapEntry entry, XaEntry shadow);
   // The cached folio with a reference, or nullptr; counts a readahead hit.
   [[nodiscard]] phys::Folio* lookup_swap_cache(SwapEntry entry, SwapVmaWindow* window = nullptr);
   // Drops a locked folio's slot when no PTE names it any more, so that the page may be written in place. (folio_free_swap,

@@ -59,8 +59,8 @@ void SwapSystem::validate() const {
   std::uint64_t cached = 0;
   cache_.for_each_folio([&](SwapEntry entry, const phys::Folio& folio) {
     ++cached;
-    QUIRE_BUG_ON(!folio_test_swapcache(folio) || folio_swap_entry(folio) != entry);
-    QUIRE_BUG_ON(!folio_test_swapbacked(folio) || folio_ref_count(folio) < 1);
+    QUIRE_BUG_ON(!phys::folio_test_swapcache(folio) || folio_swap_entry(folio) != entry);
+    QUIRE_BUG_ON(!phys::folio_test_swapbacked(folio) || folio_ref_count(folio) < 1);
     QUIRE_BUG_ON(!areas_[entry.type]->has_cache(entry.offset));
   });
   QUIRE_BUG_ON(cached != cache_.total_swapcache_pages());
