@@ -18,7 +18,7 @@ struct CostModel {
   // Processor.
   std::uint64_t instruction_ps = 300;  // picoseconds for one instruction of a user program
   Nanos tlb_walk = 30;                 // hardware page walk after a TLB miss
-  Nanos page_fault_entry = 500;        // exception entry and exit, mitigations included
+  Nanos page_fault_entry = 600;        // exception entry and exit, mitigations included
   Nanos syscall_entry = 100;           // SYSCALL to SYSRET
   Nanos ipi = 1'500;                   // send an inter-processor interrupt and wait until it is acknowledged
   Nanos tlb_flush_page = 120;          // INVLPG, refill not included
@@ -42,7 +42,7 @@ struct CostModel {
   Nanos page_cache_lookup = 40;
   Nanos pte_copy = 12;                 // one entry in fork
   Nanos pte_zap = 15;                  // one present entry in munmap
-  Nanos fault_map = 150;               // charge, rmap, LRU and PTE work of one anonymous fault, page itself excluded
+  Nanos fault_map = 250;               // charge, rmap, LRU and PTE work of one anonymous fault, page itself excluded
   Nanos cow_fault = 100;               // deciding a write-protect fault, page copy excluded
   Nanos reclaim_scan_page = 150;       // isolate and judge one page, reverse map excluded
   Nanos rmap_walk_pte = 80;            // one mapping visited through the reverse map
@@ -50,8 +50,8 @@ struct CostModel {
 
   // Swap and storage.
   Nanos swap_slot = 80;                // take or give back a slot, swap cache included
-  Nanos zram_compress_page = 2'800;    // lzo-rle/lz4 class, 4 KiB
-  Nanos zram_decompress_page = 1'100;
+  Nanos zram_compress_page = 5'000;    // LZ4 class, 4 KiB
+  Nanos zram_decompress_page = 1'000;
   Nanos disk_read_latency = 90'000;
   Nanos disk_write_latency = 30'000;
   std::uint64_t disk_bandwidth = 2'000'000'000;  // bytes a second

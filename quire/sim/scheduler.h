@@ -34,6 +34,7 @@
 #include <vector>
 
 #include "quire/base/bug.h"
+#include "quire/base/intrusive_list.h"
 #include "quire/base/rng.h"
 #include "quire/base/tracepoint.h"
 #include "quire/sim/callback.h"
@@ -48,6 +49,7 @@
 
 namespace quire::sim {
 
+class Context;
 class ContextPool;
 
 struct SchedulerConfig {
@@ -105,7 +107,8 @@ class Scheduler {
 
   // Runs until every user task has ended. Boot context only, like the next two.
   RunOutcome run();
-  // Runs what happens before `when` and then sets the machine's time to it at least.
+  // Runs what happens before `when`, daemons and events too, and then sets the machine's time to it at least; kDone when
+  // no user task is left.
   RunOutcome run_until(Nanos when);
   // Ends every unfinished task by an exception thrown from where it waits, so that its destructors run. Nothing that is
   // destroyed on the way may wait. Afterwards only the destructor may be called.
@@ -188,8 +191,10 @@ class Scheduler {
     Task* running = nullptr;  // has the CPU, also while another CPU's task runs on the host
     RunQueue queue;           // runnable tasks by ready time
     unsigned queued = 0;
-    Nanos slice_start = 0;
-    Nanos run_start = 0;      // when `running` got the CPU
+    Nanos resched_at = kNever;  // when `running` gives way to a task that is ready
+    Nanos run_start = 0;        // when `running` got the CPU
+    Task* prev = nullptr;       // for sched_switch: who had the CPU; null: it has been idle
+    TaskState prev_state = TaskState::kRunning;  // and how it left
     CpuStats stats;
   };
   struct Choice {
@@ -197,27 +202,43 @@ class Scheduler {
     Nanos time = kNever;
   };
 
-  // See scheduler.cc, dispatch.cc and report.cc.
+  enum class Requeue : std::uint8_t { kWoken, kPreempted };
+
+  // scheduler.cc: what tasks ask for.
+  void run_current_task();
+  void finish_current();
+  void sleep_current(TaskState state, const WaitReason& reason, Nanos until);
+  void make_runnable(Task& task);
+  unsigned select_task_rq(const Task& task, Nanos ready_at);
+  void enqueue(Task& task, unsigned cpu, Nanos ready_at, Requeue how);
+  void preempt_current();
+
+  // dispatch.cc: who runs next.
   void sync_slow();
   void dispatch();
+  [[nodiscard]] static Nanos candidate_time(const Cpu& cpu);
   [[nodiscard]] Choice choose();
-  Task* pick_next_task(unsigned cpu);
-  bool idle_balance(unsigned cpu);
-  void deliver_event();
-  void activate(unsigned cpu);
-  void update_horizon();
-  void transfer(Task& to);
-  void enqueue(Task& task, unsigned cpu, Nanos ready_at);
-  unsigned select_task_rq(const Task& task, Nanos ready_at);
+  [[nodiscard]] Choice choose_inside_section();
+  [[nodiscard]] bool inside_section() const;
+  void pick_next_task(Cpu& cpu, Nanos start);
   void put_prev_task(TaskState state);
-  void make_runnable(Task& task);
-  void sleep_current(TaskState state, const WaitReason& reason, Nanos until);
-  void finish_current();
-  void check_hung(Nanos when);
+  void idle_balance(Cpu& cpu);
+  void deliver_event();
+  void activate(Cpu& cpu);
+  void update_horizon();
+  void lower_horizon(Nanos when) {
+    if (current_ != nullptr && when < horizon_) horizon_ = when;
+  }
+  void transfer(Task& to);
+  void leave(RunEnd end);
+  void enter_boot();
   RunOutcome run_loop(Nanos limit);
+  [[nodiscard]] Nanos latest_time() const;
+
+  // report.cc
+  [[nodiscard]] bool hung(Nanos when) const;
   [[nodiscard]] RunOutcome deadlock() const;
   [[nodiscard]] std::string describe_wait(const Task& task) const;
-  [[nodiscard]] Nanos latest_time() const;
 
   // The hot words, in one cache line.
   Nanos now_ = 0;
@@ -236,14 +257,19 @@ class Scheduler {
   std::unique_ptr<Task> boot_task_;
   std::unique_ptr<Task> interrupt_task_;
   std::unique_ptr<ContextPool> contexts_;
+  Context* executing_ = nullptr;  // the host's: whose stack we stand on
+  std::unique_ptr<Context> host_context_;
   LockRegistry locks_;
   LockOrder lock_order_;
+  List<Task, &Task::wait_node> exit_waiters_;  // in join(); wait_key: the id waited for
   SchedulerStats stats_;
   Nanos limit_ = kNever;         // of run_until
+  Nanos boot_time_ = 0;          // when run() began: an event that was due before runs then
   Nanos last_event_ = 0;
   Nanos last_user_run_ = 0;      // when a user task last got a CPU
   unsigned user_tasks_ = 0;      // unfinished
   RunEnd end_ = RunEnd::kDone;   // why dispatch went back to boot context
+  bool unwinding_ = false;
 };
 
 }  // namespace quire::sim

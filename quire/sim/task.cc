@@ -1,0 +1,29 @@
+#include "quire/sim/task.h"
+
+#include <utility>
+
+#include "quire/base/bug.h"
+
+namespace quire::sim {
+
+std::string_view task_state_name(TaskState state) {
+  switch (state) {
+    case TaskState::kRunnable: return "runnable";
+    case TaskState::kRunning: return "running";
+    case TaskState::kSpinning: return "spinning";
+    case TaskState::kSleeping: return "sleeping";
+    case TaskState::kWaiting: return "waiting";
+    case TaskState::kFinished: return "finished";
+  }
+  bug("no such task state");
+}
+
+Task::Task(Scheduler& scheduler, unsigned id, std::string name, const TaskOptions& options)
+    : local(options.local),
+      scheduler_(scheduler),
+      id_(id),
+      name_(std::move(name)),
+      kind_(options.kind),
+      pinned_(options.cpu) {}
+
+}  // namespace quire::sim

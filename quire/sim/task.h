@@ -78,6 +78,7 @@ class Task {
   [[nodiscard]] Nanos state_since() const { return state_since_; }
 
   void* local = nullptr;  // the owner's; never touched here
+  std::uint32_t pf_flags = 0;  // PF_MEMALLOC and its kin (phys/task_flags.h); never touched here
 
   // Linkage and words of the wait queues and locks; not for others. A task waits on one thing at a time.
   ListNode wait_node;
@@ -98,8 +99,8 @@ class Task {
   unsigned cpu_ = 0;
   Nanos ready_at_ = 0;      // kRunnable: the earliest time at which it may run
   Nanos state_since_ = 0;   // when the state was entered, on the clock of who changed it
+  bool interruptible_ = false;  // kWaiting: Scheduler::wake may end the wait
   bool timed_out_ = false;
-  bool unwinding_ = false;
   EventId timer_;
   WaitReason wait_reason_;
   ListNode run_node_;
