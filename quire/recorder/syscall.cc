@@ -1,0 +1,268 @@
+// System calls: what has to be done before the kernel sees them, and what of them goes into the trace afterwards.
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstring>
+
+#include "quire/recorder/process.h"
+
+namespace quire::recorder {
+namespace {
+
+using trace::protocol::MessageType;
+
+// QEMU's own results, never seen by the guest: the call will be made again, or was sigreturn.
+constexpr std::int64_t kRestart = -512;
+constexpr std::int64_t kSigreturn = -513;
+
+// --- which calls are recorded
+
+bool is_recorded(std::int64_t number) {
+  switch (number) {
+    case SYS_mmap: case SYS_munmap: case SYS_mremap: case SYS_mprotect: case SYS_pkey_mprotect: case SYS_brk: case SYS_madvise:
+    case SYS_mlock: case SYS_mlock2: case SYS_munlock: case SYS_mlockall: case SYS_munlockall: case SYS_msync: case SYS_mincore:
+    case SYS_remap_file_pages: case SYS_mbind: case SYS_set_mempolicy:
+    case SYS_shmget: case SYS_shmat: case SYS_shmdt: case SYS_shmctl: case SYS_memfd_create:
+    case SYS_open: case SYS_openat: case SYS_openat2: case SYS_creat: case SYS_close: case SYS_close_range: case SYS_dup: case SYS_dup2:
+    case SYS_dup3: case SYS_pipe: case SYS_pipe2: case SYS_socket: case SYS_socketpair: case SYS_accept: case SYS_accept4:
+    case SYS_eventfd: case SYS_eventfd2: case SYS_epoll_create: case SYS_epoll_create1: case SYS_timerfd_create:
+    case SYS_read: case SYS_write: case SYS_pread64: case SYS_pwrite64: case SYS_readv: case SYS_writev: case SYS_preadv:
+    case SYS_pwritev: case SYS_preadv2: case SYS_pwritev2: case SYS_lseek: case SYS_sendfile: case SYS_copy_file_range:
+    case SYS_splice: case SYS_ftruncate: case SYS_truncate: case SYS_fallocate: case SYS_fsync: case SYS_fdatasync: case SYS_sync:
+    case SYS_syncfs: case SYS_sync_file_range: case SYS_fadvise64: case SYS_readahead:
+    case SYS_unlink: case SYS_unlinkat: case SYS_rename: case SYS_renameat: case SYS_renameat2:
+    case SYS_wait4: case SYS_waitid: case SYS_sched_yield: case SYS_nanosleep: case SYS_clock_nanosleep: case SYS_setrlimit:
+    case SYS_prlimit64:
+      return true;
+    default:
+      return false;
+  }
+}
+
+// Filtered accesses would hide the faults that follow these.
+bool changes_mappings(const PendingSyscall& call) {
+  switch (call.number) {
+    case SYS_munmap: case SYS_mremap: case SYS_mprotect: case SYS_pkey_mprotect: case SYS_madvise: case SYS_mlock: case SYS_mlock2:
+    case SYS_munlock: case SYS_mlockall: case SYS_munlockall: case SYS_msync: case SYS_remap_file_pages: case SYS_mbind:
+    case SYS_shmdt: case SYS_brk: case SYS_ftruncate: case SYS_truncate: case SYS_fallocate: case SYS_fsync: case SYS_fdatasync:
+    case SYS_sync:
+      return true;
+    case SYS_mmap: return (call.args[3] & MAP_FIXED) != 0;
+    case SYS_shmat: return true;
+    default: return false;
+  }
+}
+
+// --- areas the guest mapped itself
+
+void follow_areas(const PendingSyscall& call, std::int64_t result) {
+  const auto page_up = [](std::uint64_t v) { return (v + 4095) & ~std::uint64_t{4095}; };
+  Process& p = process();
+  const auto at = static_cast<std::uint64_t>(result);
+  Lock hold(p.lock);
+  switch (call.number) {
+    case SYS_mmap: p.areas.add(at, at + page_up(call.args[1])); break;
+    case SYS_munmap: p.areas.remove(call.args[0], call.args[0] + page_up(call.args[1])); break;
+    case SYS_mremap:
+      p.areas.remove(call.args[0], call.args[0] + page_up(call.args[1]));
+      p.areas.add(at, at + page_up(call.args[2]));
+      break;
+    case SYS_brk:
+      if (at > p.brk_start) p.areas.add(p.brk_start, page_up(at));
+      break;
+    case SYS_shmat: break;  // its size is found when it is first touched
+    default: break;
+  }
+}
+
+void forget_known_areas() {
+  Lock hold(process().lock);
+  for (Vcpu* v = process().vcpus; v != nullptr; v = v->next) v->known_end = 0;
+}
+
+// --- details of single calls
+
+std::uint64_t position_before(int fd, std::int64_t moved) {
+  const off_t at = lseek(fd, 0, SEEK_CUR);
+  return at > moved ? static_cast<std::uint64_t>(at - moved) : 0;
+}
+
+// A pointer argument to a file position becomes the position before the call.
+void replace_by_position(std::uint64_t& pointer, std::uint64_t fd, std::int64_t moved) {
+  std::int64_t after = 0;
+  if (pointer == 0) {
+    pointer = position_before(static_cast<int>(fd), moved);
+  } else if (read_guest(pointer, &after, sizeof after)) {
+    pointer = static_cast<std::uint64_t>(after - moved);
+  }
+}
+
+void add_offset(Record& r) {
+  if (r.result < 0) return;
+  switch (r.number) {
+    case SYS_read: case SYS_write: case SYS_readv: case SYS_writev:
+      r.offset = position_before(static_cast<int>(r.args[0]), r.result);
+      break;
+    case SYS_pread64: case SYS_pwrite64: case SYS_preadv: case SYS_pwritev: case SYS_preadv2: case SYS_pwritev2:
+      r.offset = r.args[3];
+      if (r.offset == ~std::uint64_t{0}) r.offset = position_before(static_cast<int>(r.args[0]), r.result);
+      break;
+    case SYS_sendfile:
+      replace_by_position(r.args[2], r.args[1], r.result);
+      r.offset = r.args[2];
+      break;
+    case SYS_copy_file_range: case SYS_splice:
+      replace_by_position(r.args[1], r.args[0], r.result);
+      replace_by_position(r.args[3], r.args[2], r.result);
+      r.offset = r.args[1];
+      break;
+    default: break;
+  }
+}
+
+void add_child(Record& r) {
+  pid_t host = 0;
+  if (r.number == SYS_wait4 && r.result > 0) {
+    host = static_cast<pid_t>(r.result);
+    if (r.args[1] != 0) read_guest(r.args[1], &r.status, sizeof r.status);
+  } else if (r.number == SYS_waitid && r.result == 0 && r.args[2] != 0) {
+    std::int32_t info[7] = {};  // siginfo: signo, errno, code, -, pid, uid, status
+    read_guest(r.args[2], info, sizeof info);
+    host = info[4];
+    r.status = info[2] == CLD_EXITED ? info[6] << 8 : info[6];
+  }
+  if (host == 0) return;
+  std::uint32_t number = 0;
+  {
+    Lock hold(process().lock);
+    if (const auto found = process().numbers.find(host); found != process().numbers.end()) number = found->second;
+  }
+  if (number == 0) number = ask_number(MessageType::kNumber, static_cast<std::uint32_t>(host));
+  r.child = {number, number};
+  if (r.number == SYS_wait4) r.result = number;
+}
+
+struct Paths {
+  std::string first, second;
+};
+
+Paths paths_of(const PendingSyscall& c) {
+  const auto at = [](std::uint64_t dirfd, std::uint64_t path) {
+    return absolute_path(static_cast<int>(dirfd), read_guest_string(path));
+  };
+  const auto here = static_cast<std::uint64_t>(AT_FDCWD);
+  switch (c.number) {
+    case SYS_open: case SYS_creat: case SYS_truncate: case SYS_unlink: return {at(here, c.args[0]), {}};
+    case SYS_openat: case SYS_openat2: case SYS_unlinkat: return {at(c.args[0], c.args[1]), {}};
+    case SYS_rename: return {at(here, c.args[0]), at(here, c.args[1])};
+    case SYS_renameat: case SYS_renameat2: return {at(c.args[0], c.args[1]), at(c.args[2], c.args[3])};
+    case SYS_memfd_create: return {read_guest_string(c.args[0]), {}};
+    default: return {};
+  }
+}
+
+void describe_new_files(Vcpu& v, const PendingSyscall& c, std::int64_t result) {
+  std::uint64_t pair_at = 0;
+  switch (c.number) {
+    case SYS_open: case SYS_creat: case SYS_openat: case SYS_openat2: case SYS_memfd_create: case SYS_dup: case SYS_dup2: case SYS_dup3:
+    case SYS_socket: case SYS_accept: case SYS_accept4: case SYS_eventfd: case SYS_eventfd2: case SYS_epoll_create:
+    case SYS_epoll_create1: case SYS_timerfd_create: case SYS_fcntl:
+      describe_fd(v, static_cast<int>(result));
+      return;
+    case SYS_pipe: case SYS_pipe2: pair_at = c.args[0]; break;
+    case SYS_socketpair: pair_at = c.args[3]; break;
+    default: return;
+  }
+  std::int32_t pair[2];
+  if (!read_guest(pair_at, pair, sizeof pair)) return;
+  describe_fd(v, pair[0]);
+  describe_fd(v, pair[1]);
+}
+
+bool duplicates(const PendingSyscall& c) {
+  return c.number == SYS_fcntl && (c.args[1] == F_DUPFD || c.args[1] == F_DUPFD_CLOEXEC);
+}
+
+void record_call(Vcpu& v, const PendingSyscall& call, std::int64_t result) {
+  if (!is_recorded(call.number) && !duplicates(call)) return;
+  Record r;
+  r.kind = RecordKind::kSyscall;
+  r.number = static_cast<std::uint32_t>(call.number);
+  r.args = call.args;
+  r.result = result;
+  add_offset(r);
+  add_child(r);
+  const Paths paths = paths_of(call);
+  write_record(v, r, paths.first, paths.second);
+  if (result >= 0) describe_new_files(v, call, result);
+}
+
+void pin_random_result(Vcpu& v, const PendingSyscall& call, std::int64_t result) {
+  if (result <= 0) return;
+  if (call.number == SYS_getrandom) pin_random(v, call.args[0], result);
+  const int fd = static_cast<int>(call.args[0]);
+  if (call.number == SYS_close) process().random_fds.erase(fd);
+  if (call.number == SYS_read && process().random_fds.contains(fd)) pin_random(v, call.args[1], result);
+}
+
+void close_range_hits_us(const PendingSyscall& call) {
+  Process& p = process();
+  constexpr std::uint64_t kCloexec = 4;
+  const auto fd = static_cast<std::uint64_t>(p.fd);
+  if (call.args[0] > fd || call.args[1] < fd || (call.args[2] & kCloexec) != 0) return;
+  send_note(MessageType::kExecuting, static_cast<std::uint32_t>(p.host_pid), kSameImage);
+  Lock hold(p.lock);
+  close(p.fd);
+  p.fd = -1;
+}
+
+void reconnect_if_closed() {
+  Process& p = process();
+  if (p.fd >= 0 || p.silent) return;
+  connect_collector();
+  ask_number(MessageType::kHello, static_cast<std::uint32_t>(p.host_pid), kSameImage);
+}
+
+}  // namespace
+
+void on_syscall(Vcpu& v, std::int64_t number, const std::array<std::uint64_t, 6>& args) {
+  v.syscall = {number, args};
+  switch (number) {
+    case SYS_fork: case SYS_vfork: case SYS_clone: case SYS_clone3: before_fork(v); break;
+    case SYS_execve: on_execve(v, AT_FDCWD, {args[0], args[1], args[2]}, 0); break;
+    case SYS_execveat: on_execve(v, static_cast<int>(args[0]), {args[1], args[2], args[3]}, args[4]); break;
+    case SYS_exit: thread_exits(v, static_cast<int>(args[0])); break;
+    case SYS_exit_group: process_exits(static_cast<int>(args[0])); break;
+    case SYS_close: move_connection_away_from(static_cast<int>(args[0])); break;
+    case SYS_dup2: case SYS_dup3: move_connection_away_from(static_cast<int>(args[1])); break;
+    case SYS_close_range: close_range_hits_us(v.syscall); break;
+    case SYS_wait4: case SYS_waitid: flush(v); break;
+    default: break;
+  }
+}
+
+void on_syscall_return(Vcpu& v, std::int64_t number, std::int64_t result) {
+  const PendingSyscall call = v.syscall;
+  if (call.number != number) return;
+  if (is_fork(number)) {
+    after_fork(v, call, result);  // v is gone in the child
+    return;
+  }
+  reconnect_if_closed();
+  if (result == kRestart || result == kSigreturn) return;
+  if (result >= 0 || result < -4095) {
+    if (changes_mappings(call)) {
+      forget_known_areas();
+      start_new_epochs();
+    }
+    follow_areas(call, result);
+  }
+  record_call(v, call, result);
+  pin_random_result(v, call, result);
+  touch_syscall_buffers(v, call, result);
+}
+
+}  // namespace quire::recorder
