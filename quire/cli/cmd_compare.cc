@@ -1,0 +1,165 @@
+// quire compare: the same work on machines of several sizes, one machine a size, on all host cores.
+#include <fmt/format.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <memory>
+#include <mutex>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <thread>
+
+#include "quire/base/size.h"
+#include "quire/cli/chart.h"
+#include "quire/cli/command.h"
+#include "quire/cli/machine_options.h"
+#include "quire/cli/progress.h"
+#include "quire/cli/recording.h"
+#include "quire/cli/replaying.h"
+
+namespace quire::cli {
+
+namespace {
+
+struct CompareOptions {
+  MachineOptions machine;
+  RecordingOptions recording;
+  std::vector<std::string> traces;
+  bool json = false;
+};
+
+using Outcome = Checked<engine::RunReport>;
+
+// A trace recorded for this comparison alone; its file goes with it.
+class TemporaryTrace {
+ public:
+  TemporaryTrace() : path_((std::filesystem::temp_directory_path() / "quire-XXXXXX").string()) {
+    fd_ = mkostemp(path_.data(), O_CLOEXEC);
+  }
+  ~TemporaryTrace() {
+    if (fd_ < 0) return;
+    close(fd_);
+    unlink(path_.c_str());
+  }
+  TemporaryTrace(const TemporaryTrace&) = delete;
+  TemporaryTrace& operator=(const TemporaryTrace&) = delete;
+  [[nodiscard]] int fd() const { return fd_; }
+  [[nodiscard]] const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+  int fd_ = -1;
+};
+
+std::vector<Outcome> run_all(const std::vector<kernel::MachineConfig>& configs, const std::vector<std::string>& traces) {
+  std::vector<Outcome> outcomes(configs.size(), user_error("not run"));
+  std::atomic<std::size_t> next{0};
+  std::atomic<std::uint64_t> bytes{0};
+  std::mutex bar_mutex;
+  Progress bar("comparing", total_bytes(traces) * configs.size());
+  const auto work = [&] {
+    for (std::size_t i = next++; i < configs.size(); i = next++) {
+      auto readers = open_traces(traces);
+      if (!readers) {
+        outcomes[i] = std::unexpected(readers.error());
+        continue;
+      }
+      std::uint64_t before = 0;
+      outcomes[i] = replay_on(configs[i], std::move(*readers), [&](std::uint64_t now) {
+        bytes += now - before;
+        before = now;
+        const std::lock_guard lock(bar_mutex);
+        bar.update(bytes);
+      });
+    }
+  };
+  const std::size_t cores = std::max(1u, std::thread::hardware_concurrency());
+  std::vector<std::thread> threads;
+  for (std::size_t i = 1; i < std::min(cores, configs.size()); ++i) threads.emplace_back(work);
+  work();
+  for (std::thread& thread : threads) thread.join();
+  return outcomes;
+}
+
+std::string ending(const engine::RunReport& report) {
+  const std::int64_t kills = report.counter("oom_kill");
+  return kills == 0 ? "" : fmt::format("  {} killed for lack of memory", kills);
+}
+
+void print_table(const std::vector<engine::RunReport>& reports) {
+  print(fmt::format("{:>8} {:>9} {:>10} {:>10} {:>11} {:>11} {:>11} {:>12}\n", "RAM", "usable", "majflt", "minflt", "pswpin",
+                    "pswpout", "read", "run time"));
+  std::vector<Bar> faults;
+  std::vector<Bar> times;
+  for (const engine::RunReport& report : reports) {
+    const std::int64_t major = report.counter("pgmajfault");
+    const std::string ram = format_size(report.machine.ram);
+    print(fmt::format("{:>8} {:>8.1f}M {:>10} {:>10} {:>11} {:>11} {:>10}K {:>10.3f} s{}\n", ram,
+                      static_cast<double>(pages_to_bytes(report.managed_pages)) / kMiB, major,
+                      report.counter("pgfault") - major, report.counter("pswpin"), report.counter("pswpout"),
+                      report.counter("pgpgin"), report.run_seconds(), ending(report)));
+    faults.push_back({ram, static_cast<double>(major), fmt::format("{}", major)});
+    times.push_back({ram, report.run_seconds(), fmt::format("{:.3f} s", report.run_seconds())});
+  }
+  print("\n" + bar_chart("major faults", faults) + "\n" + bar_chart("estimated run time", times));
+}
+
+int compare(const CompareOptions& options, const std::vector<std::string>& program) {
+  auto configs = options.machine.configs();
+  if (!configs) return complain(configs.error().sentence, kUsage);
+  if (options.traces.empty() == program.empty()) {
+    return complain("name either traces or, behind --, a program: quire compare --ram 32M,64M sort.qtr", kUsage);
+  }
+  std::vector<std::string> traces = options.traces;
+  std::optional<TemporaryTrace> temporary;
+  if (!program.empty()) {
+    temporary.emplace();
+    if (temporary->fd() < 0) {
+      return complain(fmt::format("cannot make a temporary file for the trace: {}; set TMPDIR", std::strerror(errno)));
+    }
+    trace::RecordOptions record_options = options.recording.for_program(program);
+    record_options.output_fd = temporary->fd();
+    const auto recorded = record_interruptibly(std::move(record_options));
+    if (!recorded) return complain(recorded.error());
+    tell_notes(*recorded);
+    traces.push_back(temporary->path());
+  }
+
+  std::vector<engine::RunReport> reports;
+  int status = 0;
+  for (Outcome& outcome : run_all(*configs, traces)) {
+    if (outcome) {
+      reports.push_back(std::move(*outcome));
+    } else {
+      const std::size_t index = reports.size();
+      status = complain(fmt::format("--ram {}: {}", format_size((*configs)[index].ram), outcome.error().sentence));
+      configs->erase(configs->begin() + static_cast<std::ptrdiff_t>(index));
+    }
+  }
+  if (options.json) {
+    for (const engine::RunReport& report : reports) print(engine::report_json(report).dump() + "\n");
+  } else if (!reports.empty()) {
+    print_table(reports);
+  }
+  return status;
+}
+
+}  // namespace
+
+void add_compare(CommandLine& line) {
+  auto options = std::make_shared<CompareOptions>();
+  CLI::App* command = line.app.add_subcommand(
+      "compare", "The same traces, or a program, on machines of several sizes: quire compare --ram 24M,32M,64M TRACE");
+  options->machine.add_to(*command, RamOption::kList);
+  options->recording.add_to(*command);
+  command->add_flag("--json", options->json, "One JSON object a machine, a line each, instead of the table");
+  command->add_option("traces", options->traces, "Traces made by quire record")->type_name("TRACE...");
+  command->callback([options, &line] { line.chosen = [options, &line] { return compare(*options, line.program); }; });
+}
+
+}  // namespace quire::cli

@@ -1,0 +1,120 @@
+#include "quire/cli/machine_options.h"
+
+#include <fmt/format.h>
+
+#include <numeric>
+
+#include "quire/base/size.h"
+
+namespace quire::cli {
+
+namespace {
+
+Checked<std::uint64_t> size_option(std::string_view option, std::string_view text) {
+  auto bytes = parse_size(text);
+  if (!bytes) return user_error(fmt::format("{} {}: {}", option, text, bytes.error().sentence));
+  return *bytes;
+}
+
+Checked<void> assign_all(const std::vector<std::string>& texts, std::string_view option,
+                         std::map<std::string, std::int64_t>& into) {
+  for (const std::string& text : texts) {
+    auto pair = kernel::parse_assignment(text, option);
+    if (!pair) return std::unexpected(pair.error());
+    into[pair->first] = pair->second;
+  }
+  return {};
+}
+
+}  // namespace
+
+void MachineOptions::add_to(CLI::App& app, RamOption ram) {
+  const std::string group = "Machine";
+  app.add_option("--machine", file_, "A TOML file that describes the machine; other options override it")
+      ->type_name("FILE")
+      ->group(group);
+  auto* sizes = app.add_option("--ram", ram_,
+                               ram == RamOption::kList ? "RAM of each machine, as in 24M,32M,64M" : "RAM, as in 64M (default 512M)")
+                    ->type_name(ram == RamOption::kList ? "SIZE,SIZE,..." : "SIZE")
+                    ->group(group);
+  if (ram == RamOption::kList) {
+    sizes->delimiter(',');
+  } else {
+    sizes->expected(1);
+  }
+  app.add_option("--cpus", cpus_, "Number of CPUs (default 1)")->type_name("N")->group(group);
+  app.add_option("--nodes", nodes_, "Number of NUMA nodes (default 1)")->type_name("N")->group(group);
+  app.add_option("--node-ram", node_ram_, "RAM of each node, when they differ")->delimiter(',')->type_name("SIZE,SIZE,...")->group(group);
+  app.add_option("--swap", swap_, "A swap area: zram:SIZE[,ratio=X][,limit=SIZE][,priority=N] or disk:SIZE[,priority=N]; may be repeated")
+      ->type_name("KIND:SIZE")
+      ->expected(1)
+      ->take_all()
+      ->group(group);
+  app.add_option("--profile", profile_, "Whose allocation and reclaim: linux-6 (default)")->type_name("NAME")->group(group);
+  app.add_option("--seed", seed_, "Decides every race and tie; the same seed repeats a run (default 0)")->type_name("N")->group(group);
+  app.add_option("--kernel-reserved", kernel_reserved_, "What the kernel's image takes (default 16M)")->type_name("SIZE")->group(group);
+  app.add_option("--preempt", preempt_, "Extra seeded preemption at sync points, per mille (default 0)")->type_name("N")->group(group);
+  app.add_option("--sysctl", sysctl_, "A tunable, as in vm.swappiness=10; may be repeated")->type_name("NAME=N")->expected(1)->take_all()->group(group);
+  app.add_option("--cost", cost_, "A figure of the cost model, as in clear_page=100; may be repeated")->type_name("NAME=N")->expected(1)->take_all()->group(group);
+}
+
+Checked<kernel::MachineConfig> MachineOptions::without_ram() const {
+  kernel::MachineConfig config;
+  if (!file_.empty()) {
+    if (auto ok = kernel::read_machine_file(file_, config); !ok) return std::unexpected(ok.error());
+  }
+  if (cpus_) config.cpus = *cpus_;
+  if (nodes_) config.nodes = *nodes_;
+  if (profile_) config.profile = *profile_;
+  if (seed_) config.seed = *seed_;
+  if (preempt_) config.preempt_permille = *preempt_;
+  if (kernel_reserved_) {
+    const auto bytes = size_option("--kernel-reserved", *kernel_reserved_);
+    if (!bytes) return std::unexpected(bytes.error());
+    config.kernel_reserved = *bytes;
+  }
+  if (!swap_.empty()) config.swap.clear();
+  for (const std::string& text : swap_) {
+    auto spec = kernel::parse_swap_spec(text);
+    if (!spec) return user_error(fmt::format("--{}", spec.error().sentence));
+    config.swap.push_back(*spec);
+  }
+  if (auto ok = assign_all(sysctl_, "--sysctl", config.sysctl); !ok) return std::unexpected(ok.error());
+  if (auto ok = assign_all(cost_, "--cost", config.cost); !ok) return std::unexpected(ok.error());
+  if (!node_ram_.empty()) config.node_ram.clear();
+  for (const std::string& text : node_ram_) {
+    const auto bytes = size_option("--node-ram", text);
+    if (!bytes) return std::unexpected(bytes.error());
+    config.node_ram.push_back(*bytes);
+  }
+  if (!node_ram_.empty()) {
+    if (!nodes_) config.nodes = static_cast<unsigned>(config.node_ram.size());
+    config.ram = std::accumulate(config.node_ram.begin(), config.node_ram.end(), std::uint64_t{0});
+  }
+  return config;
+}
+
+Checked<std::vector<kernel::MachineConfig>> MachineOptions::configs() const {
+  auto base = without_ram();
+  if (!base) return std::unexpected(base.error());
+  std::vector<kernel::MachineConfig> machines;
+  if (ram_.empty()) machines.push_back(*base);
+  for (const std::string& text : ram_) {
+    const auto bytes = size_option("--ram", text);
+    if (!bytes) return std::unexpected(bytes.error());
+    machines.push_back(*base);
+    machines.back().ram = *bytes;
+  }
+  for (const kernel::MachineConfig& machine : machines) {
+    if (auto ok = kernel::check(machine); !ok) return std::unexpected(ok.error());
+  }
+  return machines;
+}
+
+Checked<kernel::MachineConfig> MachineOptions::config() const {
+  auto machines = configs();
+  if (!machines) return std::unexpected(machines.error());
+  return machines->front();
+}
+
+}  // namespace quire::cli

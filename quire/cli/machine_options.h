@@ -1,0 +1,44 @@
+// The options that describe a machine, the same for every command that boots one.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "quire/base/user_error.h"
+#include "quire/kernel/machine_config.h"
+
+namespace quire::cli {
+
+// Whether `--ram` takes one size or a list of them (one machine a size).
+enum class RamOption { kOne, kList };
+
+class MachineOptions {
+ public:
+  // Adds the options to `app` under the heading "Machine". The object must outlive the parse.
+  void add_to(CLI::App& app, RamOption ram);
+
+  // The machine that was described: a --machine file first, then what the other options say, then checked.
+  [[nodiscard]] Checked<kernel::MachineConfig> config() const;
+  // With RamOption::kList: one machine for each size, in the order given.
+  [[nodiscard]] Checked<std::vector<kernel::MachineConfig>> configs() const;
+
+ private:
+  [[nodiscard]] Checked<kernel::MachineConfig> without_ram() const;
+
+  std::string file_;
+  std::vector<std::string> ram_;
+  std::optional<unsigned> cpus_;
+  std::optional<unsigned> nodes_;
+  std::vector<std::string> node_ram_;
+  std::vector<std::string> swap_;
+  std::optional<std::string> profile_;
+  std::optional<std::uint64_t> seed_;
+  std::optional<std::string> kernel_reserved_;
+  std::optional<std::uint64_t> preempt_;
+  std::vector<std::string> sysctl_;
+  std::vector<std::string> cost_;
+};
+
+}  // namespace quire::cli

@@ -1,0 +1,45 @@
+#include "quire/cli/replaying.h"
+
+#include <chrono>
+#include <filesystem>
+#include <utility>
+
+namespace quire::cli {
+
+Checked<Readers> open_traces(const std::vector<std::string>& paths) {
+  Readers readers;
+  for (const std::string& path : paths) {
+    auto reader = trace::TraceReader::open(path);
+    if (!reader) return user_error(reader.error());
+    readers.push_back(std::move(*reader));
+  }
+  return readers;
+}
+
+std::uint64_t total_bytes(const std::vector<std::string>& paths) {
+  std::uint64_t sum = 0;
+  for (const std::string& path : paths) {
+    std::error_code error;
+    const std::uintmax_t size = std::filesystem::file_size(path, error);
+    if (error) return 0;
+    sum += size;
+  }
+  return sum;
+}
+
+Checked<engine::RunReport> replay_on(const kernel::MachineConfig& config, Readers readers,
+                                     std::function<void(std::uint64_t)> progress) {
+  const auto start = std::chrono::steady_clock::now();
+  auto machine = kernel::Machine::boot(config);
+  if (!machine) return std::unexpected(machine.error());
+  engine::Replay replay(**machine);
+  for (auto& reader : readers) {
+    if (auto ok = replay.add(std::move(reader)); !ok) return std::unexpected(ok.error());
+  }
+  replay.on_progress(std::move(progress));
+  if (auto ok = replay.run(); !ok) return std::unexpected(ok.error());
+  const std::chrono::duration<double> host = std::chrono::steady_clock::now() - start;
+  return engine::make_report(**machine, replay, host.count());
+}
+
+}  // namespace quire::cli

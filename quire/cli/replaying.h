@@ -1,0 +1,26 @@
+// Booting a machine and replaying traces on it: the middle of `replay`, `run` and `compare`.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "quire/base/user_error.h"
+#include "quire/engine/run_report.h"
+#include "quire/kernel/machine_config.h"
+#include "quire/trace/reader.h"
+
+namespace quire::cli {
+
+using Readers = std::vector<std::unique_ptr<trace::TraceReader>>;
+
+// Opens all; the error names the first that cannot be.
+Checked<Readers> open_traces(const std::vector<std::string>& paths);
+// Sum of the files' sizes, for progress; 0 when one is no regular file.
+std::uint64_t total_bytes(const std::vector<std::string>& paths);
+
+Checked<engine::RunReport> replay_on(const kernel::MachineConfig& config, Readers readers,
+                                     std::function<void(std::uint64_t)> progress = {});
+
+}  // namespace quire::cli

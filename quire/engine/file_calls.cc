@@ -1,0 +1,124 @@
+// Recorded calls on files. Which file a number names is told by file records; here are the transfers and the changes.
+//
+// The user's buffers are touched by the access records that accompany each call, so the page cache is read and written with
+// an iterator that has no memory of its own.
+#include <sys/syscall.h>
+
+#include "quire/engine/thread_replay.h"
+
+namespace quire::engine {
+
+file::File* ThreadReplay::file_of(int fd) {
+  const auto found = process().files->file(fd);
+  return found ? *found : nullptr;
+}
+
+void ThreadReplay::transfer_in(int fd, std::uint64_t offset, std::uint64_t bytes) {
+  kernel::Descriptor* descriptor = process().files->find(fd);
+  if (descriptor == nullptr || bytes == 0) return;
+  if (descriptor->file != nullptr) {
+    file::File* file = descriptor->file;
+    file->f_mode |= file::FileMode::kRead;
+    file::NullIter nowhere;
+    machine_.vfs().fget(*file);
+    expect("read", machine_.vfs().pread(*file, offset, bytes, nowhere));
+    machine_.vfs().fput(*file);
+  } else if (descriptor->pipe != nullptr && descriptor->end == kernel::PipeEnd::kRead) {
+    const std::shared_ptr<kernel::Pipe> pipe = descriptor->pipe;
+    for (std::uint64_t done = 0; done < bytes && !killed();) {
+      const auto got = pipe->read(bytes - done);
+      if (!got || *got == 0) break;  // the other end is no part of this trace
+      done += *got;
+    }
+  }
+}
+
+void ThreadReplay::transfer_out(int fd, std::uint64_t offset, std::uint64_t bytes) {
+  kernel::Descriptor* descriptor = process().files->find(fd);
+  if (descriptor == nullptr || bytes == 0) return;
+  if (descriptor->file != nullptr) {
+    file::File* file = descriptor->file;
+    file->f_mode |= file::FileMode::kWrite;
+    file::NullIter nowhere;
+    machine_.vfs().fget(*file);
+    expect("write", machine_.vfs().pwrite(*file, offset, bytes, nowhere));
+    machine_.vfs().fput(*file);
+  } else if (descriptor->pipe != nullptr && descriptor->end == kernel::PipeEnd::kWrite) {
+    const std::shared_ptr<kernel::Pipe> pipe = descriptor->pipe;
+    // A pipe whose reader is no part of this trace swallows everything.
+    if (auto put = pipe->write(bytes); !put && put.error() != Errno::kPipe) diverged("write", put.error());
+  }
+}
+
+ThreadReplay::Handled ThreadReplay::file_call(const trace::Record& r) {
+  const int fd = static_cast<int>(r.args[0]);
+  const auto bytes = static_cast<std::uint64_t>(r.result);
+  file::Vfs& vfs = machine_.vfs();
+  switch (r.number) {
+    case SYS_read:
+    case SYS_pread64:
+    case SYS_readv:
+    case SYS_preadv:
+    case SYS_preadv2: transfer_in(fd, r.offset, bytes); break;
+    case SYS_write:
+    case SYS_pwrite64:
+    case SYS_writev:
+    case SYS_pwritev:
+    case SYS_pwritev2: transfer_out(fd, r.offset, bytes); break;
+    case SYS_sendfile:  // out, in
+      transfer_in(static_cast<int>(r.args[1]), r.offset, bytes);
+      transfer_out(fd, r.offset, bytes);
+      break;
+    case SYS_copy_file_range:
+    case SYS_splice:  // in, offset, out
+      transfer_in(fd, r.offset, bytes);
+      transfer_out(static_cast<int>(r.args[2]), r.offset, bytes);
+      break;
+    case SYS_close: (void)process().files->close(fd); break;
+    case SYS_close_range:
+      for (std::uint64_t n = r.args[0]; n <= std::min<std::uint64_t>(r.args[1], 1u << 16); ++n) {
+        (void)process().files->close(static_cast<int>(n));
+      }
+      break;
+    case SYS_dup:
+    case SYS_dup2:
+    case SYS_dup3: (void)process().files->dup(fd, static_cast<int>(r.result)); break;
+    case SYS_ftruncate:
+      if (file::File* file = file_of(fd)) expect("ftruncate", vfs.ftruncate(*file, r.args[1]));
+      break;
+    case SYS_truncate:
+      if (file::DiskInode* inode = replay_.files_.find(text(r.path))) {
+        expect("truncate", inode->sb.truncate(*inode, r.args[1]));
+      }
+      break;
+    case SYS_fallocate:
+      if (file::File* file = file_of(fd)) {
+        expect("fallocate", vfs.fallocate(*file, static_cast<file::FallocateMode>(r.args[1] & 3), r.args[2], r.args[3]));
+      }
+      break;
+    case SYS_fsync:
+    case SYS_fdatasync:
+      if (file::File* file = file_of(fd)) {
+        expect("fsync", vfs.fsync(*file, r.number == SYS_fsync ? file::SyncKind::kFsync : file::SyncKind::kFdatasync));
+      }
+      break;
+    case SYS_sync: vfs.sync(); break;
+    case SYS_fadvise64:
+      if (file::File* file = file_of(fd)) {
+        expect("fadvise", vfs.fadvise(*file, r.args[1], r.args[2], static_cast<file::Fadvice>(r.args[3])));
+      }
+      break;
+    case SYS_readahead:
+      if (file::File* file = file_of(fd)) expect("readahead", vfs.readahead(*file, r.args[1], r.args[2]));
+      break;
+    case SYS_unlink:
+    case SYS_unlinkat: expect("unlink", replay_.files_.unlink(text(r.path))); break;
+    case SYS_rename:
+    case SYS_renameat:
+    case SYS_renameat2: expect("rename", replay_.files_.rename(text(r.path), text(r.path2))); break;
+    default: return Handled::kNo;
+  }
+  return Handled::kYes;
+}
+
+}  // namespace quire::engine

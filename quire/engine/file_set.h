@@ -1,0 +1,51 @@
+// The files that traces name, as inodes of one machine. Traces of the same host share files by device and inode number, so
+// two programs that read one library share its pages, as they would on the host.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "quire/base/result.h"
+#include "quire/file/vfs.h"
+#include "quire/sim/scheduler.h"
+
+namespace quire::engine {
+
+// A file as a trace names it.
+struct FileIdentity {
+  std::uint64_t dev = 0;
+  std::uint64_t inode = 0;
+  std::uint64_t size = 0;  // bytes, when it was met
+  std::string_view path;
+};
+
+class FileSet {
+ public:
+  FileSet(file::Vfs& vfs, sim::Scheduler& scheduler) : vfs_(vfs), scheduler_(scheduler) {}
+
+  // The inode of that identity: made with its recorded size when it is new, otherwise grown to that size when the machine
+  // knows a smaller one. No reference is taken (its name holds it).
+  Result<file::DiskInode*> inode(const FileIdentity& identity);
+  // unlink(2), rename(2), truncate(2) by the path last seen. A path never seen before is nothing to the machine.
+  Status unlink(std::string_view path);
+  Status rename(std::string_view from, std::string_view to);
+  [[nodiscard]] file::DiskInode* find(std::string_view path) const;
+
+ private:
+  struct Named {
+    file::FileSystem* fs = nullptr;
+    file::DiskInode* inode = nullptr;
+    std::string name;  // inside fs
+  };
+  file::FileSystem& mount(std::uint64_t dev);
+
+  file::Vfs& vfs_;
+  sim::Scheduler& scheduler_;
+  std::map<std::pair<std::uint64_t, std::uint64_t>, Named> by_identity_;
+  std::map<std::string, std::pair<std::uint64_t, std::uint64_t>, std::less<>> by_path_;
+};
+
+}  // namespace quire::engine

@@ -1,0 +1,100 @@
+// Recorded calls of the mmap family. Where the recorded kernel chose the address, the machine is told to use the same one,
+// so that the accesses that follow find it.
+#include <sys/syscall.h>
+
+#include <vector>
+
+#include "quire/engine/thread_replay.h"
+
+namespace quire::engine {
+
+void ThreadReplay::mmap(const trace::Record& r) {
+  using vm::MapFlags;
+  auto flags = static_cast<MapFlags>(r.args[3]);
+  flags = (flags & ~MapFlags::kFixedNoReplace) | MapFlags::kFixed;
+  file::File* file = nullptr;
+  if (!any(flags, MapFlags::kAnonymous)) {
+    file = file_of(static_cast<int>(r.args[4]));
+    // A device or a file the trace does not know: its memory is at least memory.
+    if (file == nullptr) flags |= MapFlags::kAnonymous;
+  }
+  if (file != nullptr && any(flags, MapFlags::kShared) && any(static_cast<vm::Prot>(r.args[2]), vm::Prot::kWrite)) {
+    file->f_mode |= file::FileMode::kRead | file::FileMode::kWrite;
+  }
+  expect("mmap", vm_.mmap(mm(), VirtAddr(static_cast<std::uint64_t>(r.result)), r.args[1],
+                          static_cast<vm::Prot>(r.args[2]), flags, file, file == nullptr ? 0 : r.args[5]));
+}
+
+void ThreadReplay::mremap(const trace::Record& r) {
+  using vm::MremapFlags;
+  auto flags = static_cast<MremapFlags>(r.args[3]);
+  const auto target = static_cast<std::uint64_t>(r.result);
+  if (target != r.args[0]) flags |= MremapFlags::kMayMove | MremapFlags::kFixed;
+  expect("mremap", vm_.mremap(mm(), VirtAddr(r.args[0]), r.args[1], r.args[2], flags, VirtAddr(target)));
+}
+
+void ThreadReplay::shmat(const trace::Record& r) {
+  const auto it = program_.segments.find(static_cast<std::int64_t>(r.args[0]));
+  if (it == program_.segments.end()) return;
+  file::File* file = it->second;
+  constexpr std::uint64_t kShmReadOnly = 010000;
+  const auto prot = (r.args[2] & kShmReadOnly) != 0 ? vm::Prot::kRead : vm::Prot::kRead | vm::Prot::kWrite;
+  expect("shmat", vm_.mmap(mm(), VirtAddr(static_cast<std::uint64_t>(r.result)), file->inode().i_size_read(), prot,
+                           vm::MapFlags::kFixed | vm::MapFlags::kShared, file, 0));
+}
+
+ThreadReplay::Handled ThreadReplay::memory_call(const trace::Record& r) {
+  const VirtAddr address(r.args[0]);
+  switch (r.number) {
+    case SYS_mmap: mmap(r); break;
+    case SYS_munmap: expect("munmap", vm_.munmap(mm(), address, r.args[1])); break;
+    case SYS_mprotect:
+      expect("mprotect", vm_.mprotect(mm(), address, r.args[1], static_cast<vm::Prot>(r.args[2])));
+      break;
+    case SYS_mremap: mremap(r); break;
+    case SYS_brk: {
+      const VirtAddr wanted(static_cast<std::uint64_t>(r.result));
+      if (wanted != mm().brk && vm_.brk(mm(), wanted) != wanted) diverged("brk", Errno::kNoMem);
+      break;
+    }
+    case SYS_madvise:
+      expect("madvise", vm_.madvise(mm(), address, r.args[1], static_cast<vm::Advice>(r.args[2])));
+      break;
+    case SYS_mlock: expect("mlock", vm_.mlock(mm(), address, r.args[1])); break;
+    case SYS_mlock2:
+      expect("mlock2", vm_.mlock(mm(), address, r.args[1], static_cast<vm::MlockFlags>(r.args[2])));
+      break;
+    case SYS_munlock: expect("munlock", vm_.munlock(mm(), address, r.args[1])); break;
+    case SYS_mlockall: expect("mlockall", vm_.mlockall(mm(), static_cast<vm::MclFlags>(r.args[0]))); break;
+    case SYS_munlockall: expect("munlockall", vm_.munlockall(mm())); break;
+    case SYS_msync:
+      expect("msync", vm_.msync(mm(), address, r.args[1], static_cast<vm::MsyncFlags>(r.args[2])));
+      break;
+    case SYS_mincore: {
+      std::vector<std::uint8_t> resident(bytes_to_pages_up(r.args[1]));
+      expect("mincore", vm_.mincore(mm(), address, r.args[1], resident));
+      break;
+    }
+    case SYS_shmget:
+      if (!program_.segments.contains(r.result)) {
+        auto made = machine_.vfs().shmem_file_setup(align_up(r.args[1], kPageSize));
+        if (!made) {
+          diverged("shmget", made.error());
+          break;
+        }
+        program_.segments[r.result] = *made;
+      }
+      break;
+    case SYS_shmat: shmat(r); break;
+    case SYS_shmdt: {
+      // The segment's length is the area's: what shmat mapped there.
+      const vm::Vma* vma = mm().mm_vmas.find(address);
+      if (vma != nullptr) expect("shmdt", vm_.munmap(mm(), address, vma->vm_end - address));
+      break;
+    }
+    default: return Handled::kNo;
+  }
+  return Handled::kYes;
+}
+
+}  // namespace quire::engine

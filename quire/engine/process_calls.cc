@@ -1,0 +1,137 @@
+// Records that make, change and end processes: fork, exec with its areas and files, wait.
+#include <sched.h>
+
+#include <filesystem>
+
+#include "quire/engine/thread_replay.h"
+
+namespace quire::engine {
+
+namespace {
+
+constexpr std::uint64_t kInitialStack = 132 * kKiB;  // what exec gives a stack before it grows
+constexpr std::uint64_t kAccessMode = 3;             // O_ACCMODE
+constexpr std::uint64_t kWriteOnly = 1;              // O_WRONLY
+
+file::FileMode file_mode(std::uint64_t open_flags) {
+  switch (open_flags & kAccessMode) {
+    case 0: return file::FileMode::kRead;
+    case 1: return file::FileMode::kWrite;
+    default: return file::FileMode::kRead | file::FileMode::kWrite;
+  }
+}
+
+}  // namespace
+
+void ThreadReplay::fork(const trace::Record& r) {
+  if (r.child.tid == 0) return;
+  scheduler_.charge(scheduler_.costs().syscall_entry);
+  trace::TaskStream& child = program_.reader->stream(r.child);
+  kernel::ProcessTable& table = machine_.processes();
+  auto body = replay_.body(program_, child);
+  if ((r.flags & CLONE_THREAD) != 0) {
+    expect("clone", table.clone_thread(process(), std::move(body)));
+    return;
+  }
+  const bool shares_mm = (r.flags & CLONE_VM) != 0 && (r.flags & CLONE_VFORK) != 0;
+  const auto made = shares_mm ? table.vfork(process(), std::move(body)) : table.fork(process(), std::move(body));
+  if (!made) return diverged(shares_mm ? "vfork" : "fork", made.error());
+  program_.processes[r.child.pid] = *made;
+}
+
+void ThreadReplay::exec(const trace::Record& r) {
+  scheduler_.charge(scheduler_.costs().syscall_entry);
+  const std::string comm = std::filesystem::path(text(r.path)).filename().string();
+  expect("execve", machine_.processes().exec(process(), comm));
+  if (thread_.task != nullptr) thread_.task->set_name(comm);
+}
+
+void ThreadReplay::area(const trace::Record& r) {
+  using vm::MapFlags;
+  const VirtAddr begin(align_down(r.begin, kPageSize));
+  const std::uint64_t length = align_up(r.end, kPageSize) - begin.value();
+  const auto prot = static_cast<vm::Prot>(r.prot);
+  MapFlags flags = MapFlags::kFixed | MapFlags::kPrivate;
+  switch (r.area) {
+    case trace::AreaKind::kBrk: mm().start_brk = mm().brk = VirtAddr(r.begin); return;
+    case trace::AreaKind::kStack: {
+      mm().rlimits.stack = r.end - r.begin;
+      mm().start_stack = VirtAddr(r.offset);
+      const std::uint64_t low = std::max(r.begin, align_down(r.offset, kPageSize) - kInitialStack);
+      flags |= MapFlags::kAnonymous | MapFlags::kGrowsDown | MapFlags::kStack;
+      expect("exec (stack)", vm_.mmap(mm(), VirtAddr(low), r.end - low, prot, flags, nullptr, 0));
+      return;
+    }
+    case trace::AreaKind::kProgram:
+    case trace::AreaKind::kInterpreter:
+      if (r.inode != 0) {
+        auto inode = replay_.files_.inode({r.dev, r.inode, r.offset + length, text(r.path)});
+        if (!inode) return diverged("exec (file)", inode.error());
+        auto opened = machine_.vfs().open(**inode, file::FileMode::kRead);
+        if (!opened) return diverged("exec (file)", opened.error());
+        expect("exec (segment)", vm_.mmap(mm(), begin, length, prot, flags, *opened, align_down(r.offset, kPageSize)));
+        machine_.vfs().fput(**opened);
+        return;
+      }
+      break;
+    case trace::AreaKind::kBss:
+    case trace::AreaKind::kSpecial:
+    case trace::AreaKind::kOther: break;
+  }
+  expect("exec (area)", vm_.mmap(mm(), begin, length, prot, flags | MapFlags::kAnonymous, nullptr, 0));
+}
+
+void ThreadReplay::file(const trace::Record& r) {
+  kernel::FileTable& files = *process().files;
+  switch (r.file) {
+    case trace::FileKind::kClosed: (void)files.close(r.fd); return;
+    case trace::FileKind::kRegular: {
+      auto inode = replay_.files_.inode({r.dev, r.inode, r.size, text(r.path)});
+      if (!inode) return diverged("open", inode.error());
+      auto opened = machine_.vfs().open(**inode, file_mode(r.flags));
+      if (!opened) return diverged("open", opened.error());
+      (*opened)->f_pos = r.offset;
+      files.install(r.fd, {.file = *opened, .pipe = nullptr, .end = kernel::PipeEnd::kNone});
+      return;
+    }
+    case trace::FileKind::kMemfd: {
+      file::File*& memfd = program_.memfds[r.inode];
+      if (memfd == nullptr) {
+        auto made = machine_.vfs().shmem_file_setup(r.size);
+        if (!made) {
+          program_.memfds.erase(r.inode);
+          return diverged("memfd_create", made.error());
+        }
+        memfd = *made;
+      }
+      machine_.vfs().fget(*memfd);
+      files.install(r.fd, {.file = memfd, .pipe = nullptr, .end = kernel::PipeEnd::kNone});
+      return;
+    }
+    case trace::FileKind::kPipe: {
+      std::weak_ptr<kernel::Pipe>& known = program_.pipes[r.inode];
+      std::shared_ptr<kernel::Pipe> pipe = known.lock();
+      if (!pipe) known = pipe = std::make_shared<kernel::Pipe>(machine_.phys());
+      const bool writes = (r.flags & kAccessMode) == kWriteOnly;
+      writes ? pipe->open_writer() : pipe->open_reader();
+      files.install(r.fd, {.file = nullptr,
+                           .pipe = std::move(pipe),
+                           .end = writes ? kernel::PipeEnd::kWrite : kernel::PipeEnd::kRead});
+      return;
+    }
+    case trace::FileKind::kDirectory:
+    case trace::FileKind::kSocket:
+    case trace::FileKind::kCharacter:
+    case trace::FileKind::kBlock:
+    case trace::FileKind::kOther: files.install(r.fd, {}); return;
+  }
+}
+
+void ThreadReplay::wait(const trace::Record& r) {
+  if (r.result <= 0 || r.child.pid == 0) return;
+  const auto it = program_.processes.find(r.child.pid);
+  if (it == program_.processes.end()) return;
+  expect("wait4", machine_.processes().wait(process(), *it->second));
+}
+
+}  // namespace quire::engine

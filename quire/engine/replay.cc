@@ -1,0 +1,78 @@
+#include "quire/engine/replay.h"
+
+#include <fmt/format.h>
+
+#include <filesystem>
+
+#include "quire/engine/thread_replay.h"
+
+namespace quire::engine {
+
+namespace {
+
+constexpr unsigned kBlocksBetweenReports = 256;
+
+}  // namespace
+
+Replay::Replay(kernel::Machine& machine) : machine_(machine), files_(machine.vfs(), machine.scheduler()) {}
+
+Replay::~Replay() {
+  for (const auto& program : programs_) {
+    for (const auto& [id, file] : program->segments) machine_.vfs().fput(*file);
+    for (const auto& [inode, file] : program->memfds) machine_.vfs().fput(*file);
+  }
+}
+
+kernel::ProcessTable::Body Replay::body(Program& program, trace::TaskStream& stream) {
+  return [this, &program, &stream](kernel::Thread& thread) { ThreadReplay(*this, program, stream, thread).run(); };
+}
+
+Checked<void> Replay::add(std::unique_ptr<trace::TraceReader> reader) {
+  trace::TaskStream* first = reader->first_task();
+  if (first == nullptr) {
+    return user_error(fmt::format("{}: the trace holds no task{}", reader->name(),
+                                  reader->warnings().empty() ? "" : "; " + reader->warnings().front()));
+  }
+  auto program = std::make_unique<Program>();
+  program->reader = std::move(reader);
+  const std::string comm = std::filesystem::path(program->reader->name()).stem().string();
+  auto process = machine_.processes().create(comm, body(*program, *first));
+  if (!process) {
+    return user_error(fmt::format("no memory for the first process of {} ({}); give the machine more --ram",
+                                  program->reader->name(), errno_name(process.error())));
+  }
+  program->first = *process;
+  program->processes[first->id().pid] = *process;
+  programs_.push_back(std::move(program));
+  return {};
+}
+
+void Replay::report_progress() {
+  if (!progress_ || blocks_until_progress_-- > 0) return;
+  blocks_until_progress_ = kBlocksBetweenReports;
+  std::uint64_t bytes = 0;
+  for (const auto& program : programs_) bytes += program->reader->statistics().bytes;
+  progress_(bytes);
+}
+
+Checked<void> Replay::run() {
+  const sim::RunOutcome outcome = machine_.run();
+  if (outcome.done()) return {};
+  return user_error("the machine stands still, every task waits:\n" + outcome.report());
+}
+
+std::vector<ProgramOutcome> Replay::outcomes() const {
+  std::vector<ProgramOutcome> all;
+  for (const auto& program : programs_) {
+    ProgramOutcome outcome;
+    outcome.name = program->reader->name();
+    outcome.process = program->first;
+    outcome.warnings = program->reader->warnings();
+    const kernel::ExitStatus& exit = program->first->exit;
+    outcome.exit_status = exit.signal != 0 ? 128 + exit.signal : exit.code;
+    all.push_back(std::move(outcome));
+  }
+  return all;
+}
+
+}  // namespace quire::engine

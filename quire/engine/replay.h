@@ -1,0 +1,86 @@
+// Running recorded programs on a machine: each task of a trace becomes a thread of the machine, which touches what the
+// program touched and makes the calls it made, at the pace its instruction counts give.
+//
+//   trace task ── accesses ──→ Vm::access (TLB hit: a few ns)      kernel-chosen addresses are put where they were recorded
+//              ── system calls → Vm, Vfs, Pipe                     results are compared with the recorded ones
+//              ── fork, exec, exit → ProcessTable
+//
+// What a trace cannot say is counted, never hidden: an access outside every area (memory that the recorded kernel gave and
+// the trace does not tell of) is a `stray` access, a call that ends otherwise than recorded a `diverged` call.
+//
+// Differs from the recorded run: threads are ordered by fork, wait, vfork and pipes only, not by futexes; signals are not
+// delivered; sleeps take no time.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "quire/base/user_error.h"
+#include "quire/engine/file_set.h"
+#include "quire/kernel/machine.h"
+#include "quire/trace/reader.h"
+
+namespace quire::engine {
+
+struct ReplayStats {
+  std::uint64_t accesses = 0;
+  std::uint64_t instructions = 0;
+  std::uint64_t syscalls = 0;
+  std::uint64_t stray_accesses = 0;
+  std::uint64_t diverged_calls = 0;
+  std::map<std::string, std::uint64_t> diverged;  // "mmap: ENOMEM" → times
+};
+
+// What one trace did on the machine.
+struct ProgramOutcome {
+  std::string name;                   // of the trace
+  kernel::Process* process = nullptr; // its first process
+  int exit_status = -1;               // as recorded: code, or 128 + signal; 137 when the machine's OOM killer ended it
+  std::vector<std::string> warnings;
+};
+
+class Replay {
+ public:
+  explicit Replay(kernel::Machine& machine);
+  ~Replay();
+  Replay(const Replay&) = delete;
+  Replay& operator=(const Replay&) = delete;
+
+  // Adds a trace as a process of the machine, to start with the others when the machine runs.
+  Checked<void> add(std::unique_ptr<trace::TraceReader> reader);
+  // Called now and then with the bytes of trace read so far.
+  void on_progress(std::function<void(std::uint64_t bytes)> progress) { progress_ = std::move(progress); }
+  // Runs all to the end. The error tells who waits on what when nothing can go on.
+  Checked<void> run();
+
+  [[nodiscard]] const ReplayStats& stats() const { return stats_; }
+  [[nodiscard]] std::vector<ProgramOutcome> outcomes() const;
+
+ private:
+  friend class ThreadReplay;
+
+  // One trace and what its numbers mean on this machine.
+  struct Program {
+    std::unique_ptr<trace::TraceReader> reader;
+    kernel::Process* first = nullptr;
+    std::map<std::uint32_t, kernel::Process*> processes;                 // by recorded pid
+    std::map<std::uint64_t, std::weak_ptr<kernel::Pipe>> pipes;          // by recorded inode
+    std::map<std::int64_t, file::File*> segments;                        // System V shared memory by id
+    std::map<std::uint64_t, file::File*> memfds;                         // by recorded inode
+  };
+  kernel::ProcessTable::Body body(Program& program, trace::TaskStream& stream);
+  void report_progress();
+
+  kernel::Machine& machine_;
+  FileSet files_;
+  std::vector<std::unique_ptr<Program>> programs_;
+  ReplayStats stats_;
+  std::function<void(std::uint64_t)> progress_;
+  unsigned blocks_until_progress_ = 0;
+};
+
+}  // namespace quire::engine

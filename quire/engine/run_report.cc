@@ -1,0 +1,158 @@
+#include "quire/engine/run_report.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "quire/base/size.h"
+
+namespace quire::engine {
+
+namespace {
+
+int exit_status(const kernel::ExitStatus& exit) { return exit.signal != 0 ? 128 + exit.signal : exit.code; }
+
+SwapReport swap_report(kernel::Machine& machine) {
+  SwapReport report;
+  const swap::SwapInfo info = machine.swap().si_swapinfo();
+  report.total = info.total;
+  report.free = info.free;
+  for (const swap::Zram* zram : machine.zrams()) {
+    const swap::ZramStats stats = zram->mm_stat();
+    report.zram_stored += stats.orig_data_size;
+    report.zram_used_max += stats.mem_used_max;
+  }
+  return report;
+}
+
+std::string process_table_text(const RunReport& report) {
+  constexpr std::size_t kMostRows = 40;
+  std::string text = fmt::format("{:>5} {:>5}  {:<16} {:>4} {:>10} {:>10} {:>10} {:>12}\n", "pid", "ppid", "command", "exit",
+                                 "minflt", "majflt", "maxrss", "time");
+  for (std::size_t i = 0; i < report.processes.size() && i < kMostRows; ++i) {
+    const ProcessReport& p = report.processes[i];
+    text += fmt::format("{:>5} {:>5}  {:<16} {:>4} {:>10} {:>10} {:>9}K {:>10.3f} s\n", p.pid, p.parent, p.comm,
+                        p.exit_status, p.min_flt, p.maj_flt, p.max_rss / kKiB,
+                        static_cast<double>(p.end_ns - p.start_ns) * 1e-9);
+  }
+  if (report.processes.size() > kMostRows) {
+    text += fmt::format("      … and {} processes more (--json lists all)\n", report.processes.size() - kMostRows);
+  }
+  return text;
+}
+
+}  // namespace
+
+std::int64_t RunReport::counter(std::string_view name) const {
+  const auto it = std::ranges::find(vmstat, name, [](const auto& entry) { return entry.first; });
+  return it == vmstat.end() ? 0 : it->second;
+}
+
+RunReport make_report(kernel::Machine& machine, const Replay& replay, double host_seconds) {
+  RunReport report;
+  report.machine = machine.config();
+  report.host_seconds = host_seconds;
+  report.replay = replay.stats();
+  report.vmstat = observe::vmstat(machine.phys());
+  report.swap = swap_report(machine);
+  report.managed_pages = machine.phys().totalram_pages();
+  for (const ProgramOutcome& outcome : replay.outcomes()) {
+    report.programs.push_back({outcome.name, outcome.exit_status, outcome.warnings});
+  }
+  for (const auto& process : machine.processes().all()) {
+    report.processes.push_back({.pid = process->pid,
+                                .parent = process->parent == nullptr ? 0 : process->parent->pid,
+                                .comm = process->comm,
+                                .exit_status = exit_status(process->exit),
+                                .min_flt = process->minor_faults(),
+                                .maj_flt = process->major_faults(),
+                                .max_rss = pages_to_bytes(process->peak_rss()),
+                                .start_ns = process->start_time,
+                                .end_ns = process->end_time});
+    report.run_ns = std::max(report.run_ns, process->end_time);
+  }
+  return report;
+}
+
+std::string report_text(const RunReport& report) {
+  std::string text = process_table_text(report);
+  text += '\n';
+  const auto line = [&text](std::string_view name, const std::string& value) {
+    text += fmt::format("{:<22} {}\n", name, value);
+  };
+  line("machine", fmt::format("{} RAM ({} usable), {} CPU{}, {} node{}, swap {}", format_size(report.machine.ram),
+                              format_size(pages_to_bytes(report.managed_pages)), report.machine.cpus,
+                              report.machine.cpus == 1 ? "" : "s", report.machine.nodes,
+                              report.machine.nodes == 1 ? "" : "s", format_size(pages_to_bytes(report.swap.total))));
+  line("estimated run time", fmt::format("{:.3f} s", report.run_seconds()));
+  line("accesses", fmt::format("{} recorded, {} instructions", report.replay.accesses, report.replay.instructions));
+  for (const std::string_view name :
+       {"pgfault", "pgmajfault", "pswpin", "pswpout", "pgpgin", "pgpgout", "pgscan_kswapd", "pgscan_direct",
+        "pgsteal_kswapd", "pgsteal_direct", "workingset_refault_anon", "workingset_refault_file", "oom_kill"}) {
+    line(name, fmt::format("{}", report.counter(name)));
+  }
+  if (report.swap.zram_used_max > 0) line("zram peak", format_size(report.swap.zram_used_max) + " of RAM");
+  if (report.replay.stray_accesses > 0) {
+    line("stray accesses", fmt::format("{} (outside every area the trace tells of)", report.replay.stray_accesses));
+  }
+  for (const auto& [what, times] : report.replay.diverged) {
+    line("diverged call", fmt::format("{} ({} times)", what, times));
+  }
+  for (const RunReport::Program& program : report.programs) {
+    for (const std::string& warning : program.warnings) line("warning", fmt::format("{}: {}", program.name, warning));
+  }
+  line("host time", fmt::format("{:.2f} s, {:.1f} M accesses/s", report.host_seconds,
+                                static_cast<double>(report.replay.accesses) * 1e-6 / std::max(report.host_seconds, 1e-9)));
+  return text;
+}
+
+nlohmann::json report_json(const RunReport& report) {
+  using nlohmann::json;
+  json processes = json::array();
+  for (const ProcessReport& p : report.processes) {
+    processes.push_back({{"pid", p.pid},
+                         {"ppid", p.parent},
+                         {"comm", p.comm},
+                         {"exit_status", p.exit_status},
+                         {"min_flt", p.min_flt},
+                         {"maj_flt", p.maj_flt},
+                         {"max_rss_bytes", p.max_rss},
+                         {"start_ns", p.start_ns},
+                         {"end_ns", p.end_ns}});
+  }
+  json programs = json::array();
+  for (const RunReport::Program& p : report.programs) {
+    programs.push_back({{"name", p.name}, {"exit_status", p.exit_status}, {"warnings", p.warnings}});
+  }
+  json counters = json::object();
+  for (const auto& [name, value] : report.vmstat) counters[std::string(name)] = value;
+  const auto rate = static_cast<double>(report.replay.accesses) / std::max(report.host_seconds, 1e-9);
+  return {{"machine",
+           {{"ram_bytes", report.machine.ram},
+            {"managed_pages", report.managed_pages},
+            {"cpus", report.machine.cpus},
+            {"nodes", report.machine.nodes},
+            {"profile", report.machine.profile},
+            {"seed", report.machine.seed},
+            {"toml", kernel::to_toml(report.machine)}}},
+          {"programs", std::move(programs)},
+          {"processes", std::move(processes)},
+          {"run_ns", report.run_ns},
+          {"replay",
+           {{"accesses", report.replay.accesses},
+            {"instructions", report.replay.instructions},
+            {"syscalls", report.replay.syscalls},
+            {"stray_accesses", report.replay.stray_accesses},
+            {"diverged_calls", report.replay.diverged_calls},
+            {"diverged", report.replay.diverged}}},
+          {"swap",
+           {{"total_pages", report.swap.total},
+            {"free_pages", report.swap.free},
+            {"zram_stored_bytes", report.swap.zram_stored},
+            {"zram_used_max_bytes", report.swap.zram_used_max}}},
+          {"vmstat", std::move(counters)},
+          {"host", {{"seconds", report.host_seconds}, {"accesses_per_second", rate}}}};
+}
+
+}  // namespace quire::engine

@@ -1,0 +1,122 @@
+#include "quire/engine/thread_replay.h"
+
+#include <fmt/format.h>
+
+namespace quire::engine {
+
+namespace {
+
+constexpr arch::Access access_of(trace::AccessKind kind) {
+  switch (kind) {
+    case trace::AccessKind::kRead: return arch::Access::kRead;
+    case trace::AccessKind::kWrite: return arch::Access::kWrite;
+    case trace::AccessKind::kExec: return arch::Access::kExec;
+  }
+  return arch::Access::kRead;
+}
+
+}  // namespace
+
+ThreadReplay::ThreadReplay(Replay& replay, Replay::Program& program, trace::TaskStream& stream, kernel::Thread& thread)
+    : replay_(replay),
+      program_(program),
+      stream_(stream),
+      thread_(thread),
+      machine_(replay.machine_),
+      scheduler_(machine_.scheduler()),
+      vm_(machine_.vm()),
+      instruction_ps_(scheduler_.costs().instruction_ps) {}
+
+void ThreadReplay::run() {
+  for (;;) {
+    if (const auto accesses = stream_.accesses(); !accesses.empty()) {
+      if (touch(accesses) == Next::kEnded) return;
+      replay_.report_progress();
+      continue;
+    }
+    trace::Record r;
+    if (!stream_.next(r)) break;
+    if (record(r) == Next::kEnded) return;
+  }
+  // The trace breaks off here (its reader says why): the task ends as if it had exited.
+  end({});
+}
+
+ThreadReplay::Next ThreadReplay::touch(std::span<const trace::Access> accesses) {
+  vm::Mm& mm = this->mm();
+  std::uint64_t ps = pending_ps_;
+  for (const trace::Access& a : accesses) {
+    ps += a.instructions * instruction_ps_;
+    scheduler_.charge(ps / 1000);
+    ps %= 1000;
+    replay_.stats_.instructions += a.instructions;
+    scheduler_.sync_point();
+    const vm::AccessOutcome outcome = vm_.access(mm, VirtAddr(a.page() << kPageShift), access_of(a.kind()));
+    if (!outcome.ok()) [[unlikely]] {
+      if (touch_failed(outcome) == Next::kEnded) return Next::kEnded;
+    }
+  }
+  pending_ps_ = ps;
+  replay_.stats_.accesses += accesses.size();
+  if (killed()) {
+    end({0, 9});
+    return Next::kEnded;
+  }
+  return Next::kGoOn;
+}
+
+ThreadReplay::Next ThreadReplay::touch_one(std::uint64_t page, trace::AccessKind kind) {
+  const trace::Access access = trace::Access::make(page, kind, 0);
+  return touch({&access, 1});
+}
+
+ThreadReplay::Next ThreadReplay::touch_failed(const vm::AccessOutcome& outcome) {
+  if (killed() || outcome.signal == vm::Signal::kKill || outcome.status == vm::AccessStatus::kOom) {
+    end({0, 9});
+    return Next::kEnded;
+  }
+  ++replay_.stats_.stray_accesses;
+  return Next::kGoOn;
+}
+
+ThreadReplay::Next ThreadReplay::record(const trace::Record& r) {
+  if (r.instructions > 0) {
+    scheduler_.charge(r.instructions * instruction_ps_ / 1000);
+    replay_.stats_.instructions += r.instructions;
+  }
+  scheduler_.sync_point();
+  if (killed()) {
+    end({0, 9});
+    return Next::kEnded;
+  }
+  switch (r.kind) {
+    case trace::RecordKind::kAccess: ++replay_.stats_.accesses; return touch_one(r.page, r.access);
+    case trace::RecordKind::kSyscall: syscall(r); break;
+    case trace::RecordKind::kFork: fork(r); break;
+    case trace::RecordKind::kExec: exec(r); break;
+    case trace::RecordKind::kArea: area(r); break;
+    case trace::RecordKind::kFile: file(r); break;
+    case trace::RecordKind::kExit:
+      if ((r.flags & trace::kExitGroup) != 0) {
+        machine_.processes().exit_group(thread_, {r.status, r.signal});
+      } else {
+        machine_.processes().exit_thread(thread_, {r.status, r.signal});
+      }
+      return Next::kEnded;
+  }
+  if (killed()) {
+    end({0, 9});
+    return Next::kEnded;
+  }
+  return Next::kGoOn;
+}
+
+void ThreadReplay::end(kernel::ExitStatus status) { machine_.processes().exit_thread(thread_, status); }
+
+void ThreadReplay::diverged(std::string_view call, Errno error) {
+  if (killed()) return;
+  ++replay_.stats_.diverged_calls;
+  ++replay_.stats_.diverged[fmt::format("{}: {}", call, errno_name(error))];
+}
+
+}  // namespace quire::engine

@@ -1,0 +1,73 @@
+// One recorded task on one thread of the machine. Runs on the thread's fiber; see replay.h.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "quire/engine/replay.h"
+#include "quire/kernel/process_table.h"
+#include "quire/trace/reader.h"
+
+namespace quire::engine {
+
+class ThreadReplay {
+ public:
+  ThreadReplay(Replay& replay, Replay::Program& program, trace::TaskStream& stream, kernel::Thread& thread);
+
+  // From the first record to the exit of the thread.
+  void run();
+
+ private:
+  enum class Next : std::uint8_t { kGoOn, kEnded };
+
+  // --- thread_replay.cc
+  Next touch(std::span<const trace::Access> accesses);
+  Next touch_one(std::uint64_t page, trace::AccessKind kind);
+  Next touch_failed(const vm::AccessOutcome& outcome);
+  Next record(const trace::Record& r);
+  void end(kernel::ExitStatus status);
+  [[nodiscard]] bool killed() const { return process().killed(); }
+
+  // --- process_calls.cc
+  void fork(const trace::Record& r);
+  void exec(const trace::Record& r);
+  void area(const trace::Record& r);
+  void file(const trace::Record& r);
+  void wait(const trace::Record& r);
+
+  // --- syscalls.cc: dispatch; memory_calls.cc, file_calls.cc: each returns whether it was one of its own
+  enum class Handled : std::uint8_t { kNo, kYes };
+  void syscall(const trace::Record& r);
+  Handled memory_call(const trace::Record& r);
+  Handled file_call(const trace::Record& r);
+  void mmap(const trace::Record& r);
+  void mremap(const trace::Record& r);
+  void shmat(const trace::Record& r);
+  void transfer_in(int fd, std::uint64_t offset, std::uint64_t bytes);
+  void transfer_out(int fd, std::uint64_t offset, std::uint64_t bytes);
+
+  // Counts a call whose end differs from the recorded one.
+  void diverged(std::string_view call, Errno error);
+  template <class T>
+  void expect(std::string_view call, const std::expected<T, Errno>& result) {
+    if (!result) diverged(call, result.error());
+  }
+  [[nodiscard]] file::File* file_of(int fd);
+
+  [[nodiscard]] kernel::Process& process() const { return *thread_.process; }
+  [[nodiscard]] vm::Mm& mm() const { return *thread_.process->mm; }
+  [[nodiscard]] std::string_view text(trace::StringId id) const { return program_.reader->string(id); }
+
+  Replay& replay_;
+  Replay::Program& program_;
+  trace::TaskStream& stream_;
+  kernel::Thread& thread_;
+  kernel::Machine& machine_;
+  sim::Scheduler& scheduler_;
+  vm::Vm& vm_;
+  std::uint64_t instruction_ps_;
+  std::uint64_t pending_ps_ = 0;  // of a nanosecond not charged yet
+  int reached_exit_ = 0;
+};
+
+}  // namespace quire::engine

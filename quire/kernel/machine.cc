@@ -1,0 +1,165 @@
+#include "quire/kernel/machine.h"
+
+#include <fmt/format.h>
+
+#include <optional>
+
+#include "quire/base/size.h"
+#include "quire/swap/disk_swap.h"
+
+namespace quire::kernel {
+
+namespace {
+
+sim::SchedulerConfig scheduler_config(const MachineConfig& config) {
+  sim::SchedulerConfig out;
+  out.cpus = config.cpus;
+  out.seed = config.seed;
+  // A real machine's wake-ups are never exactly as late as each other; the seed says how late.
+  out.wakeup_jitter = 200;
+  out.preempt_permille = static_cast<unsigned>(config.preempt_permille);
+  return out;
+}
+
+phys::PhysConfig phys_config(const MachineConfig& config) {
+  phys::PhysConfig out;
+  out.ram_bytes = config.ram;
+  out.cpus = config.cpus;
+  out.kernel_reserved = config.kernel_reserved;
+  out.data_mode = config.data_mode;
+  for (unsigned n = 0; n < config.nodes && config.nodes > 1; ++n) {
+    const std::uint64_t even = align_down(config.ram / config.nodes, kPageSize);
+    const std::uint64_t rest = n + 1 == config.nodes ? config.ram - even * config.nodes : 0;
+    out.nodes.push_back({.bytes = config.node_ram.empty() ? even + rest : config.node_ram[n], .cpus = {}, .distances = {}});
+  }
+  const auto tunable = [&config](std::string_view name) -> std::optional<std::uint64_t> {
+    const auto it = config.sysctl.find(std::string(name));
+    return it == config.sysctl.end() ? std::nullopt : std::optional(static_cast<std::uint64_t>(it->second));
+  };
+  out.min_free_kbytes = tunable("vm.min_free_kbytes");
+  out.watermark_scale_factor = static_cast<std::uint32_t>(tunable("vm.watermark_scale_factor").value_or(10));
+  out.watermark_boost_factor = static_cast<std::uint32_t>(tunable("vm.watermark_boost_factor").value_or(15000));
+  return out;
+}
+
+}  // namespace
+
+Machine::Machine(const MachineConfig& config) : config_(config), faults_(config.seed) {}
+
+Checked<std::unique_ptr<Machine>> Machine::boot(const MachineConfig& config) {
+  if (auto ok = check(config); !ok) return std::unexpected(ok.error());
+  sim::CostModel costs;
+  for (const auto& [name, value] : config.cost) {
+    if (!costs.set(name, static_cast<std::uint64_t>(value))) {
+      return user_error(fmt::format("cost {} = {} is not possible: it must be above 0", name, value));
+    }
+  }
+  std::unique_ptr<Machine> machine(new Machine(config));
+  if (auto ok = machine->boot_phys(costs); !ok) return std::unexpected(ok.error());
+  machine->boot_memory_management();
+  machine->apply_sysctl();
+  if (auto ok = machine->swapon_all(); !ok) return std::unexpected(ok.error());
+  return machine;
+}
+
+Checked<void> Machine::boot_phys(const sim::CostModel& costs) {
+  scheduler_ = std::make_unique<sim::Scheduler>(scheduler_config(config_), costs, traces_);
+  auto phys = phys::PhysMem::boot(phys_config(config_), *scheduler_, traces_);
+  if (!phys) return user_error(phys.error().message);
+  phys_ = std::move(*phys);
+  return {};
+}
+
+void Machine::boot_memory_management() {
+  slab_ = std::make_unique<slab::SlabSystem>(*phys_, *scheduler_);
+  xa_nodes_ = std::make_unique<slab::XaNodeCache>(*slab_);
+  lru_ = std::make_unique<lru::Lru>(*phys_, *scheduler_, traces_);
+  swap_ = std::make_unique<swap::SwapSystem>(*phys_, *xa_nodes_, *lru_, *scheduler_);
+  lru_->set_swap_space(swap_.get());
+  vfs_ = std::make_unique<file::Vfs>(file::FileServices{*phys_, *slab_, *lru_, *swap_, *scheduler_, faults_, traces_});
+  vm_ = std::make_unique<vm::Vm>(vm::VmParts{*phys_, *scheduler_, *slab_, *lru_, *swap_, *vfs_, vfs_->shmem(), traces_});
+  vfs_->filemap().set_upcalls(vm_.get());
+  actions_ = std::make_unique<reclaim::VmFolioActions>(*vm_, vfs_->filemap(), vfs_->writeback(), *swap_);
+  reclaim_ = std::make_unique<reclaim::Reclaim>(
+      reclaim::ReclaimParts{*phys_, *scheduler_, *slab_, *lru_, *swap_, *actions_, traces_},
+      reclaim::make_reclaim_policy(config_.profile));
+  processes_ = std::make_unique<ProcessTable>(*phys_, *slab_, *vfs_, *vm_);
+  reclaim_->set_oom_victims(processes_.get());
+  reclaim_->start();
+  vfs_->writeback().start_flusher();
+}
+
+void Machine::apply_sysctl() {
+  const auto apply = [this](std::string_view name, auto&& set) {
+    const auto it = config_.sysctl.find(std::string(name));
+    if (it != config_.sysctl.end()) set(it->second);
+  };
+  file::DirtyTunables& dirty = vfs_->writeback().tunables();
+  vm::VmTunables& vm = vm_->tunables();
+  apply("vm.swappiness", [&](auto v) { reclaim_->tunables().swappiness = static_cast<unsigned>(v); });
+  apply("vm.page-cluster", [&](auto v) { swap_->tunables().page_cluster = static_cast<unsigned>(v); });
+  apply("vm.dirty_ratio", [&](auto v) { dirty.dirty_ratio = static_cast<std::uint32_t>(v); });
+  apply("vm.dirty_background_ratio", [&](auto v) { dirty.dirty_background_ratio = static_cast<std::uint32_t>(v); });
+  apply("vm.dirty_expire_centisecs", [&](auto v) { dirty.dirty_expire_centisecs = static_cast<std::uint32_t>(v); });
+  apply("vm.dirty_writeback_centisecs", [&](auto v) { dirty.dirty_writeback_centisecs = static_cast<std::uint32_t>(v); });
+  apply("vm.max_map_count", [&](auto v) { vm.max_map_count = static_cast<int>(v); });
+  apply("vm.mmap_min_addr", [&](auto v) { vm.mmap_min_addr = VirtAddr(static_cast<std::uint64_t>(v)); });
+  apply("vm.overcommit_memory", [&](auto v) { vm.overcommit_memory = static_cast<vm::OvercommitMode>(v); });
+  apply("vm.overcommit_ratio", [&](auto v) { vm.overcommit_ratio = static_cast<unsigned>(v); });
+}
+
+Checked<void> Machine::swapon_all() {
+  for (unsigned i = 0; i < config_.swap.size(); ++i) {
+    if (auto ok = swapon(config_.swap[i], i); !ok) return ok;
+  }
+  return {};
+}
+
+Checked<void> Machine::swapon(const SwapSpec& spec, unsigned index) {
+  const auto refused = [&spec, this](Errno error) {
+    return user_error(fmt::format("swap area of {}: {}; its tables must fit into the machine's {} of RAM, so make one "
+                                  "smaller or the other larger",
+                                  format_size(spec.bytes), errno_name(error), format_size(config_.ram)));
+  };
+  std::unique_ptr<swap::SwapDevice> device;
+  if (spec.kind == SwapKind::kZram) {
+    swap::ZramConfig config;
+    config.name = fmt::format("/dev/zram{}", zrams_.size());
+    config.disksize = align_down(spec.bytes, kPageSize);
+    config.mem_limit = spec.limit.value_or(0);
+    if (spec.ratio) config.ratio_permille = static_cast<unsigned>(*spec.ratio * 1000);
+    auto zram = swap::Zram::create(config, *phys_, *slab_, *scheduler_);
+    if (!zram) return refused(zram.error());
+    zrams_.push_back(zram->get());
+    device = std::move(*zram);
+  } else {
+    disks_.push_back(
+        std::make_unique<sim::Disk>(*scheduler_, sim::DiskConfig::from_costs(scheduler_->costs()), &faults_));
+    swap::DiskSwapConfig config;
+    config.name = fmt::format("/dev/sd{}2", static_cast<char>('b' + index % 25));
+    config.size = align_down(spec.bytes, kPageSize);
+    auto disk = swap::DiskSwap::create(config, *disks_.back(), *phys_, *scheduler_);
+    if (!disk) return refused(disk.error());
+    device = std::move(*disk);
+  }
+  if (auto area = swap_->swapon(std::move(device), spec.priority); !area) return refused(area.error());
+  return {};
+}
+
+Machine::~Machine() {
+  // What sleeps (kswapd, the flusher, processes of an aborted run) lets go of what it holds while all of it still stands.
+  if (scheduler_) scheduler_->unwind_tasks();
+}
+
+void Machine::validate() {
+  scheduler_->validate();
+  phys_->validate();
+  slab_->validate();
+  lru_->validate();
+  swap_->validate();
+  vfs_->validate();
+  vm_->validate();
+  reclaim_->validate();
+}
+
+}  // namespace quire::kernel

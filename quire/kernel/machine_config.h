@@ -1,0 +1,70 @@
+// What a machine is made of, as a person says it: on the command line or in a TOML file. The same names serve both.
+//
+//   --ram 64M --cpus 2 --nodes 2 --swap zram:128M --profile linux-6 --seed 7 --kernel-reserved 16M --sysctl vm.swappiness=10
+//
+//   ram = "64M"
+//   cpus = 2
+//   swap = ["zram:128M"]
+//   vm.swappiness = 10
+//   [cost]
+//   clear_page = 100
+//
+// Parsing checks form only; `check()` checks that the figures go together. What the hardware would refuse (RAM too small
+// to boot) is found by the boot itself.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "quire/base/user_error.h"
+#include "quire/phys/data_mode.h"
+
+namespace quire::kernel {
+
+enum class SwapKind : std::uint8_t { kZram, kDisk };
+
+// One swap area. `bytes` is its size (zram: of uncompressed data).
+struct SwapSpec {
+  SwapKind kind = SwapKind::kZram;
+  std::uint64_t bytes = 0;
+  std::optional<int> priority;         // as swapon(8) -p; areas without one get -2, -3, ...
+  std::optional<double> ratio;         // zram of a dataless machine: uncompressed / compressed, >= 1
+  std::optional<std::uint64_t> limit;  // zram: most bytes of RAM it may take (mem_limit)
+};
+
+struct MachineConfig {
+  std::uint64_t ram = 512ull << 20;  // bytes, all nodes together
+  unsigned cpus = 1;
+  unsigned nodes = 1;
+  std::vector<std::uint64_t> node_ram;  // bytes a node; empty: ram split evenly
+  std::vector<SwapSpec> swap;
+  std::string profile = "linux-6";
+  std::uint64_t seed = 0;
+  std::uint64_t kernel_reserved = 16ull << 20;  // bytes of kernel image and its static data
+  phys::DataMode data_mode = phys::DataMode::kDataless;
+  std::map<std::string, std::int64_t> sysctl;  // "vm.swappiness" → value
+  std::map<std::string, std::int64_t> cost;    // cost model figures by name
+  std::uint64_t preempt_permille = 0;          // extra seeded preemption at sync points, for race hunting
+};
+
+inline constexpr unsigned kMaxCpus = 512;
+inline constexpr unsigned kMaxNodes = 64;
+
+// "zram:128M", "disk:1G,priority=5", "zram:1G,ratio=2.5,limit=200M".
+Checked<SwapSpec> parse_swap_spec(std::string_view text);
+// "vm.swappiness=10" into `config.sysctl`; "vm.overcommit_memory" without a value is an error.
+Checked<std::pair<std::string, std::int64_t>> parse_assignment(std::string_view text, std::string_view option);
+// Reads a TOML file over `config`: what the file does not name stays as it was.
+Checked<void> read_machine_file(const std::string& path, MachineConfig& config);
+// The same from text; `name` is what errors call it.
+Checked<void> read_machine_toml(std::string_view text, std::string_view name, MachineConfig& config);
+// That the figures go together: cpus and nodes in range, node sizes that sum up, a known profile, known tunables.
+Checked<void> check(const MachineConfig& config);
+// The configuration as TOML that read_machine_toml takes back.
+std::string to_toml(const MachineConfig& config);
+
+}  // namespace quire::kernel

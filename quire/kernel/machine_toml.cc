@@ -1,0 +1,196 @@
+// Machine descriptions as TOML files.
+#include <fmt/format.h>
+
+#include <fstream>
+#include <functional>
+#include <iterator>
+#include <utility>
+
+#define TOML_EXCEPTIONS 0
+#include <toml++/toml.h>
+
+#include "quire/base/nearest.h"
+#include "quire/base/size.h"
+#include "quire/kernel/machine_config.h"
+
+namespace quire::kernel {
+
+namespace {
+
+// Where in the file something stands, for error sentences.
+std::string place(std::string_view file, const toml::node& node) {
+  return fmt::format("{}:{}", file, node.source().begin.line);
+}
+
+class Reader {
+ public:
+  Reader(std::string_view file, MachineConfig& config) : file_(file), config_(config) {}
+
+  Checked<void> read(const toml::table& root) {
+    for (const auto& [key, node] : root) {
+      if (auto ok = read_key(key.str(), node); !ok) return ok;
+    }
+    return {};
+  }
+
+ private:
+  using Take = Checked<void> (Reader::*)(std::string_view, const toml::node&);
+
+  Checked<void> read_key(std::string_view key, const toml::node& node) {
+    static constexpr std::pair<std::string_view, Take> kKeys[] = {
+        {"ram", &Reader::take_ram},         {"cpus", &Reader::take_cpus},
+        {"nodes", &Reader::take_nodes},     {"node_ram", &Reader::take_node_ram},
+        {"swap", &Reader::take_swap},       {"profile", &Reader::take_profile},
+        {"seed", &Reader::take_seed},       {"kernel_reserved", &Reader::take_kernel_reserved},
+        {"preempt", &Reader::take_preempt}, {"vm", &Reader::take_vm},
+        {"cost", &Reader::take_cost},
+    };
+    std::vector<std::string_view> names;
+    for (const auto& [name, take] : kKeys) {
+      if (name == key) return (this->*take)(key, node);
+      names.push_back(name);
+    }
+    const std::string_view guess = nearest(key, names);
+    return user_error(fmt::format("{}: unknown key '{}'; {}", place(file_, node), key,
+                                  guess.empty() ? fmt::format("known are: {}", fmt::join(names, ", "))
+                                                : fmt::format("did you mean '{}'?", guess)));
+  }
+
+  Checked<void> wrong(std::string_view key, const toml::node& node, std::string_view wanted) const {
+    return user_error(fmt::format("{}: {} must be {}", place(file_, node), key, wanted));
+  }
+
+  Checked<void> take_size(std::string_view key, const toml::node& node, std::uint64_t& into) {
+    if (const auto bytes = node.value_exact<std::int64_t>(); bytes && *bytes >= 0) {
+      into = static_cast<std::uint64_t>(*bytes);
+      return {};
+    }
+    const auto text = node.value_exact<std::string_view>();
+    if (!text) return wrong(key, node, "a size such as \"64M\"");
+    const auto bytes = parse_size(*text);
+    if (!bytes) return user_error(fmt::format("{}: {}: {}", place(file_, node), key, bytes.error().sentence));
+    into = *bytes;
+    return {};
+  }
+
+  template <class T>
+  Checked<void> take_count(std::string_view key, const toml::node& node, T& into) {
+    const auto count = node.value_exact<std::int64_t>();
+    if (!count || *count < 0 || !std::in_range<T>(*count)) return wrong(key, node, "a whole number, not negative");
+    into = static_cast<T>(*count);
+    return {};
+  }
+
+  Checked<void> take_ram(std::string_view key, const toml::node& node) { return take_size(key, node, config_.ram); }
+  Checked<void> take_kernel_reserved(std::string_view key, const toml::node& node) {
+    return take_size(key, node, config_.kernel_reserved);
+  }
+  Checked<void> take_cpus(std::string_view key, const toml::node& node) { return take_count(key, node, config_.cpus); }
+  Checked<void> take_nodes(std::string_view key, const toml::node& node) { return take_count(key, node, config_.nodes); }
+  Checked<void> take_seed(std::string_view key, const toml::node& node) { return take_count(key, node, config_.seed); }
+  Checked<void> take_preempt(std::string_view key, const toml::node& node) {
+    return take_count(key, node, config_.preempt_permille);
+  }
+  Checked<void> take_profile(std::string_view key, const toml::node& node) {
+    const auto text = node.value_exact<std::string_view>();
+    if (!text) return wrong(key, node, "a name such as \"linux-6\"");
+    config_.profile = *text;
+    return {};
+  }
+  Checked<void> take_node_ram(std::string_view key, const toml::node& node) {
+    if (!node.is_array()) return wrong(key, node, "a list of sizes");
+    config_.node_ram.clear();
+    for (const auto& element : *node.as_array()) {
+      std::uint64_t bytes = 0;
+      if (auto ok = take_size(key, element, bytes); !ok) return ok;
+      config_.node_ram.push_back(bytes);
+    }
+    return {};
+  }
+  Checked<void> take_one_swap(std::string_view key, const toml::node& node) {
+    const auto text = node.value_exact<std::string_view>();
+    if (!text) return wrong(key, node, "an area such as \"zram:128M\", or a list of them");
+    auto spec = parse_swap_spec(*text);
+    if (!spec) return user_error(fmt::format("{}: {}", place(file_, node), spec.error().sentence));
+    config_.swap.push_back(*spec);
+    return {};
+  }
+  Checked<void> take_swap(std::string_view key, const toml::node& node) {
+    config_.swap.clear();
+    if (!node.is_array()) return take_one_swap(key, node);
+    for (const auto& element : *node.as_array()) {
+      if (auto ok = take_one_swap(key, element); !ok) return ok;
+    }
+    return {};
+  }
+  Checked<void> take_numbers(std::string_view key, std::string_view prefix, const toml::node& node,
+                             std::map<std::string, std::int64_t>& into) {
+    if (!node.is_table()) return wrong(key, node, "a table of numbers");
+    for (const auto& [name, element] : *node.as_table()) {
+      const auto number = element.value_exact<std::int64_t>();
+      if (!number) return wrong(fmt::format("{}.{}", key, name.str()), element, "a whole number");
+      into[fmt::format("{}{}", prefix, name.str())] = *number;
+    }
+    return {};
+  }
+  Checked<void> take_vm(std::string_view key, const toml::node& node) {
+    return take_numbers(key, "vm.", node, config_.sysctl);
+  }
+  Checked<void> take_cost(std::string_view key, const toml::node& node) {
+    return take_numbers(key, "", node, config_.cost);
+  }
+
+  std::string_view file_;
+  MachineConfig& config_;
+};
+
+std::string swap_text(const SwapSpec& spec) {
+  std::string text = fmt::format("{}:{}", spec.kind == SwapKind::kZram ? "zram" : "disk", format_size(spec.bytes));
+  if (spec.priority) text += fmt::format(",priority={}", *spec.priority);
+  if (spec.ratio) text += fmt::format(",ratio={}", *spec.ratio);
+  if (spec.limit) text += fmt::format(",limit={}", format_size(*spec.limit));
+  return text;
+}
+
+}  // namespace
+
+Checked<void> read_machine_toml(std::string_view text, std::string_view name, MachineConfig& config) {
+  const toml::parse_result parsed = toml::parse(text, name);
+  if (!parsed) {
+    return user_error(fmt::format("{}:{}: not TOML: {}", name, parsed.error().source().begin.line,
+                                  parsed.error().description()));
+  }
+  MachineConfig read = config;
+  if (auto ok = Reader(name, read).read(parsed.table()); !ok) return ok;
+  config = std::move(read);
+  return {};
+}
+
+Checked<void> read_machine_file(const std::string& path, MachineConfig& config) {
+  std::ifstream in(path, std::ios::binary);
+  if (!in) return user_error(fmt::format("cannot read the machine file '{}'; does it exist?", path));
+  const std::string text{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
+  if (in.bad()) return user_error(fmt::format("cannot read the machine file '{}'; is it a file?", path));
+  return read_machine_toml(text, path, config);
+}
+
+std::string to_toml(const MachineConfig& config) {
+  std::string out = fmt::format("ram = \"{}\"\ncpus = {}\nnodes = {}\n", format_size(config.ram), config.cpus, config.nodes);
+  const auto list = [](const auto& values, auto&& text) {
+    std::string joined;
+    for (const auto& value : values) joined += fmt::format("{}\"{}\"", joined.empty() ? "" : ", ", text(value));
+    return joined;
+  };
+  if (!config.node_ram.empty()) {
+    out += fmt::format("node_ram = [{}]\n", list(config.node_ram, [](std::uint64_t bytes) { return format_size(bytes); }));
+  }
+  out += fmt::format("swap = [{}]\n", list(config.swap, swap_text));
+  out += fmt::format("profile = \"{}\"\nseed = {}\nkernel_reserved = \"{}\"\npreempt = {}\n", config.profile, config.seed,
+                     format_size(config.kernel_reserved), config.preempt_permille);
+  for (const auto& [name, value] : config.sysctl) out += fmt::format("{} = {}\n", name, value);
+  if (!config.cost.empty()) out += "[cost]\n";
+  for (const auto& [name, value] : config.cost) out += fmt::format("{} = {}\n", name, value);
+  return out;
+}
+
+}  // namespace quire::kernel

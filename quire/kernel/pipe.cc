@@ -1,0 +1,77 @@
+#include "quire/kernel/pipe.h"
+
+#include <algorithm>
+
+namespace quire::kernel {
+
+Pipe::Pipe(phys::PhysMem& phys)
+    : phys_(phys), read_wait_(phys.scheduler(), "pipe_read"), write_wait_(phys.scheduler(), "pipe_write") {}
+
+Pipe::~Pipe() {
+  for (; used_ > 0; --used_) phys_.free_page(*newest().page);
+}
+
+std::uint64_t Pipe::bytes() const {
+  std::uint64_t sum = 0;
+  for (unsigned i = 0; i < used_; ++i) sum += ring_[(head_ + i) % kBuffers].length;
+  return sum;
+}
+
+Result<std::uint64_t> Pipe::read(std::uint64_t len) {
+  sim::Scheduler& scheduler = phys_.scheduler();
+  scheduler.sync_point();
+  if (len == 0) return 0;
+  read_wait_.wait_until([this] { return used_ > 0 || writers_ == 0; });
+  std::uint64_t done = 0;
+  while (done < len && used_ > 0) {
+    Buffer& oldest = ring_[head_];
+    const auto part = static_cast<std::uint32_t>(std::min<std::uint64_t>(len - done, oldest.length));
+    oldest.offset += part;
+    oldest.length -= part;
+    done += part;
+    if (oldest.length > 0) break;
+    phys_.free_page(*oldest.page);
+    oldest = Buffer{};
+    head_ = (head_ + 1) % kBuffers;
+    --used_;
+  }
+  scheduler.charge(scheduler.costs().memcpy_bytes(done));
+  if (done > 0) write_wait_.wake_all();
+  return done;
+}
+
+Result<std::uint64_t> Pipe::write(std::uint64_t len) {
+  sim::Scheduler& scheduler = phys_.scheduler();
+  std::uint64_t done = 0;
+  while (done < len) {
+    scheduler.sync_point();
+    write_wait_.wait_until([this] { return used_ < kBuffers || readers_ == 0; });
+    if (readers_ == 0) return done > 0 ? Result<std::uint64_t>(done) : fail(Errno::kPipe);
+    // The page may take time to come; others may fill the ring meanwhile.
+    phys::Page* page = phys_.alloc_page(phys::Gfp::kHighUser);
+    if (page == nullptr) return done > 0 ? Result<std::uint64_t>(done) : fail(Errno::kNoMem);
+    if (used_ == kBuffers) {
+      phys_.free_page(*page);
+      continue;
+    }
+    ++used_;
+    const std::uint64_t part = std::min(len - done, kPageSize);
+    newest() = Buffer{page, 0, static_cast<std::uint32_t>(part)};
+    done += part;
+    scheduler.charge(scheduler.costs().memcpy_bytes(part));
+    read_wait_.wake_all();
+  }
+  return done;
+}
+
+void Pipe::close_reader() {
+  QUIRE_BUG_ON(readers_ == 0);
+  if (--readers_ == 0) write_wait_.wake_all();
+}
+
+void Pipe::close_writer() {
+  QUIRE_BUG_ON(writers_ == 0);
+  if (--writers_ == 0) read_wait_.wake_all();
+}
+
+}  // namespace quire::kernel

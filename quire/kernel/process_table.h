@@ -1,0 +1,72 @@
+// All processes of a machine: how they are made, how they end, who waits for whom.
+//
+// Differs from Linux: the threads' code is not the processes' own instructions but what the owner of the machine runs in
+// them (a replayed trace, a test): a new thread is given a body to run. A killed process ends when its threads notice,
+// which they do at their next access or call.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "quire/base/result.h"
+#include "quire/kernel/process.h"
+#include "quire/reclaim/oom.h"
+#include "quire/slab/slab_system.h"
+#include "quire/vm/vm.h"
+
+namespace quire::kernel {
+
+class ProcessTable final : public reclaim::OomVictims {
+ public:
+  ProcessTable(phys::PhysMem& phys, slab::SlabSystem& slab, file::Vfs& vfs, vm::Vm& vm);
+  ~ProcessTable() override;
+
+  using Body = std::function<void(Thread&)>;
+
+  // A process with an empty address space, no files and one thread that runs `body` once the machine runs. kNoMem.
+  Result<Process*> create(std::string comm, Body body);
+
+  // --- called from a thread of `parent` ---------------------------------------------------------------------------------
+  Result<Process*> fork(Process& parent, Body body);
+  // The child runs in the parent's address space; the caller waits until it execs or ends.
+  Result<Process*> vfork(Process& parent, Body body);
+  Result<Thread*> clone_thread(Process& process, Body body);
+  // A fresh address space for `process` in place of its own. kNoMem: it keeps the old one.
+  Result<vm::Mm*> exec(Process& process, std::string comm);
+  // The calling thread ends; with the last one the process does. The body returns right afterwards.
+  void exit_thread(Thread& thread, ExitStatus status);
+  // Every thread ends: the caller now, others when they notice.
+  void exit_group(Thread& thread, ExitStatus status);
+  // Waits until the child has ended, and reaps it. kChild: not a child, or reaped already. kIntr: the caller was killed.
+  Result<ExitStatus> wait(Process& parent, Process& child);
+
+  // As SIGKILL: its accesses and calls end early from now on.
+  void kill(Process& process, int signal);
+
+  [[nodiscard]] Process* find(int pid);
+  [[nodiscard]] const std::vector<std::unique_ptr<Process>>& all() const { return processes_; }
+
+  // --- reclaim::OomVictims --------------------------------------------------------------------------------------------------
+  void for_each_candidate(FunctionRef<reclaim::OomVisit(const reclaim::OomCandidate&)> visit) override;
+  void oom_kill_process(std::uint64_t pid, std::uint64_t points) override;
+  [[nodiscard]] bool fatal_signal_pending() const override;
+
+ private:
+  Result<Thread*> make_thread(Process& process, Body body);
+  void free_thread(Thread& thread);
+  void put_mm(Process& process);
+  void finish(Process& process);
+  Process& add_process(Process* parent, std::string comm);
+
+  phys::PhysMem& phys_;
+  slab::SlabSystem& slab_;
+  file::Vfs& vfs_;
+  vm::Vm& vm_;
+  slab::KmemCacheBase* task_cache_ = nullptr;
+  std::vector<std::unique_ptr<Process>> processes_;
+  int next_tid_ = 1;
+};
+
+}  // namespace quire::kernel

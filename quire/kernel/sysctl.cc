@@ -1,0 +1,62 @@
+#include "quire/kernel/sysctl.h"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <limits>
+#include <vector>
+
+#include "quire/base/nearest.h"
+
+namespace quire::kernel {
+
+namespace {
+
+constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();
+
+// Defaults as Debian 12's 6.1 shows them in /proc/sys/vm.
+constexpr std::array kRows = std::to_array<SysctlRow>({
+    {"vm.dirty_background_ratio", 10, 0, 100, "percent of available memory that may be dirty before the flusher starts"},
+    {"vm.dirty_expire_centisecs", 3000, 0, kMost, "age at which the flusher writes a dirty page"},
+    {"vm.dirty_ratio", 20, 0, 100, "percent of available memory that may be dirty before writers must wait"},
+    {"vm.dirty_writeback_centisecs", 500, 0, kMost, "period of the flusher; 0 stops it"},
+    {"vm.max_map_count", 65530, 0, std::numeric_limits<std::int32_t>::max(), "areas that one process may have"},
+    {"vm.min_free_kbytes", -1, 1, kMost, "free memory that the zones' min watermarks keep, KiB"},
+    {"vm.mmap_min_addr", 65536, 0, kMost, "lowest address that a program may map"},
+    {"vm.overcommit_memory", 0, 0, 2, "0 heuristic, 1 always, 2 never beyond the commit limit"},
+    {"vm.overcommit_ratio", 50, 0, kMost, "percent of RAM in the commit limit of mode 2"},
+    {"vm.page-cluster", 3, 0, 31, "swap readahead: 2^n pages at once"},
+    {"vm.swappiness", 60, 0, 200, "weight of anonymous against file memory in reclaim"},
+    {"vm.watermark_boost_factor", 15000, 0, kMost, "boost of watermarks after fragmenting fallbacks, 1/10000"},
+    {"vm.watermark_scale_factor", 10, 1, 3000, "distance between watermarks, 1/10000 of the zone"},
+});
+
+}  // namespace
+
+std::span<const SysctlRow> sysctl_rows() { return kRows; }
+
+const SysctlRow* find_sysctl(std::string_view name) {
+  for (const SysctlRow& row : kRows) {
+    if (row.name == name) return &row;
+  }
+  return nullptr;
+}
+
+Checked<void> check_sysctl(std::string_view name, std::int64_t value) {
+  const SysctlRow* row = find_sysctl(name);
+  if (row == nullptr) {
+    std::vector<std::string_view> names;
+    for (const SysctlRow& known : kRows) names.push_back(known.name);
+    const std::string_view guess = nearest(name, names);
+    return user_error(guess.empty() ? fmt::format("unknown tunable '{}'; known are: {}", name, fmt::join(names, ", "))
+                                    : fmt::format("unknown tunable '{}'; did you mean '{}'?", name, guess));
+  }
+  if (value < row->least || value > row->most) {
+    return user_error(row->most == kMost
+                          ? fmt::format("{} = {} is out of range: the least is {}", name, value, row->least)
+                          : fmt::format("{} = {} is out of range: from {} to {}", name, value, row->least, row->most));
+  }
+  return {};
+}
+
+}  // namespace quire::kernel

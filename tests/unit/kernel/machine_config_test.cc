@@ -1,0 +1,113 @@
+#include "quire/kernel/machine_config.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "quire/kernel/sysctl.h"
+
+namespace quire::kernel {
+namespace {
+
+using testing::HasSubstr;
+
+TEST(SwapSpec, TakesKindSizeAndOptions) {
+  const auto zram = parse_swap_spec("zram:128M,ratio=2.5,limit=32M,priority=7");
+  ASSERT_TRUE(zram.has_value());
+  EXPECT_EQ(zram->kind, SwapKind::kZram);
+  EXPECT_EQ(zram->bytes, 128u << 20);
+  EXPECT_DOUBLE_EQ(*zram->ratio, 2.5);
+  EXPECT_EQ(*zram->limit, 32u << 20);
+  EXPECT_EQ(*zram->priority, 7);
+  EXPECT_EQ(parse_swap_spec("disk:1G")->kind, SwapKind::kDisk);
+}
+
+TEST(SwapSpec, SaysWhatIsWrong) {
+  const auto sentence = [](std::string_view text) { return parse_swap_spec(text).error().sentence; };
+  EXPECT_THAT(sentence("128M"), HasSubstr("KIND:SIZE"));
+  EXPECT_THAT(sentence("zram"), HasSubstr("zram"));
+  EXPECT_THAT(sentence("zram:12Q"), HasSubstr("12Q"));
+  EXPECT_THAT(sentence("zram:0"), HasSubstr("between"));
+  EXPECT_THAT(sentence("disk:1G,ratio=2"), HasSubstr("unknown option 'ratio'"));
+  EXPECT_THAT(sentence("zram:1G,ratio=0.5"), HasSubstr("from 1"));
+  EXPECT_THAT(sentence("zram:1G,priority=x"), HasSubstr("priority"));
+}
+
+TEST(MachineToml, ReadsEveryKeyAndKeepsTheRest) {
+  MachineConfig config;
+  config.cpus = 3;
+  const auto ok = read_machine_toml(R"(
+ram = "64M"
+nodes = 2
+swap = ["zram:128M", "disk:1G,priority=1"]
+seed = 7
+kernel_reserved = "8M"
+vm.swappiness = 10
+[cost]
+clear_page = 99
+)",
+                                    "m.toml", config);
+  ASSERT_TRUE(ok.has_value()) << ok.error().sentence;
+  EXPECT_EQ(config.ram, 64u << 20);
+  EXPECT_EQ(config.cpus, 3u);
+  EXPECT_EQ(config.nodes, 2u);
+  ASSERT_EQ(config.swap.size(), 2u);
+  EXPECT_EQ(config.swap[1].kind, SwapKind::kDisk);
+  EXPECT_EQ(config.seed, 7u);
+  EXPECT_EQ(config.kernel_reserved, 8u << 20);
+  EXPECT_EQ(config.sysctl.at("vm.swappiness"), 10);
+  EXPECT_EQ(config.cost.at("clear_page"), 99);
+}
+
+TEST(MachineToml, ErrorsNameFileLineAndMendAndChangeNothing) {
+  MachineConfig config;
+  const auto sentence = [&config](std::string_view text) {
+    const auto result = read_machine_toml(text, "m.toml", config);
+    return result ? std::string("accepted") : result.error().sentence;
+  };
+  EXPECT_THAT(sentence("ram = \"64M\"\ncpu = 2\n"), HasSubstr("m.toml:2: unknown key 'cpu'; did you mean 'cpus'?"));
+  EXPECT_THAT(sentence("ram = \"64Q\"\n"), HasSubstr("m.toml:1"));
+  EXPECT_THAT(sentence("cpus = \"two\"\n"), HasSubstr("whole number"));
+  EXPECT_THAT(sentence("cpus = -1\n"), HasSubstr("whole number"));
+  EXPECT_THAT(sentence("cpus = \n"), HasSubstr("m.toml:1: not TOML"));
+  EXPECT_THAT(sentence("swap = [\"floppy:1M\"]\n"), HasSubstr("zram or disk"));
+  EXPECT_EQ(config.ram, MachineConfig{}.ram);
+}
+
+TEST(MachineToml, RoundTrip) {
+  MachineConfig config;
+  config.ram = 96u << 20;
+  config.cpus = 4;
+  config.nodes = 2;
+  config.node_ram = {32u << 20, 64u << 20};
+  config.swap.push_back(*parse_swap_spec("zram:128M,ratio=2.5,priority=3"));
+  config.seed = 42;
+  config.sysctl["vm.swappiness"] = 1;
+  config.cost["clear_page"] = 5;
+  MachineConfig back;
+  const auto ok = read_machine_toml(to_toml(config), "back", back);
+  ASSERT_TRUE(ok.has_value()) << ok.error().sentence;
+  EXPECT_EQ(to_toml(back), to_toml(config));
+  EXPECT_EQ(back.node_ram, config.node_ram);
+  EXPECT_EQ(back.swap.front().bytes, 128u << 20);
+}
+
+TEST(MachineCheck, NamesTheFigureThatDoesNotFit) {
+  const auto sentence = [](auto&& change) {
+    MachineConfig config;
+    change(config);
+    const auto result = check(config);
+    return result ? std::string("accepted") : result.error().sentence;
+  };
+  EXPECT_EQ(sentence([](MachineConfig&) {}), "accepted");
+  EXPECT_THAT(sentence([](MachineConfig& c) { c.cpus = 0; }), HasSubstr("--cpus 0"));
+  EXPECT_THAT(sentence([](MachineConfig& c) { c.nodes = 65; }), HasSubstr("--nodes 65"));
+  EXPECT_THAT(sentence([](MachineConfig& c) { c.nodes = 2; c.node_ram = {1u << 20}; }), HasSubstr("--node-ram"));
+  EXPECT_THAT(sentence([](MachineConfig& c) { c.profile = "linux-5"; }), HasSubstr("did you mean"));
+  EXPECT_THAT(sentence([](MachineConfig& c) { c.profile = "linux-2.4"; }), HasSubstr("not built yet"));
+  EXPECT_THAT(sentence([](MachineConfig& c) { c.sysctl["vm.swapiness"] = 1; }), HasSubstr("did you mean 'vm.swappiness'"));
+  EXPECT_THAT(sentence([](MachineConfig& c) { c.sysctl["vm.swappiness"] = 201; }), HasSubstr("from 0 to 200"));
+  EXPECT_THAT(sentence([](MachineConfig& c) { c.cost["clear_pages"] = 1; }), HasSubstr("did you mean 'clear_page'"));
+}
+
+}  // namespace
+}  // namespace quire::kernel
