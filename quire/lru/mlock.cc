@@ -38,8 +38,8 @@ void Lru::count_mlocked(Folio& folio) {
 }
 
 void Lru::mlock_folio(Folio& folio) {
-  count_mlocked(folio);
   if (!phys::folio_test_lru(folio)) lru_add_drain();
+  count_mlocked(folio);
   Lruvec& lruvec = folio_lruvec(folio);
   sim::SpinGuard guard(lruvec.lru_lock);
   if (!phys::folio_test_lru(folio)) return;  // isolated: who puts it back will see PG_mlocked

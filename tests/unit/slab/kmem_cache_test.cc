@@ -1,0 +1,380 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <set>
+#include <vector>
+
+#include "quire/slab/slab_layout.h"
+#include "slab_machine.h"
+
+namespace quire::slab {
+namespace {
+
+using phys::Gfp;
+using testing::HasSubstr;
+
+struct Counted {
+  explicit Counted(int v, int* living) : value(v), alive(living) { ++*alive; }
+  ~Counted() { --*alive; }
+  int value;
+  int* alive;
+  char pad[80] = {};
+};
+
+TEST(KmemCache, ConstructsAndDestroysTypedObjects) {
+  SlabMachine m;
+  int alive = 0;
+  KmemCache<Counted> cache(*m.slab, "counted");
+  Counted* a = cache.alloc(kGfp, 41, &alive);
+  Counted* b = cache.alloc(kGfp, 42, &alive);
+  ASSERT_NE(a, nullptr);
+  ASSERT_NE(b, nullptr);
+  EXPECT_EQ(alive, 2);
+  EXPECT_EQ(a->value, 41);
+  EXPECT_EQ(b->value, 42);
+  EXPECT_TRUE(m.phys->arena().contains(a));
+  EXPECT_EQ(cache.base().objects_in_use(), 2u);
+  cache.free(a);
+  EXPECT_EQ(alive, 1);
+  EXPECT_EQ(b->value, 42);
+  cache.free(b);
+  EXPECT_EQ(cache.base().objects_in_use(), 0u);
+  m.slab->validate();
+}
+
+TEST(KmemCache, TheHottestObjectComesBackFirst) {
+  SlabMachine m;
+  KmemCache<std::uint64_t> cache(*m.slab, "words");
+  std::uint64_t* a = cache.alloc(kGfp, 1u);
+  std::uint64_t* b = cache.alloc(kGfp, 2u);
+  EXPECT_LT(a, b);  // a new slab is used from its start
+  cache.free(a);
+  EXPECT_EQ(cache.alloc(kGfp, 3u), a);
+  cache.free(a);
+  cache.free(b);
+}
+
+TEST(KmemCache, ObjectsDoNotOverlapAndKeepTheirBytes) {
+  SlabMachine m;
+  for (const std::size_t size : {24u, 96u, 200u, 576u, 1400u, 3000u, 9000u}) {
+    KmemCacheBase* cache = m.slab->kmem_cache_create("test-size", size, 0, SlabFlags::kHwCacheAlign).value();
+    std::vector<std::byte*> objects;
+    for (int i = 0; i < 300; ++i) {
+      auto* p = static_cast<std::byte*>(cache->alloc(kGfp));
+      ASSERT_NE(p, nullptr);
+      EXPECT_EQ(reinterpret_cast<std::uintptr_t>(p) % cache->geometry().align, 0u);
+      std::memset(p, i, size);
+      objects.push_back(p);
+    }
+    cache->validate();
+    for (int i = 0; i < 300; ++i) {
+      const auto expected = static_cast<std::byte>(i);
+      EXPECT_EQ(std::count(objects[static_cast<std::size_t>(i)], objects[static_cast<std::size_t>(i)] + size, expected),
+                static_cast<std::ptrdiff_t>(size));
+    }
+    for (std::byte* p : objects) cache->free(p);
+    m.slab->validate();
+    EXPECT_TRUE(m.slab->kmem_cache_destroy(*cache).has_value());
+  }
+}
+
+TEST(KmemCache, SlabConstructorRunsOncePerObjectAndStateSurvives) {
+  struct Stateful {
+    std::uint64_t magic = 0x5afe;
+    std::uint64_t uses = 0;
+  };
+  SlabMachine m;
+  KmemCache<Stateful, ObjectLife::kPerSlab> cache(*m.slab, "stateful");
+  Stateful* a = cache.alloc(kGfp);
+  EXPECT_EQ(a->magic, 0x5afeu);
+  a->uses = 7;
+  cache.free(a);
+  Stateful* again = cache.alloc(kGfp);
+  EXPECT_EQ(again, a);
+  EXPECT_EQ(again->uses, 7u);
+  cache.free(again);
+}
+
+TEST(KmemCache, PagesKnowTheirSlabAndCache) {
+  SlabMachine m;
+  KmemCacheBase* cache = m.slab->kmem_cache_create("links", 1400, 0, SlabFlags::kNone).value();
+  ASSERT_EQ(cache->geometry().order, Order(1));
+  std::vector<void*> objects;
+  for (std::uint32_t i = 0; i < cache->geometry().num; ++i) objects.push_back(cache->alloc(kGfp));
+  for (void* p : objects) {
+    EXPECT_EQ(m.slab->virt_to_cache(p), cache);
+    EXPECT_TRUE(cache->owns(p));
+    EXPECT_FALSE(cache->owns(static_cast<std::byte*>(p) + 8));
+    const phys::Page& head = phys::compound_head(m.phys->virt_to_page(p));
+    EXPECT_TRUE(head.test(phys::PageFlag::kSlab));
+    EXPECT_EQ(SlabLayout::page_cache(head), cache);
+  }
+  for (void* p : objects) cache->free(p);
+  void* first = objects[0];
+  m.slab->kmem_cache_shrink(*cache);
+  EXPECT_EQ(m.slab->virt_to_cache(first), nullptr);
+  EXPECT_FALSE(cache->owns(first));
+}
+
+TEST(KmemCache, SuccessiveSlabsHaveDifferentColours) {
+  SlabMachine m;
+  KmemCacheBase* cache = m.slab->kmem_cache_create("coloured", 300, 0, SlabFlags::kNone).value();
+  ASSERT_GT(cache->geometry().colours, 1u);
+  std::set<std::uint64_t> offsets;
+  const auto& g = cache->geometry();
+  std::vector<void*> objects;
+  for (std::uint32_t i = 0; i < g.num * g.colours; ++i) {
+    objects.push_back(cache->alloc(kGfp));
+    const auto& head = phys::compound_head(m.phys->virt_to_page(objects.back()));
+    offsets.insert(SlabLayout::page_slab(head)->colour_off);
+  }
+  EXPECT_EQ(offsets.size(), g.colours);
+  cache->free_bulk(objects);
+}
+
+TEST(KmemCache, ShrinkGivesAllPagesBack) {
+  SlabMachine m;
+  KmemCacheBase* cache = m.slab->kmem_cache_create("shrink", 256, 0, SlabFlags::kReclaimAccount).value();
+  const std::uint64_t before = m.free_pages();
+  std::vector<void*> objects(5000);
+  ASSERT_TRUE(cache->alloc_bulk(kGfp, objects));
+  EXPECT_EQ(cache->objects_in_use(), 5000u);
+  EXPECT_LT(m.free_pages(), before - 5000 * 256 / 4096);
+  EXPECT_EQ(m.phys->global_node_page_state(phys::NodeStat::kNrSlabReclaimable),
+            static_cast<std::int64_t>(cache->total_slabs()));
+  cache->free_bulk(objects);
+  cache->validate();
+  EXPECT_EQ(cache->objects_in_use(), 0u);
+  // What exceeded the limit of free objects went back by itself.
+  EXPECT_LE(cache->total_slabs() * cache->geometry().num, 120u + 120 + 2 * 60 + 2 * cache->geometry().num);
+  m.slab->kmem_cache_shrink(*cache);
+  EXPECT_EQ(cache->total_slabs(), 0u);
+  EXPECT_EQ(m.free_pages(), before);
+  EXPECT_EQ(m.phys->global_node_page_state(phys::NodeStat::kNrSlabReclaimable), 0);
+}
+
+TEST(KmemCache, DestroyWithLiveObjectsIsRefusedAndReported) {
+  SlabMachine m;
+  KmemCacheBase* cache = m.slab->kmem_cache_create("leaky", 64, 0, SlabFlags::kNone).value();
+  void* alive = cache->alloc(kGfp);
+  EXPECT_EQ(m.slab->kmem_cache_destroy(*cache).error(), Errno::kBusy);
+  const auto leaks = m.slab->leaks();
+  ASSERT_EQ(leaks.size(), 1u);
+  EXPECT_EQ(leaks[0].name, "leaky");
+  EXPECT_EQ(leaks[0].objects_in_use, 1u);
+  cache->free(alive);
+  EXPECT_TRUE(m.slab->kmem_cache_destroy(*cache).has_value());
+  EXPECT_TRUE(m.slab->leaks().empty());
+  EXPECT_EQ(m.slab->find_cache("leaky"), nullptr);
+}
+
+TEST(KmemCache, BadArgumentsOfCreate) {
+  SlabMachine m;
+  EXPECT_EQ(m.slab->kmem_cache_create("", 8, 0, SlabFlags::kNone).error(), Errno::kInval);
+  EXPECT_EQ(m.slab->kmem_cache_create(std::string(32, 'x'), 8, 0, SlabFlags::kNone).error(), Errno::kInval);
+  EXPECT_EQ(m.slab->kmem_cache_create("zero", 0, 0, SlabFlags::kNone).error(), Errno::kInval);
+  EXPECT_EQ(m.slab->kmem_cache_create("huge", kMaxObjectSize + 1, 0, SlabFlags::kNone).error(), Errno::kInval);
+  EXPECT_EQ(m.slab->kmem_cache_create("kmalloc-64", 64, 0, SlabFlags::kNone).error(), Errno::kExist);
+  m.slab->validate();
+}
+
+TEST(KmemCache, SlabinfoRows) {
+  SlabMachine m;
+  KmemCacheBase* cache = m.slab->kmem_cache_create("rows", 64, 64, SlabFlags::kNone).value();
+  std::vector<void*> objects(200);
+  ASSERT_TRUE(cache->alloc_bulk(kGfp, objects));
+  const SlabInfo row = m.slab->slabinfo(*cache);
+  EXPECT_EQ(row.name, "rows");
+  EXPECT_EQ(row.objsize, 64u);
+  EXPECT_EQ(row.objperslab, cache->geometry().num);
+  EXPECT_EQ(row.pagesperslab, 1u);
+  EXPECT_EQ(row.limit, 120u);
+  EXPECT_EQ(row.batchcount, 60u);
+  EXPECT_EQ(row.num_objs, row.num_slabs * row.objperslab);
+  EXPECT_EQ(row.objects_in_use, 200u);
+  EXPECT_EQ(row.active_objs, 240u);  // four refills of 60
+  EXPECT_EQ(row.active_slabs, (240 + row.objperslab - 1) / row.objperslab);
+  cache->free_bulk(objects);
+  const auto rows = m.slab->slabinfo();
+  EXPECT_EQ(rows[0].name, "kmem_cache");
+  EXPECT_EQ(rows[0].objects_in_use, rows.size() - 1);  // it holds all caches but itself
+}
+
+TEST(KmemCache, ZeroedOnRequest) {
+  SlabMachine m;
+  KmemCacheBase* cache = m.slab->kmem_cache_create("zeroed", 100, 0, SlabFlags::kNone).value();
+  auto* p = static_cast<unsigned char*>(cache->alloc(kGfp));
+  std::memset(p, 0xee, 100);
+  cache->free(p);
+  auto* q = static_cast<unsigned char*>(cache->alloc(kGfp | Gfp::kZero));
+  EXPECT_EQ(p, q);
+  EXPECT_EQ(std::count(q, q + 100, 0), 100);
+  cache->free(q);
+}
+
+TEST(KmemCache, ReapTakesIdleArraysAndFreeSlabsBitByBit) {
+  SlabMachine m;
+  KmemCacheBase* cache = m.slab->kmem_cache_create("reaped", 256, 0, SlabFlags::kNone).value();
+  std::vector<void*> objects(1000);
+  ASSERT_TRUE(cache->alloc_bulk(kGfp, objects));
+  cache->free_bulk(objects);
+  ASSERT_GT(cache->total_slabs(), 0u);
+  int rounds = 0;
+  while (cache->total_slabs() > 0 && rounds < 100) {
+    m.slab->cache_reap(SlabSystem::ReapMode::kPeriodic);
+    m.slab->validate();
+    ++rounds;
+  }
+  EXPECT_GT(rounds, 3);
+  EXPECT_LT(rounds, 30);
+}
+
+// --- nodes ------------------------------------------------------------------------------------------------------------
+
+TEST(KmemCacheNodes, AllocNodeTakesFromThatNodeAndFreeBringsItHome) {
+  SlabMachine m({.ram = 128 * kMiB, .cpus = 2, .nodes = 2});
+  KmemCacheBase* cache = m.slab->kmem_cache_create("numa", 128, 0, SlabFlags::kNone).value();
+  std::vector<void*> objects;
+  for (int i = 0; i < 400; ++i) {
+    objects.push_back(cache->alloc_node(kGfp, Nid(i % 2)));
+    EXPECT_EQ(m.phys->virt_to_page(objects.back()).nid(), Nid(i % 2));
+  }
+  m.slab->validate();
+  cache->free_bulk(objects);
+  m.slab->validate();
+  m.slab->kmem_cache_shrink(*cache);
+  EXPECT_EQ(cache->total_slabs(), 0u);
+}
+
+// --- misuse -----------------------------------------------------------------------------------------------------------
+
+TEST(KmemCacheDeath, DoubleFreeAtOnce) {
+  SlabMachine m;
+  KmemCacheBase* cache = m.slab->kmem_cache_create("twice", 64, 0, SlabFlags::kNone).value();
+  void* p = cache->alloc(kGfp);
+  cache->free(p);
+  EXPECT_DEATH(cache->free(p), "cache twice is freed twice");
+}
+
+TEST(KmemCacheDeath, DoubleFreeLaterIsFoundByValidateAndByTheFlush) {
+  SlabMachine m;
+  KmemCacheBase* cache = m.slab->kmem_cache_create("twice", 64, 0, SlabFlags::kNone).value();
+  void* p = cache->alloc(kGfp);
+  void* q = cache->alloc(kGfp);
+  cache->free(p);
+  cache->free(q);
+  cache->free(p);
+  EXPECT_DEATH(cache->validate(), "cache twice is freed twice");
+  EXPECT_DEATH(m.slab->kmem_cache_shrink(*cache), "cache twice is freed twice");
+  // Undo it, so that the machine may end in peace.
+  EXPECT_EQ(cache->alloc(kGfp), p);
+}
+
+TEST(KmemCacheDeath, FreeToTheWrongCacheOrOfNoObject) {
+  SlabMachine m;
+  KmemCacheBase* one = m.slab->kmem_cache_create("one", 64, 0, SlabFlags::kNone).value();
+  KmemCacheBase* two = m.slab->kmem_cache_create("two", 64, 0, SlabFlags::kNone).value();
+  void* p = one->alloc(kGfp);
+  const auto free_and_flush = [&](KmemCacheBase& cache, void* object) {
+    cache.free(object);
+    m.slab->kmem_cache_shrink(cache);
+  };
+  EXPECT_DEATH(free_and_flush(*two, p), "freed to cache two, but belongs to cache one");
+  EXPECT_DEATH(free_and_flush(*one, static_cast<std::byte*>(p) + 8), "not the start of an object");
+  int on_the_stack = 0;
+  EXPECT_DEATH(free_and_flush(*one, &on_the_stack), "is no slab object");
+  one->free(p);
+}
+
+// --- memory runs out --------------------------------------------------------------------------------------------------
+
+TEST(KmemCacheNoMemory, GivesNullAndLosesNothing) {
+  SlabMachine m;
+  for (const std::size_t size : {64u, 576u, 3000u}) {
+    KmemCacheBase* cache = m.slab->kmem_cache_create("starved", size, 0, SlabFlags::kNone).value();
+    const std::uint64_t before = m.free_pages();
+    for (std::uint64_t keep = 0; keep < 12; ++keep) {
+      m.exhaust(keep);
+      std::vector<void*> objects;
+      while (void* p = cache->alloc(Gfp::kNoWait)) objects.push_back(p);
+      std::vector<void*> bulk(10000, nullptr);
+      EXPECT_FALSE(cache->alloc_bulk(Gfp::kNoWait, bulk));
+      EXPECT_EQ(cache->objects_in_use(), objects.size());
+      m.slab->validate();
+      cache->free_bulk(objects);
+      m.slab->cache_reap(SlabSystem::ReapMode::kAll);
+      m.release();
+      EXPECT_EQ(cache->total_slabs(), 0u);
+      EXPECT_EQ(m.free_pages(), before);
+    }
+    EXPECT_TRUE(m.slab->kmem_cache_destroy(*cache).has_value());
+  }
+}
+
+TEST(KmemCacheNoMemory, CreateFailsCleanly) {
+  SlabMachine m;
+  const auto caches = m.slab->slabinfo().size();
+  m.exhaust();
+  while (true) {  // until neither kmem_cache nor the percpu area has room
+    static int n = 0;
+    auto made = m.slab->kmem_cache_create("more-" + std::to_string(n++), 64, 0, SlabFlags::kNone);
+    if (made) continue;
+    EXPECT_EQ(made.error(), Errno::kNoMem);
+    break;
+  }
+  m.slab->validate();
+  EXPECT_GE(m.slab->slabinfo().size(), caches);
+}
+
+TEST(KmemCacheFaults, FailslabFailsTheNthAllocation) {
+  SlabMachine m;
+  sim::FaultInjection faults(1);
+  KmemCache<std::uint64_t> cache(*m.slab, "faulty");
+  m.slab->set_fault_injection(&faults);
+  faults.set(sim::FaultPoint::kSlabAlloc, {.nth = 3});
+  std::uint64_t* a = cache.alloc(kGfp, 1u);
+  std::uint64_t* b = cache.alloc(kGfp, 2u);
+  EXPECT_EQ(cache.alloc(kGfp, 3u), nullptr);
+  std::uint64_t* d = cache.alloc(kGfp, 4u);
+  ASSERT_NE(d, nullptr);
+  EXPECT_EQ(*a + *b + *d, 7u);
+  m.slab->set_fault_injection(nullptr);
+  for (auto* p : {a, b, d}) cache.free(p);
+}
+
+// --- many tasks -------------------------------------------------------------------------------------------------------
+
+TEST(KmemCacheTasks, TasksOnSeveralCpusShareACache) {
+  for (std::uint64_t seed = 0; seed < 20; ++seed) {
+    SlabMachine m({.cpus = 4, .nodes = 2, .seed = seed, .preempt_permille = 300});
+    KmemCache<std::array<std::uint64_t, 20>> cache(*m.slab, "shared");
+    for (std::uint64_t t = 0; t < 6; ++t) {
+      m.scheduler.spawn("t" + std::to_string(t), [&m, &cache, t] {
+        Rng rng(t);
+        std::vector<std::array<std::uint64_t, 20>*> mine;
+        for (int i = 0; i < 2000; ++i) {
+          m.scheduler.charge(rng.below(300));
+          if (rng.below(100) < 55) {
+            auto* p = cache.alloc(kGfp);
+            ASSERT_NE(p, nullptr);
+            p->fill(t);
+            mine.push_back(p);
+          } else if (!mine.empty()) {
+            std::swap(mine[rng.below(mine.size())], mine.back());
+            for (const std::uint64_t word : *mine.back()) ASSERT_EQ(word, t);
+            cache.free(mine.back());
+            mine.pop_back();
+          }
+        }
+        for (auto* p : mine) cache.free(p);
+      });
+    }
+    m.scheduler.run();
+    m.slab->validate();
+    EXPECT_EQ(cache.base().objects_in_use(), 0u);
+  }
+}
+
+}  // namespace
+}  // namespace quire::slab
