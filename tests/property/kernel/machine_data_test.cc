@@ -1,0 +1,90 @@
+// Random programs on small machines in data mode: processes that fork, map, unmap, protect and forget memory while reclaim
+// swaps it out under them; every byte read back is right. QUIRE_SEEDS=5000 runs more; QUIRE_SEED=17 starts there.
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <string>
+
+#include "program.h"
+#include "quire/kernel/machine.h"
+
+namespace quire::kernel::test {
+namespace {
+
+std::uint64_t number_from_environment(const char* name, std::uint64_t otherwise) {
+  const char* text = std::getenv(name);
+  return text == nullptr ? otherwise : std::strtoull(text, nullptr, 0);
+}
+
+MachineConfig small_machine(std::uint64_t seed) {
+  Rng rng(seed);
+  MachineConfig config;
+  config.data_mode = phys::DataMode::kData;
+  config.seed = seed;
+  config.ram = (8 + rng.below(8)) * kMiB;
+  config.kernel_reserved = 1 * kMiB;
+  config.cpus = 1 + static_cast<unsigned>(rng.below(4));
+  config.preempt_permille = rng.below(3) * 100;
+  config.swap.push_back(*parse_swap_spec(rng.chance(1, 2) ? "zram:32M" : "disk:32M"));
+  if (rng.chance(1, 4)) config.swap.push_back(*parse_swap_spec("disk:16M"));
+  return config;
+}
+
+struct Totals {
+  Findings findings;
+  std::int64_t swapped_out = 0;
+};
+
+void run_seed(std::uint64_t seed, Totals& totals) {
+  SCOPED_TRACE(fmt::format("QUIRE_SEED={} QUIRE_SEEDS=1 repeats this", seed));
+  auto machine = Machine::boot(small_machine(seed));
+  ASSERT_TRUE(machine.has_value()) << machine.error().sentence;
+  const std::int64_t free_before = static_cast<std::int64_t>((*machine)->phys().meminfo().freeram);
+  Findings findings;
+  const ProgramOptions options{.steps = 400, .most_pages = 900, .most_processes = 6};
+  for (std::uint64_t i = 0; i < 3; ++i) {
+    auto program = std::make_shared<Program>(**machine, options, findings, seed * 1000 + i);
+    const auto made = (*machine)->processes().create("program", [program](Thread& t) { program->run(t); });
+    ASSERT_TRUE(made.has_value());
+  }
+  const sim::RunOutcome outcome = (*machine)->run();
+  ASSERT_TRUE(outcome.done()) << outcome.report();
+  ASSERT_EQ(findings.first_mismatch, "");
+  (*machine)->validate();
+  // Nothing of the processes is left but caches: their pages are free again.
+  for (const auto& process : (*machine)->processes().all()) ASSERT_EQ(process->mm, nullptr);
+  ASSERT_EQ((*machine)->phys().global_node_page_state(phys::NodeStat::kNrAnonPages), 0);
+  ASSERT_EQ((*machine)->swap().si_swapinfo().free + (*machine)->swap().si_swapinfo().cached,
+            (*machine)->swap().si_swapinfo().total);
+  ASSERT_GT(static_cast<std::int64_t>((*machine)->phys().meminfo().freeram), free_before / 2);
+  totals.findings.reads += findings.reads;
+  totals.findings.writes += findings.writes;
+  totals.findings.forks += findings.forks;
+  totals.findings.killed += findings.killed;
+  totals.swapped_out += (*machine)->phys().vmstat()[phys::VmEvent::kPswpout];
+}
+
+TEST(MachineData, EveryByteReadBackIsRight) {
+  const std::uint64_t first = number_from_environment("QUIRE_SEED", 1);
+  const std::uint64_t seeds = number_from_environment("QUIRE_SEEDS", 60);
+  Totals totals;
+  for (std::uint64_t seed = first; seed < first + seeds; ++seed) {
+    run_seed(seed, totals);
+    if (HasFatalFailure()) return;
+  }
+  // The machines must have been small enough for the test to mean something.
+  EXPECT_GT(totals.findings.writes, seeds * 100);
+  if (seeds >= 20) {
+    EXPECT_GT(totals.swapped_out, 0);
+    EXPECT_GT(totals.findings.forks, 0u);
+  }
+  RecordProperty("reads", std::to_string(totals.findings.reads));
+  RecordProperty("swapped_out", std::to_string(totals.swapped_out));
+  fmt::print("{} seeds: {} reads, {} writes, {} forks, {} pages swapped out, {} processes killed\n", seeds,
+             totals.findings.reads, totals.findings.writes, totals.findings.forks, totals.swapped_out,
+             totals.findings.killed);
+}
+
+}  // namespace
+}  // namespace quire::kernel::test
