@@ -24,6 +24,7 @@
 #include <vector>
 
 #include "quire/lru/lru.h"
+#include "quire/base/thread_annotations.h"
 #include "quire/phys/memory_pressure.h"
 #include "quire/phys/phys_mem.h"
 #include "quire/reclaim/events.h"
@@ -64,6 +65,13 @@ enum class PgdatFlag : std::uint8_t {
   kDirty = 1u << 0,      // nothing but dirty file pages at the tail: kswapd writes them itself
   kWriteback = 1u << 1,  // nothing but pages under writeback
 };
+
+}  // namespace quire::reclaim
+
+template <>
+inline constexpr bool quire::kIsFlags<quire::reclaim::PgdatFlag> = true;
+
+namespace quire::reclaim {
 
 // Reclaim's part of a pg_data_t.
 struct NodeReclaim {
@@ -113,7 +121,6 @@ class Reclaim final : public phys::MemoryPressure {
   void validate() const;
 
  private:
-  friend class Kswapd;
   enum class References : std::uint8_t { kCheck, kIgnore };
   enum class Verdict : std::uint8_t;
   struct FolioScan;
@@ -130,6 +137,7 @@ class Reclaim final : public phys::MemoryPressure {
   [[nodiscard]] Scanned kswapd_shrink_node(NodeReclaim& node, ScanControl& sc);
   void kswapd_age_node(NodeReclaim& node, ScanControl& sc);
   [[nodiscard]] bool pgdat_balanced(const phys::Node& node, Order order, phys::ZoneType highest_zoneidx) const;
+  [[nodiscard]] static bool pgdat_watermark_boosted(const phys::Node& node, phys::ZoneType highest_zoneidx);
 
   // direct.cc
   [[nodiscard]] std::uint64_t do_try_to_free_pages(phys::ZoneList& zonelist, ScanControl& sc);
@@ -137,6 +145,7 @@ class Reclaim final : public phys::MemoryPressure {
   // True when the caller was killed while it waited.
   [[nodiscard]] bool throttle_direct_reclaim(phys::Gfp gfp, phys::ZoneList& zonelist);
   [[nodiscard]] bool allow_direct_reclaim(NodeReclaim& node);
+  [[nodiscard]] bool compaction_ready(const phys::Zone& zone, const ScanControl& sc) const;
 
   // shrink_node.cc
   void shrink_node(NodeReclaim& node, ScanControl& sc);
@@ -144,15 +153,19 @@ class Reclaim final : public phys::MemoryPressure {
   std::uint64_t shrink_list(lru::LruList list, std::uint64_t nr_to_scan, NodeReclaim& node, lru::Lruvec& lruvec,
                             ScanControl& sc);
   [[nodiscard]] bool should_continue_reclaim(const phys::Node& node, std::uint64_t nr_reclaimed, const ScanControl& sc) const;
+  void shrink_slab(NodeReclaim& node, ScanControl& sc);
+  void clear_congested(NodeReclaim& node);
+  [[nodiscard]] static bool watermark_ok(const phys::Zone& zone, Order order, std::uint64_t mark, phys::ZoneType highest);
   void note_laundering(NodeReclaim& node, lru::Lruvec& lruvec, ScanControl& sc);
   [[nodiscard]] bool can_age_anon() const { return parts_.swap.total_swap_pages() > 0; }
   [[nodiscard]] bool can_reclaim_anon() const { return parts_.swap.get_nr_swap_pages() > 0; }
 
   // isolate.cc; lru_lock held
   [[nodiscard]] std::uint64_t isolate_lru_folios(std::uint64_t nr_to_scan, lru::Lruvec& lruvec, phys::FolioList& taken,
-                                                 std::uint64_t& nr_scanned, const ScanControl& sc, lru::LruList list);
+                                                 std::uint64_t& nr_scanned, const ScanControl& sc, lru::LruList list)
+      QUIRE_REQUIRES(lruvec.lru_lock);
   // Gives isolated folios back to their lists; those whose last reference this was stay on `folios`, to be freed.
-  std::uint64_t move_folios_to_lru(lru::Lruvec& lruvec, phys::FolioList& folios);
+  std::uint64_t move_folios_to_lru(lru::Lruvec& lruvec, phys::FolioList& folios) QUIRE_REQUIRES(lruvec.lru_lock);
   [[nodiscard]] bool too_many_isolated(NodeReclaim& node, lru::AnonOrFile kind, const ScanControl& sc);
 
   // shrink_active.cc, shrink_inactive.cc
@@ -188,6 +201,3 @@ class Reclaim final : public phys::MemoryPressure {
 };
 
 }  // namespace quire::reclaim
-
-template <>
-inline constexpr bool quire::kIsFlags<quire::reclaim::PgdatFlag> = true;

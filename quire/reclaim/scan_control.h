@@ -47,6 +47,11 @@ struct ReclaimStat {
   std::uint64_t nr_lazyfree_fail = 0;
 };
 
+// What one pass over a node met, in pages.
+struct LaunderStat {
+  std::uint64_t dirty = 0, unqueued_dirty = 0, congested = 0, writeback = 0, immediate = 0, file_taken = 0, taken = 0;
+};
+
 struct ScanControl {
   Reclaimer reclaimer = Reclaimer::kDirect;
   std::uint64_t nr_to_reclaim = kSwapClusterMax;
@@ -68,9 +73,7 @@ struct ScanControl {
   bool compaction_ready = false;
   std::uint64_t nr_scanned = 0;
   std::uint64_t nr_reclaimed = 0;
-  struct {
-    std::uint64_t dirty = 0, unqueued_dirty = 0, congested = 0, writeback = 0, immediate = 0, file_taken = 0, taken = 0;
-  } nr;
+  LaunderStat nr{};
 
   [[nodiscard]] bool is_kswapd() const { return reclaimer == Reclaimer::kKswapd; }
 };
