@@ -9,10 +9,9 @@
 // Locks, outermost first:  Inode::i_rwsem → invalidate_lock → folio lock → i_mmap_rwsem → i_pages_lock.
 //   invalidate_lock  shared: a fault or read that is about to fill the cache; exclusive: truncate and hole punch.
 //   folio lock       holds a folio in its place: a locked folio of this mapping is neither truncated nor reclaimed.
-//   i_pages_lock     every change of i_pages. A section under it never reaches a sync point: nodes come from a preloaded
-//                    pool. So an event callback (an I/O completion) always finds it free, as an interrupt does in Linux,
-//                    where the lock is taken with interrupts off.
-// Lookups take no lock (RCU in Linux): they never meet a sync point between load and folio_try_get.
+//   i_pages_lock     every change of i_pages, in task and in interrupt context (I/O completions).
+// Lookups take no lock (RCU in Linux), for which i_pages must be whole at every sync point: a store never allocates under
+// the lock, its nodes come from a preloaded pool, and there is no sync point between a load and folio_try_get.
 //
 // Difference from Linux: no private_data/buffer heads; errors are two bits (AS_EIO, AS_ENOSPC) consumed by the next fsync
 // of any file (errseq_t keeps one cursor an open file).
@@ -27,7 +26,7 @@
 #include "quire/base/types.h"
 #include "quire/base/xarray.h"
 #include "quire/phys/folio.h"
-#include "quire/sim/lock.h"
+#include "quire/sim/lock_guards.h"
 
 namespace quire::file {
 
@@ -64,6 +63,8 @@ class AddressSpaceOps {
   virtual bool dirty_folio(AddressSpace& mapping, phys::Folio& folio) = 0;
   // Before a folio leaves the cache: gives up private data. False keeps the folio. (No implementation has any yet.)
   virtual bool release_folio(phys::Folio&) { return true; }
+  // What a value entry of i_pages is: a shadow that may be dropped at any time, or (shmem) a page's place in swap.
+  [[nodiscard]] virtual bool values_are_shadows() const { return true; }
 };
 
 // An area's place in the files' reverse map; vm::Vma embeds one. Pages [first, last] of the file, both included.
@@ -132,6 +133,9 @@ class AddressSpace {
   // AS_EIO / AS_ENOSPC. filemap_check_errors reports and clears them.
   void mapping_set_error(Errno error);
   [[nodiscard]] Status filemap_check_errors();
+
+  // Forgets its pages and areas where they lie: the machine is being taken down and its memory goes as a whole.
+  void abandon();
 
   // Walks everything: nrpages, each folio's mapping and index, marks against flags. Any context.
   void validate() const;

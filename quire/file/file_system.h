@@ -28,18 +28,20 @@ struct DiskInode : Inode {
       : Inode(init), backing(std::move(source)) {}
   Backing backing;
   std::uint64_t disk_start = 0;  // bytes on the disk
+  std::uint64_t charged = 0;     // bytes of the disk that are taken for it
 };
 
 struct FileSystemConfig {
   std::uint32_t dev = 0x801;                // MKDEV(8, 1) as stat prints it
   std::string name = "ext4";
   std::uint64_t capacity = 1ull << 44;      // bytes that all files together may take; kNoSpc beyond
-  sim::DiskConfig disk{};
+  std::optional<sim::DiskConfig> disk;      // nullopt: latencies and bandwidth of the cost model
 };
 
 class FileSystem final : public SuperBlock, private AddressSpaceOps {
  public:
-  FileSystem(Filemap& filemap, Writeback& writeback, const FileSystemConfig& config);
+  // `inodes`: the machine's one cache of disk inodes ("inode_cache"), shared by all its file systems.
+  FileSystem(Filemap& filemap, Writeback& writeback, slab::KmemCache<DiskInode>& inodes, const FileSystemConfig& config);
   ~FileSystem() override;
 
   // --- names ---
@@ -59,7 +61,7 @@ class FileSystem final : public SuperBlock, private AddressSpaceOps {
 
   // --- SuperBlock ---
   Result<std::uint64_t> read_iter(File& file, std::uint64_t pos, std::uint64_t len, IovIter& to) override;
-  Result<std::uint64_t> write_iter(File& file, std::uint64_t pos, std::uint64_t len, IovIter& from) override;
+  Result<std::uint64_t> write_iter(File& file, std::uint64_t& pos, std::uint64_t len, IovIter& from) override;
   Result<FilemapFault> fault(File& file, Pgoff index, FaultHint hint) override;
   void map_pages(File& file, Pgoff first, Pgoff last, MapPageCallback map) override;
   Status page_mkwrite(File& file, phys::Folio& folio) override;
@@ -82,24 +84,35 @@ class FileSystem final : public SuperBlock, private AddressSpaceOps {
   Status writepages(AddressSpace& mapping, WritebackControl& wbc) override;
   bool dirty_folio(AddressSpace& mapping, phys::Folio& folio) override;
 
-  struct IoRun;  // contiguous pages that go to the disk as one request
   enum class IoStatus : std::uint8_t { kOk, kFailed };
+  // Contiguous pages that go to the disk as one request.
+  struct WriteRun {
+    std::uint64_t first = 0;
+    std::uint64_t count = 0;
+    IoStatus status = IoStatus::kOk;
+  };
+  static constexpr std::uint64_t kMaxRunPages = 256;  // BIO_MAX_VECS
+
   static DiskInode& disk_inode(Inode& inode) { return static_cast<DiskInode&>(inode); }
-  void submit(sim::DiskOp op, AddressSpace& mapping, Pgoff first, std::uint64_t count, IoStatus status);
-  static void end_io_read(void* self, std::uint64_t mapping, std::uint64_t packed);
-  static void end_io_write(void* self, std::uint64_t mapping, std::uint64_t packed);
-  void fill_folio(DiskInode& inode, phys::Folio& folio);
+  void submit_read(AddressSpace& mapping, Pgoff first, std::uint64_t count);
+  void submit_write(AddressSpace& mapping, const WriteRun& run);
+  void end_read_run(AddressSpace& mapping, Pgoff first, std::uint64_t count, IoStatus status);
+  void end_write_run(AddressSpace& mapping, Pgoff first, std::uint64_t count, IoStatus status);
+  void add_to_write_run(DiskInode& inode, phys::Folio& folio, WriteRun& run);
   void store_folio(DiskInode& inode, phys::Folio& folio);
-  void start_folio_write(DiskInode& inode, phys::Folio& folio);
+  void zero_edge(DiskInode& inode, Pgoff index, std::uint64_t from, std::uint64_t to, Status& status);
+  [[nodiscard]] Status punch_hole(DiskInode& inode, std::uint64_t offset, std::uint64_t end);
   void drop_name(DiskInode& inode);
-  [[nodiscard]] Status reserve(DiskInode& inode, std::uint64_t size);
+  // Takes disk space up to byte `end` of the file; gives how far it reaches.
+  [[nodiscard]] std::uint64_t reserve(DiskInode& inode, std::uint64_t end);
+  void release_beyond(DiskInode& inode, std::uint64_t size);
 
   Filemap& filemap_;
   Writeback& writeback_;
   const FileServices& services_;
   FileSystemConfig config_;
   sim::Disk disk_;
-  slab::KmemCache<DiskInode> inode_cache_;
+  slab::KmemCache<DiskInode>& inode_cache_;
   std::map<std::string, DiskInode*, std::less<>> by_path_;
   std::map<std::uint64_t, DiskInode*> by_ino_;
   std::uint64_t next_ino_ = 12;  // ext4's first

@@ -12,12 +12,12 @@
 // Counters: nr_file_pages (and nr_shmem), nr_dirty, nr_zone_write_pending, nr_writeback, nr_dirtied, nr_written, pgpgin,
 // pgpgout, pgmajfault, workingset_*. Locks: see address_space.h.
 //
-// Differs from Linux: folios are single pages; no direct I/O; the reader of a folio whose read failed tries once more
-// itself (as Linux does), and a folio whose readahead failed is taken out of the cache by whoever meets it next.
+// Differs from Linux: folios are single pages; no direct I/O; a fault waits for its I/O with mmap_lock held (Linux drops it
+// and retries). A folio whose read failed stays, not uptodate, and whoever wants it reads again, as in Linux.
 #pragma once
 
 #include <cstdint>
-#include <vector>
+#include <span>
 
 #include "quire/base/function_ref.h"
 #include "quire/base/result.h"
@@ -32,7 +32,7 @@
 #include "quire/lru/lru.h"
 #include "quire/phys/phys_mem.h"
 #include "quire/sim/fault_injection.h"
-#include "quire/sim/lock.h"
+#include "quire/sim/lock_guards.h"
 #include "quire/sim/scheduler.h"
 #include "quire/slab/slab_system.h"
 #include "quire/swap/swap_system.h"
@@ -45,6 +45,7 @@ class Writeback;
 struct FileServices {
   phys::PhysMem& phys;
   slab::SlabSystem& slab;
+  slab::XaNodeCache& nodes;  // the machine's one cache of xarray nodes
   lru::Lru& lru;
   swap::SwapSystem& swap;
   sim::Scheduler& scheduler;
@@ -54,6 +55,7 @@ struct FileServices {
 
 struct ReadTunables {
   std::uint32_t ra_pages = 32;              // read_ahead_kb / 4: largest readahead window of a newly opened file
+  std::uint32_t io_pages = 320;             // largest request of the device (max_sectors_kb / 4)
   std::uint32_t fault_around_pages = 16;    // fault_around_bytes / 4 KiB, for vm
 };
 
@@ -105,7 +107,8 @@ class Filemap {
   // Reclaim's: takes a locked, clean, unmapped folio out if nobody but the caller and the cache refers to it, and leaves a
   // shadow (entries of a dying mapping get none). Page cache and swap cache alike. The caller frees the folio, whose
   // reference count is then 0 (__remove_mapping). False: it is in use or dirty.
-  [[nodiscard]] bool remove_mapping(phys::Folio& folio);
+  enum class Reclaimed : std::uint8_t { kNo, kYes };  // kNo: no shadow (invalidation)
+  [[nodiscard]] bool remove_mapping(phys::Folio& folio, Reclaimed reclaimed = Reclaimed::kYes);
   // Puts `fresh` (locked, uptodate, not in any mapping) in the place of `old` (locked); for migration
   // (replace_page_cache_folio).
   void replace_page_cache_folio(phys::Folio& old, phys::Folio& fresh);
@@ -148,6 +151,8 @@ class Filemap {
   // of the source or memory is missing half-way.
   [[nodiscard]] Result<std::uint64_t> generic_perform_write(File& file, std::uint64_t pos, std::uint64_t len,
                                                             IovIter& from);
+  // The file is about to grow: what a mapping stored behind its end must not become part of it.
+  void zero_tail_of_eof_page(Inode& inode);
   // Starts writing [start, end] (bytes) and, with kAll, waits; reports AS_EIO/AS_ENOSPC once.
   Status filemap_fdatawrite_range(AddressSpace& mapping, std::uint64_t start, std::uint64_t end, SyncMode mode);
   Status filemap_fdatawait_range(AddressSpace& mapping, std::uint64_t start, std::uint64_t end);
@@ -178,12 +183,18 @@ class Filemap {
 
  private:
   friend class Shmem;
+  friend class FileSystem;
   enum class ReadaheadTrigger : std::uint8_t { kMiss, kMarker };
 
   void account_add(AddressSpace& mapping, phys::Folio& folio);
   void account_remove(AddressSpace& mapping, phys::Folio& folio);
-  [[nodiscard]] Result<void*> xa_insert_locked(AddressSpace& mapping, Pgoff index, phys::Folio& folio);
-  void filemap_remove_folio_locked(AddressSpace& mapping, phys::Folio& folio, void* shadow);
+  // Stores the folio where there is no other; kAnyValue: a value found there is handed back in `replaced`; kExpected: only
+  // over the entry that `replaced` holds.
+  enum class XaReplace : std::uint8_t { kAnyValue, kExpected };
+  [[nodiscard]] Status xa_add_folio(AddressSpace& mapping, phys::Folio& folio, Pgoff index, phys::Gfp gfp,
+                                    XaReplace replace, XaEntry* replaced);
+  void filemap_remove_folio_locked(AddressSpace& mapping, phys::Folio& folio, XaEntry shadow);
+  [[nodiscard]] bool remove_swap_mapping(phys::Folio& folio, Reclaimed reclaimed);
   void folio_account_dirtied(AddressSpace& mapping, phys::Folio& folio);
   void folio_account_cleaned(phys::Folio& folio);
 
@@ -191,10 +202,14 @@ class Filemap {
   [[nodiscard]] Result<phys::Folio*> filemap_create_folio(File& file, Pgoff index);
   [[nodiscard]] Status filemap_read_folio(AddressSpace& mapping, phys::Folio& folio);
   [[nodiscard]] Status filemap_update_page(AddressSpace& mapping, phys::Folio& folio);
+  [[nodiscard]] Status fault_folio_uptodate(AddressSpace& mapping, phys::Folio& folio);
   void do_sync_mmap_readahead(File& file, Pgoff index, FaultHint hint);
   void do_async_mmap_readahead(File& file, phys::Folio& folio, Pgoff index, FaultHint hint);
 
-  void ondemand_readahead(ReadaheadControl& rac, FileMode mode, ReadaheadTrigger trigger, std::uint64_t req_size);
+  enum class WindowChoice : std::uint8_t { kInitial, kKeep, kAsAsked, kNothing };
+  void ondemand_readahead(ReadaheadControl& rac, ReadaheadTrigger trigger, std::uint64_t req_size);
+  WindowChoice choose_window(AddressSpace& mapping, FileRaState& ra, Pgoff at, ReadaheadTrigger trigger,
+                             std::uint64_t req_size, std::uint64_t max);
   bool try_context_readahead(AddressSpace& mapping, FileRaState& ra, Pgoff index, std::uint64_t req_size,
                              std::uint64_t max);
   void do_page_cache_ra(ReadaheadControl& rac, std::uint64_t nr_to_read, std::uint64_t lookahead_size);
@@ -202,7 +217,12 @@ class Filemap {
   void read_pages(ReadaheadControl& rac);
 
   [[nodiscard]] Result<phys::Folio*> write_begin(File& file, std::uint64_t pos, std::uint64_t len);
-  void write_end(File& file, phys::Folio& folio, std::uint64_t pos, std::uint64_t copied);
+  std::uint64_t write_end(File& file, phys::Folio& folio, std::uint64_t pos, std::uint64_t len, std::uint64_t copied);
+  [[nodiscard]] bool lock_for_writepage(AddressSpace& mapping, phys::Folio& folio, const WritebackControl& wbc);
+  void tag_pages_for_writeback(AddressSpace& mapping, Pgoff first, Pgoff last);
+  void zero_folio_range(phys::Folio& folio, std::uint64_t from, std::uint64_t to);
+  void truncate_entry(AddressSpace& mapping, std::uint64_t index, XaEntry entry);
+  [[nodiscard]] bool mapping_evict_folio(AddressSpace& mapping, phys::Folio& folio);
   void zero_partial_folio(AddressSpace& mapping, Pgoff index, std::uint64_t from, std::uint64_t to);
   void truncate_folio(AddressSpace& mapping, phys::Folio& folio);
   void charge_copy(std::uint64_t bytes);

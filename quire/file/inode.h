@@ -17,7 +17,7 @@
 #include "quire/base/result.h"
 #include "quire/base/types.h"
 #include "quire/file/address_space.h"
-#include "quire/sim/lock.h"
+#include "quire/sim/lock_guards.h"
 
 namespace quire::file {
 
@@ -90,6 +90,9 @@ enum class FallocateMode : std::uint8_t {
 enum class SyncKind : std::uint8_t { kFsync, kFdatasync };
 enum class SeekKind : std::uint8_t { kData, kHole };
 
+// Drops a reference; the last one to a file without a name evicts it. May sleep.
+void iput(Inode& inode);
+
 // A file system as the calls and faults see it (Linux's super_operations, file_operations and vm_operations in one).
 class SuperBlock {
  public:
@@ -101,9 +104,10 @@ class SuperBlock {
   [[nodiscard]] std::uint32_t dev() const { return dev_; }
   [[nodiscard]] std::string_view name() const { return name_; }
 
-  // read_iter / write_iter: bytes done, or an errno when none were. A read at or past the end gives 0.
+  // read_iter / write_iter: bytes done, or an errno when none were. A read at or past the end gives 0. A write moves
+  // `pos` to where it ended, and with O_APPEND to the file's end first.
   virtual Result<std::uint64_t> read_iter(File& file, std::uint64_t pos, std::uint64_t len, IovIter& to) = 0;
-  virtual Result<std::uint64_t> write_iter(File& file, std::uint64_t pos, std::uint64_t len, IovIter& from) = 0;
+  virtual Result<std::uint64_t> write_iter(File& file, std::uint64_t& pos, std::uint64_t len, IovIter& from) = 0;
 
   // vm_ops->fault. kNoMem is VM_FAULT_OOM, any other errno SIGBUS (kFault: beyond the end; kIo: the read failed).
   // Counts pgmajfault. Before it installs a PTE the caller locks the folio and checks that it still belongs to the

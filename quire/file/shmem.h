@@ -7,14 +7,15 @@
 // Out: reclaim calls shmem_writepage, which moves a dirty locked folio from the page cache to the swap cache and leaves
 // the swap entry in its place. In: shmem_get_folio finds the entry, swaps in, and moves the folio back.
 //
-// Invariants: alloced == folios in the cache + swapped (pages this file is charged for); swapped == swap entries in
-// i_pages. A cached folio that was ever touched is dirty: there is no other copy of it.
+// Invariants: swapped == swap entries in i_pages; alloced (pages the file is charged for) >= folios in the cache + swapped:
+// reclaim drops a clean folio (all zeroes, never written) without asking, which shmem_recalc_inode notices later.
+// A folio that was ever written is dirty while it is in the page cache: there is no other copy of it.
+//
+// Locks: i_rwsem for write, truncate and fallocate; invalidate_lock shared for faults, exclusive for truncate and hole punch
+// (Linux: a wait queue of its own for the punch).
 #pragma once
 
 #include <cstdint>
-#include <map>
-#include <string>
-#include <string_view>
 
 #include "quire/base/result.h"
 #include "quire/file/file.h"
@@ -23,24 +24,22 @@
 
 namespace quire::file {
 
-class Vfs;
-
 struct ShmemInode : Inode {
   using Inode::Inode;
-  std::uint64_t alloced = 0;  // pages
-  std::uint64_t swapped = 0;  // pages
+  std::uint64_t alloced = 0;    // pages
+  std::uint64_t swapped = 0;    // pages
+  std::uint64_t in_flight = 0;  // charged, on their way into the cache
 };
 
 // What shmem_get_folio may do about a hole (sgp_type).
 enum class SgpType : std::uint8_t {
-  kRead,     // SGP_READ: none, no folio for a hole; beyond the end is kInval
-  kNoAlloc,  // SGP_NOALLOC: like kRead, but a hole is no folio beyond the end either
-  kCache,    // SGP_CACHE: allocate, not beyond the end
+  kRead,     // SGP_READ: no folio for a hole; beyond the end is kInval
+  kCache,    // SGP_CACHE: allocate, but not beyond the end
   kWrite,    // SGP_WRITE: allocate, the caller dirties it and may go beyond the end
 };
 
 struct ShmemGet {
-  phys::Folio* folio = nullptr;  // locked, uptodate, with a reference; null: a hole (kRead, kNoAlloc)
+  phys::Folio* folio = nullptr;  // locked, uptodate, with a reference; null: a hole (kRead)
   FaultCost cost = FaultCost::kMinor;
 };
 
@@ -51,7 +50,7 @@ struct ShmemConfig {
 
 class Shmem final : public SuperBlock, private AddressSpaceOps {
  public:
-  Shmem(Filemap& filemap, Writeback& writeback, const ShmemConfig& config = {});
+  explicit Shmem(Filemap& filemap, const ShmemConfig& config = {});
   ~Shmem() override;
 
   // --- files ---
@@ -67,7 +66,7 @@ class Shmem final : public SuperBlock, private AddressSpaceOps {
 
   // --- SuperBlock ---
   Result<std::uint64_t> read_iter(File& file, std::uint64_t pos, std::uint64_t len, IovIter& to) override;
-  Result<std::uint64_t> write_iter(File& file, std::uint64_t pos, std::uint64_t len, IovIter& from) override;
+  Result<std::uint64_t> write_iter(File& file, std::uint64_t& pos, std::uint64_t len, IovIter& from) override;
   Result<FilemapFault> fault(File& file, Pgoff index, FaultHint hint) override;
   void map_pages(File& file, Pgoff first, Pgoff last, MapPageCallback map) override;
   Status page_mkwrite(File& file, phys::Folio& folio) override;
@@ -77,9 +76,7 @@ class Shmem final : public SuperBlock, private AddressSpaceOps {
   Result<std::uint64_t> seek(Inode& inode, std::uint64_t pos, SeekKind kind) override;
   void evict_inode(Inode& inode) override;
 
-  [[nodiscard]] static bool shmem_mapping(const AddressSpace& mapping, const Shmem& shmem) {
-    return &mapping.a_ops() == &shmem;
-  }
+  [[nodiscard]] bool shmem_mapping(const AddressSpace& mapping) const { return &mapping.host().sb == this; }
   // Pages of the file that lie in swap within [first, last] (shmem_partial_swap_usage, for smaps).
   [[nodiscard]] std::uint64_t shmem_swap_usage(ShmemInode& inode, Pgoff first, Pgoff last) const;
   [[nodiscard]] std::uint64_t used_blocks() const { return used_blocks_; }
@@ -95,20 +92,25 @@ class Shmem final : public SuperBlock, private AddressSpaceOps {
   Result<WritepageOutcome> writepage(phys::Folio& folio, WritebackControl& wbc) override;
   Status writepages(AddressSpace& mapping, WritebackControl& wbc) override;
   bool dirty_folio(AddressSpace& mapping, phys::Folio& folio) override;
+  [[nodiscard]] bool values_are_shadows() const override { return false; }
 
   [[nodiscard]] static ShmemInode& shmem_inode(Inode& inode) { return static_cast<ShmemInode&>(inode); }
   [[nodiscard]] Result<ShmemGet> shmem_swapin_folio(ShmemInode& inode, Pgoff index, swap::SwapEntry entry);
   [[nodiscard]] Result<ShmemGet> shmem_alloc_and_add(ShmemInode& inode, Pgoff index);
-  [[nodiscard]] Status shmem_add_to_page_cache(phys::Folio& folio, AddressSpace& mapping, Pgoff index, void* expected);
-  void shmem_delete_from_page_cache(phys::Folio& folio, void* entry);
-  [[nodiscard]] bool shmem_free_swap(ShmemInode& inode, Pgoff index, void* entry);
-  void shmem_undo_folios(ShmemInode& inode, Pgoff first, Pgoff last);
+  // `expected`: what i_pages holds there now (nothing, or the swap entry); kExist when it does not any more.
+  [[nodiscard]] Status shmem_add_to_page_cache(phys::Folio& folio, AddressSpace& mapping, Pgoff index, XaEntry expected);
+  void shmem_delete_from_page_cache(phys::Folio& folio, swap::SwapEntry entry);
+  void shmem_free_swap(ShmemInode& inode, std::uint64_t index, XaEntry entry);
+  void shmem_undo_entry(ShmemInode& inode, std::uint64_t index, XaEntry entry);
+  void shmem_zero_partial(ShmemInode& inode, Pgoff index, std::uint64_t from, std::uint64_t to);
   [[nodiscard]] Status shmem_inode_acct_block(ShmemInode& inode);
   void shmem_inode_unacct_blocks(ShmemInode& inode, std::uint64_t pages);
-  [[nodiscard]] bool shmem_confirm_swap(AddressSpace& mapping, Pgoff index, swap::SwapEntry entry) const;
+  void shmem_recalc_inode(ShmemInode& inode);
+  [[nodiscard]] Status shmem_allocate_range(ShmemInode& inode, std::uint64_t first, std::uint64_t last);
+  void zero_tail(ShmemInode& inode);
+  void shmem_punch(ShmemInode& inode, std::uint64_t start, std::uint64_t end);
 
   Filemap& filemap_;
-  Writeback& writeback_;
   const FileServices& services_;
   ShmemConfig config_;
   slab::KmemCache<ShmemInode> inode_cache_;

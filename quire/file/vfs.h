@@ -23,6 +23,8 @@ struct VfsConfig {
   ShmemConfig shmem;
 };
 
+inline constexpr std::uint64_t kMaxRwCount = 0x7ffff000;  // MAX_RW_COUNT: the most that one read or write transfers
+
 // posix_fadvise(2).
 enum class Fadvice : std::uint8_t { kNormal, kRandom, kSequential, kWillNeed, kDontNeed, kNoReuse };
 // sync_file_range(2).
@@ -78,9 +80,12 @@ class Vfs {
   void validate();
 
  private:
+  void drain_and_invalidate(AddressSpace& mapping, Pgoff first, Pgoff last);
+
   Filemap filemap_;
   Writeback writeback_;
   slab::KmemCache<File> filp_;
+  slab::KmemCache<DiskInode> inode_cache_;
   Shmem shmem_;
   std::vector<std::unique_ptr<FileSystem>> mounts_;
   std::uint64_t open_files_ = 0;

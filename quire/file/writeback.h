@@ -60,8 +60,10 @@ class Writeback {
   // --- inodes ---
   // Puts an inode on b_dirty if it is clean (__mark_inode_dirty).
   void mark_inode_dirty(Inode& inode, InodeState what);
-  // The inode is being evicted or has been cleaned.
+  // The inode is being evicted: takes it off its list, waiting for whoever writes it just now.
   void inode_io_list_del(Inode& inode);
+  // The same without waiting, when the machine is taken down.
+  void forget(Inode& inode);
 
   // --- writers ---
   // Called after `nr` pages were dirtied; may sleep (balance_dirty_pages_ratelimited).
@@ -76,7 +78,7 @@ class Writeback {
   // Writes what is dirty at this moment and waits for it (sync(2)).
   void sync_inodes(SuperBlock* only = nullptr);
 
-  // Writes one inode's pages within `wbc`; takes it off the list when it is clean afterwards (writeback_single_inode).
+  // Writes one inode's pages within `wbc`, alone (I_SYNC), and puts it where it belongs afterwards.
   Status writeback_single_inode(Inode& inode, WritebackControl& wbc);
 
   [[nodiscard]] bool has_dirty_io() const { return !b_dirty_.empty() || !b_io_.empty(); }
@@ -92,18 +94,24 @@ class Writeback {
   struct Work {
     WbReason reason = WbReason::kBackground;
     std::uint64_t nr_pages = kWriteAll;
-    sim::Nanos dirtied_before = ~sim::Nanos{0};
+    sim::Nanos dirtied_before = sim::kNever;
   };
   void flusher();
+  void wait_for_work();
   void wb_do_writeback();
-  std::uint64_t wb_writeback(const Work& work);
+  void wb_writeback(const Work& work);
   std::uint64_t writeback_sb_inodes(const Work& work, std::uint64_t nr_pages);
+  [[nodiscard]] std::uint64_t writeback_chunk_size(std::uint64_t nr_pages) const;
   void queue_io(sim::Nanos dirtied_before);
   void requeue_inode(Inode& inode, const WritebackControl& wbc);
+  void unlink_inode(Inode& inode);
+  void wait_for_inode(Inode& inode);
+  [[nodiscard]] Inode* first_to_sync(SuperBlock* only, sim::Nanos dirtied_before);
   [[nodiscard]] bool over_background_thresh() const;
-  void balance_dirty_pages(std::uint64_t pages_dirtied);
-  void update_bandwidth();
   void wake_flusher();
+  void balance_dirty_pages(std::uint64_t pages_dirtied);
+  [[nodiscard]] sim::Nanos dirty_pause(const DirtyLimits& limits, std::uint64_t dirty, std::uint64_t pages) const;
+  void update_bandwidth();
 
   Filemap& filemap_;
   phys::PhysMem& phys_;
@@ -112,13 +120,13 @@ class Writeback {
   InodeIoList b_dirty_;  // dirty, oldest first
   InodeIoList b_io_;     // picked for this round
   sim::WaitQueue flusher_wait_;
-  sim::WaitQueue sync_wait_;              // for I_SYNC
-  std::uint64_t start_all_pages_ = 0;     // WB_start_all: pages still asked for by wakeup_flusher_threads
+  sim::WaitQueue sync_wait_;           // for I_SYNC
+  std::uint64_t start_all_pages_ = 0;  // pages that wakeup_flusher_threads still asks for (WB_start_all)
   WbReason start_all_reason_ = WbReason::kVmscan;
-  enum class FlusherState : std::uint8_t { kNone, kAsleep, kWoken } flusher_state_ = FlusherState::kNone;
-  sim::Nanos next_kupdate_ = 0;
+  enum class FlusherState : std::uint8_t { kNone, kAsleep, kWoken, kRunning } flusher_state_ = FlusherState::kNone;
+  sim::Nanos last_old_flush_ = 0;
   std::vector<std::uint64_t> bdp_ratelimits_;  // pages dirtied since the last look, one a CPU
-  std::uint64_t write_bandwidth_ = 100 << 20;  // bytes/s; INIT_BW
+  std::uint64_t write_bandwidth_;              // bytes/s
   sim::Nanos bw_time_stamp_ = 0;
   std::uint64_t written_since_stamp_ = 0;      // pages
 };
