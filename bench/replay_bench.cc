@@ -1,8 +1,6 @@
 // Replay through the whole machine: what one access costs when the TLB has it, and what 10 million zipf-distributed ones
 // come to when a tenth of the pages fit, beside a CLOCK simulator that only counts hits.
 #include <benchmark/benchmark.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -15,54 +13,17 @@
 #include "quire/base/rng.h"
 #include "quire/engine/replay.h"
 #include "quire/kernel/machine.h"
-#include "quire/trace/reader.h"
-#include "quire/trace/writer.h"
+#include "trace_builder.h"
 
 namespace quire::bench {
 namespace {
 
-constexpr std::uint64_t kFirstPage = 0x10000;
-
-// A trace of one task with one anonymous area of `pages` pages and these accesses, in memory.
-class MemoryTrace {
- public:
-  MemoryTrace(std::uint64_t pages, const std::vector<std::uint32_t>& sequence) : fd_(memfd_create("trace", MFD_CLOEXEC)) {
-    trace::TraceWriter writer(fd_, "memory", trace::TraceHeader{});
-    trace::TaskWriter& task = writer.task({1, 1});
-    trace::Record area;
-    area.kind = trace::RecordKind::kArea;
-    area.area = trace::AreaKind::kOther;
-    area.begin = kFirstPage << kPageShift;
-    area.end = (kFirstPage + pages) << kPageShift;
-    area.prot = 3;
-    check(task.write(area));
-    for (const std::uint32_t page : sequence) {
-      const auto kind = page % 2 == 0 ? trace::AccessKind::kWrite : trace::AccessKind::kRead;
-      check(task.write(trace::Access::make(kFirstPage + page, kind, 10)));
-    }
-    trace::Record end;
-    end.kind = trace::RecordKind::kExit;
-    end.flags = trace::kExitGroup;
-    check(task.write(end));
-    check(writer.finish(0));
-  }
-  ~MemoryTrace() { close(fd_); }
-  MemoryTrace(const MemoryTrace&) = delete;
-  MemoryTrace& operator=(const MemoryTrace&) = delete;
-
-  [[nodiscard]] std::unique_ptr<trace::TraceReader> open() const {
-    lseek(fd_, 0, SEEK_SET);
-    auto reader = trace::TraceReader::from_fd(dup(fd_), "memory");
-    if (!reader) std::abort();
-    return std::move(*reader);
-  }
-
- private:
-  static void check(const trace::Outcome& outcome) {
-    if (!outcome) std::abort();
-  }
-  int fd_;
-};
+// A trace of one task with one anonymous area of `pages` pages and these accesses.
+void build(test::TraceBuilder& trace, std::uint64_t pages, const std::vector<std::uint32_t>& sequence) {
+  trace.area(pages);
+  for (const std::uint32_t page : sequence) page % 2 == 0 ? trace.write(page) : trace.read(page);
+  trace.exit().finish();
+}
 
 std::unique_ptr<kernel::Machine> boot(std::uint64_t ram, const std::string& swap) {
   kernel::MachineConfig config;
@@ -96,7 +57,8 @@ void replay_tlb_hit(benchmark::State& state) {
   std::vector<std::uint32_t> sequence(kCount);
   Rng rng(7);
   for (auto& page : sequence) page = static_cast<std::uint32_t>(rng.below(48));
-  const MemoryTrace trace(48, sequence);
+  test::TraceBuilder trace;
+  build(trace, 48, sequence);
   for (auto _ : state) {
     state.PauseTiming();
     auto machine = boot(64 * kMiB, "");
@@ -120,7 +82,8 @@ const std::vector<std::uint32_t>& zipf_sequence() {
 }
 
 void zipf_machine(benchmark::State& state) {
-  const MemoryTrace trace(kZipfPages, zipf_sequence());
+  test::TraceBuilder trace;
+  build(trace, kZipfPages, zipf_sequence());
   double major = 0;
   for (auto _ : state) {
     state.PauseTiming();

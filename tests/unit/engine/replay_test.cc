@@ -1,0 +1,263 @@
+#include "quire/engine/replay.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sched.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+#include <nlohmann/json.hpp>
+
+#include "quire/engine/run_report.h"
+#include "trace_builder.h"
+
+namespace quire::engine {
+namespace {
+
+using phys::VmEvent;
+using test::TraceBuilder;
+using trace::RecordKind;
+
+std::unique_ptr<kernel::Machine> boot(std::uint64_t ram, const std::string& swap = "", unsigned cpus = 1) {
+  kernel::MachineConfig config;
+  config.ram = ram;
+  config.cpus = cpus;
+  config.kernel_reserved = kMiB;
+  if (!swap.empty()) config.swap.push_back(*kernel::parse_swap_spec(swap));
+  auto machine = kernel::Machine::boot(config);
+  if (!machine) throw std::runtime_error(machine.error().sentence);
+  return std::move(*machine);
+}
+
+trace::Record syscall(std::uint32_t number, std::int64_t result, std::array<std::uint64_t, 6> args) {
+  trace::Record r;
+  r.kind = RecordKind::kSyscall;
+  r.number = number;
+  r.result = result;
+  r.args = args;
+  return r;
+}
+
+trace::Record fork_of(std::uint32_t pid, std::uint64_t flags = SIGCHLD) {
+  trace::Record r;
+  r.kind = RecordKind::kFork;
+  r.number = SYS_clone;
+  r.child = {pid, pid};
+  r.flags = flags;
+  r.result = pid;
+  return r;
+}
+
+trace::Record file_record(int fd, std::uint64_t inode, std::uint64_t size, std::uint64_t flags = 0) {
+  trace::Record r;
+  r.kind = RecordKind::kFile;
+  r.file = trace::FileKind::kRegular;
+  r.fd = fd;
+  r.dev = 0x801;
+  r.inode = inode;
+  r.size = size;
+  r.flags = flags;
+  return r;
+}
+
+void replay(kernel::Machine& machine, const TraceBuilder& trace, ReplayStats* stats = nullptr) {
+  Replay replay(machine);
+  ASSERT_TRUE(replay.add(trace.open()).has_value());
+  const auto done = replay.run();
+  ASSERT_TRUE(done.has_value()) << done.error().sentence;
+  if (stats != nullptr) *stats = replay.stats();
+  machine.validate();
+}
+
+TEST(Replay, EachPageFaultsOnceWhenMemorySuffices) {
+  TraceBuilder trace;
+  trace.area(100);
+  for (int round = 0; round < 3; ++round) {
+    for (std::uint64_t page = 0; page < 100; ++page) trace.write(page);
+  }
+  trace.exit(7).finish();
+  auto machine = boot(32 * kMiB);
+  ReplayStats stats;
+  replay(*machine, trace, &stats);
+  EXPECT_EQ(stats.accesses, 300u);
+  EXPECT_EQ(stats.stray_accesses, 0u);
+  EXPECT_EQ(stats.diverged_calls, 0u);
+  const kernel::Process& process = *machine->processes().all().front();
+  EXPECT_EQ(process.minor_faults(), 100u);
+  EXPECT_EQ(process.major_faults(), 0u);
+  EXPECT_EQ(process.exit.code, 7);
+  EXPECT_EQ(machine->phys().global_node_page_state(phys::NodeStat::kNrAnonPages), 0);
+}
+
+TEST(Replay, ReadsShareTheZeroPageUntilWritten) {
+  TraceBuilder trace;
+  trace.area(10);
+  for (std::uint64_t page = 0; page < 10; ++page) trace.read(page);
+  for (std::uint64_t page = 0; page < 10; ++page) trace.write(page);
+  trace.exit().finish();
+  auto machine = boot(32 * kMiB);
+  replay(*machine, trace);
+  EXPECT_EQ(machine->processes().all().front()->minor_faults(), 20u);
+  EXPECT_LE(machine->processes().all().front()->peak_rss(), 12u);
+}
+
+TEST(Replay, ForkCopiesOnWriteAndParentWaits) {
+  TraceBuilder trace;
+  trace.area(8);
+  for (std::uint64_t page = 0; page < 8; ++page) trace.write(page);
+  trace.record(fork_of(2));
+  auto wait = syscall(SYS_wait4, 2, {});
+  wait.child = {2, 2};
+  trace.record(wait);
+  for (std::uint64_t page = 0; page < 8; ++page) trace.write(page);  // the child is gone: reused, not copied
+  trace.exit();
+  trace.task(2, 2);
+  for (std::uint64_t page = 0; page < 4; ++page) trace.write(page);
+  trace.exit(3).finish();
+  auto machine = boot(32 * kMiB, "", 2);
+  ReplayStats stats;
+  replay(*machine, trace, &stats);
+  EXPECT_EQ(stats.diverged_calls, 0u);
+  ASSERT_EQ(machine->processes().all().size(), 2u);
+  const kernel::Process& parent = *machine->processes().all()[0];
+  const kernel::Process& child = *machine->processes().all()[1];
+  EXPECT_EQ(child.minor_faults(), 4u);
+  EXPECT_EQ(child.exit.code, 3);
+  EXPECT_EQ(parent.minor_faults(), 8u + 8u);
+  EXPECT_LE(child.end_time, parent.end_time);
+}
+
+TEST(Replay, MappingsGoWhereTheyWereRecorded) {
+  const std::uint64_t address = (TraceBuilder::kFirstPage + 4096) << kPageShift;
+  TraceBuilder trace;
+  trace.area(1);
+  trace.record(syscall(SYS_mmap, static_cast<std::int64_t>(address),
+                       {0, 4 * kPageSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, ~0ull, 0}));
+  for (std::uint64_t page = 0; page < 4; ++page) trace.write(4096 + page);
+  trace.record(syscall(SYS_munmap, 0, {address, 2 * kPageSize}));
+  trace.write(4096).write(4098);  // one is gone, one is not
+  trace.exit().finish();
+  auto machine = boot(32 * kMiB);
+  ReplayStats stats;
+  replay(*machine, trace, &stats);
+  EXPECT_EQ(stats.stray_accesses, 1u);
+  EXPECT_EQ(stats.diverged_calls, 0u);
+}
+
+TEST(Replay, AFileReadTwiceIsReadFromDiskOnce) {
+  TraceBuilder trace;
+  trace.area(1);
+  trace.record(file_record(3, 77, 64 * kPageSize), "/data");
+  for (int round = 0; round < 2; ++round) {
+    for (std::uint64_t i = 0; i < 16; ++i) {
+      auto read = syscall(SYS_pread64, 4 * kPageSize, {3, 0, 4 * kPageSize, i * 4 * kPageSize});
+      read.offset = i * 4 * kPageSize;
+      trace.record(read);
+    }
+  }
+  trace.record(syscall(SYS_close, 0, {3}));
+  trace.exit().finish();
+  auto machine = boot(32 * kMiB);
+  ReplayStats stats;
+  replay(*machine, trace, &stats);
+  EXPECT_EQ(stats.diverged_calls, 0u);
+  EXPECT_EQ(machine->phys().vmstat()[VmEvent::kPgpgin], static_cast<std::int64_t>(64 * kPageSize / kKiB));
+  EXPECT_EQ(machine->vfs().open_files(), 0u);
+}
+
+TEST(Replay, PipesMakeTheReaderWait) {
+  TraceBuilder trace;
+  trace.area(1);
+  const auto end = [](int fd, std::uint64_t flags) {
+    trace::Record r;
+    r.kind = RecordKind::kFile;
+    r.file = trace::FileKind::kPipe;
+    r.fd = fd;
+    r.inode = 5;
+    r.flags = flags;
+    return r;
+  };
+  trace.record(end(3, 0)).record(end(4, 1)).record(fork_of(2)).record(syscall(SYS_close, 0, {4}));
+  trace.record(syscall(SYS_read, 100'000, {3, 0, 100'000})).exit();
+  trace.task(2, 2).record(syscall(SYS_close, 0, {3}));
+  trace.touch(0, trace::AccessKind::kWrite, 1'000'000);
+  trace.record(syscall(SYS_write, 100'000, {4, 0, 100'000})).exit().finish();
+  auto machine = boot(32 * kMiB, "", 2);
+  ReplayStats stats;
+  replay(*machine, trace, &stats);
+  EXPECT_EQ(stats.diverged_calls, 0u);
+  const auto& processes = machine->processes().all();
+  EXPECT_GE(processes[0]->end_time, processes[1]->start_time + 1'000'000 * 3 / 10);
+}
+
+TEST(Replay, LessMemoryThanTheProgramNeedsSwaps) {
+  TraceBuilder trace;
+  constexpr std::uint64_t kPages = 4096;
+  trace.area(kPages);
+  for (int round = 0; round < 3; ++round) {
+    for (std::uint64_t page = 0; page < kPages; ++page) trace.write(page);
+  }
+  trace.exit().finish();
+  auto machine = boot(12 * kMiB, "disk:64M");
+  ReplayStats stats;
+  replay(*machine, trace, &stats);
+  EXPECT_GT(machine->phys().vmstat()[VmEvent::kPswpout], 1000);
+  EXPECT_GT(machine->processes().all().front()->major_faults(), 500u);
+  EXPECT_EQ(machine->processes().all().front()->exit.signal, 0);
+}
+
+TEST(Replay, WithoutSwapTheOomKillerEndsIt) {
+  TraceBuilder trace;
+  constexpr std::uint64_t kPages = 8192;
+  trace.area(kPages);
+  for (std::uint64_t page = 0; page < kPages; ++page) trace.write(page);
+  trace.exit().finish();
+  auto machine = boot(12 * kMiB);
+  Replay run(*machine);
+  ASSERT_TRUE(run.add(trace.open()).has_value());
+  ASSERT_TRUE(run.run().has_value());
+  EXPECT_EQ(machine->processes().all().front()->exit.signal, 9);
+  EXPECT_EQ(machine->phys().vmstat()[VmEvent::kOomKill], 1);
+  EXPECT_EQ(run.outcomes().front().exit_status, 137);
+  machine->validate();
+}
+
+TEST(Replay, TwoRunsGiveTheSameReportAndAnotherSeedALegalOne) {
+  TraceBuilder trace;
+  constexpr std::uint64_t kPages = 3000;
+  trace.area(kPages);
+  for (std::uint64_t page = 0; page < 400; ++page) trace.write(page);
+  trace.record(fork_of(2)).record(fork_of(3));
+  for (std::uint64_t i = 0; i < 6000; ++i) trace.write(i * 7919 % kPages);
+  trace.exit();
+  for (std::uint32_t pid = 2; pid <= 3; ++pid) {
+    trace.task(pid, pid);
+    for (std::uint64_t i = 0; i < 6000; ++i) trace.write(i * (pid + 100) % kPages);
+    trace.exit();
+  }
+  trace.finish();
+  const auto json = [&trace](std::uint64_t seed) {
+    kernel::MachineConfig config;
+    config.ram = 14 * kMiB;
+    config.kernel_reserved = kMiB;
+    config.cpus = 2;
+    config.seed = seed;
+    config.swap.push_back(*kernel::parse_swap_spec("zram:64M"));
+    auto machine = kernel::Machine::boot(config);
+    Replay run(**machine);
+    EXPECT_TRUE(run.add(trace.open()).has_value());
+    EXPECT_TRUE(run.run().has_value());
+    (*machine)->validate();
+    nlohmann::json out = report_json(make_report(**machine, run, 0));
+    out.erase("machine");
+    return out;
+  };
+  const nlohmann::json first = json(1);
+  EXPECT_EQ(first, json(1));
+  const nlohmann::json other = json(2);
+  EXPECT_NE(first, other);
+  EXPECT_EQ(first["replay"]["accesses"], other["replay"]["accesses"]);
+}
+
+}  // namespace
+}  // namespace quire::engine
