@@ -50,7 +50,7 @@ void after_fork(Vcpu& v, const PendingSyscall& call, std::int64_t result) {
   fork.kind = RecordKind::kFork;
   fork.number = static_cast<std::uint32_t>(call.number);
   fork.flags = clone_flags(call);
-  fork.child.tid = ask_number(MessageType::kNumber, static_cast<std::uint32_t>(result));
+  fork.child.tid = ask_number(MessageType::kNumber, static_cast<std::uint32_t>(result), trace::protocol::kAskedByParent);
   const bool thread = (fork.flags & CLONE_THREAD) != 0;
   fork.child.pid = thread ? v.id.pid : fork.child.tid;
   if (!thread) {

@@ -83,7 +83,6 @@ void send_chunk(Vcpu& vcpu, const std::uint8_t* data, std::uint32_t bytes, std::
 void send_task(const Vcpu& vcpu, int memfd);
 void send_note(trace::protocol::MessageType type, std::uint32_t host, std::uint32_t flags = 0);
 std::uint32_t ask_number(trace::protocol::MessageType type, std::uint32_t host, std::uint32_t flags = 0);
-inline constexpr std::uint32_t kSameImage = 1;  // flags of kHello: only the connection is new
 
 // --- task.cc
 Vcpu& make_vcpu();

@@ -20,25 +20,33 @@ constexpr std::int64_t kSigreturn = -513;
 
 // --- which calls are recorded
 
-bool is_recorded(std::int64_t number) {
+constexpr int kNotRecorded = -1;
+
+// How many arguments of the call count; the registers of the others hold whatever they held.
+int recorded_arguments(std::int64_t number) {
   switch (number) {
-    case SYS_mmap: case SYS_munmap: case SYS_mremap: case SYS_mprotect: case SYS_pkey_mprotect: case SYS_brk: case SYS_madvise:
-    case SYS_mlock: case SYS_mlock2: case SYS_munlock: case SYS_mlockall: case SYS_munlockall: case SYS_msync: case SYS_mincore:
-    case SYS_remap_file_pages: case SYS_mbind: case SYS_set_mempolicy:
-    case SYS_shmget: case SYS_shmat: case SYS_shmdt: case SYS_shmctl: case SYS_memfd_create:
-    case SYS_open: case SYS_openat: case SYS_openat2: case SYS_creat: case SYS_close: case SYS_close_range: case SYS_dup: case SYS_dup2:
-    case SYS_dup3: case SYS_pipe: case SYS_pipe2: case SYS_socket: case SYS_socketpair: case SYS_accept: case SYS_accept4:
-    case SYS_eventfd: case SYS_eventfd2: case SYS_epoll_create: case SYS_epoll_create1: case SYS_timerfd_create:
-    case SYS_read: case SYS_write: case SYS_pread64: case SYS_pwrite64: case SYS_readv: case SYS_writev: case SYS_preadv:
-    case SYS_pwritev: case SYS_preadv2: case SYS_pwritev2: case SYS_lseek: case SYS_sendfile: case SYS_copy_file_range:
-    case SYS_splice: case SYS_ftruncate: case SYS_truncate: case SYS_fallocate: case SYS_fsync: case SYS_fdatasync: case SYS_sync:
-    case SYS_syncfs: case SYS_sync_file_range: case SYS_fadvise64: case SYS_readahead:
-    case SYS_unlink: case SYS_unlinkat: case SYS_rename: case SYS_renameat: case SYS_renameat2:
-    case SYS_wait4: case SYS_waitid: case SYS_sched_yield: case SYS_nanosleep: case SYS_clock_nanosleep: case SYS_setrlimit:
-    case SYS_prlimit64:
-      return true;
-    default:
-      return false;
+    case SYS_sync: case SYS_munlockall: case SYS_sched_yield:
+      return 0;
+    case SYS_brk: case SYS_close: case SYS_dup: case SYS_pipe: case SYS_unlink: case SYS_mlockall: case SYS_shmdt: case SYS_fsync:
+    case SYS_fdatasync: case SYS_syncfs: case SYS_eventfd: case SYS_epoll_create: case SYS_epoll_create1:
+      return 1;
+    case SYS_munmap: case SYS_mlock: case SYS_munlock: case SYS_dup2: case SYS_creat: case SYS_truncate: case SYS_ftruncate:
+    case SYS_rename: case SYS_pipe2: case SYS_memfd_create: case SYS_eventfd2: case SYS_timerfd_create: case SYS_nanosleep:
+    case SYS_setrlimit:
+      return 2;
+    case SYS_mprotect: case SYS_madvise: case SYS_mlock2: case SYS_msync: case SYS_mincore: case SYS_shmget: case SYS_shmat:
+    case SYS_shmctl: case SYS_read: case SYS_write: case SYS_readv: case SYS_writev: case SYS_lseek: case SYS_open: case SYS_unlinkat:
+    case SYS_dup3: case SYS_close_range: case SYS_readahead: case SYS_socket: case SYS_accept: case SYS_set_mempolicy:
+      return 3;
+    case SYS_pkey_mprotect: case SYS_pread64: case SYS_pwrite64: case SYS_preadv: case SYS_pwritev: case SYS_sendfile: case SYS_openat:
+    case SYS_openat2: case SYS_renameat: case SYS_fallocate: case SYS_fadvise64: case SYS_sync_file_range: case SYS_wait4:
+    case SYS_clock_nanosleep: case SYS_prlimit64: case SYS_socketpair: case SYS_accept4:
+      return 4;
+    case SYS_mremap: case SYS_remap_file_pages: case SYS_renameat2: case SYS_waitid:
+      return 5;
+    case SYS_mmap: case SYS_mbind: case SYS_preadv2: case SYS_pwritev2: case SYS_copy_file_range: case SYS_splice:
+      return 6;
+    default: return kNotRecorded;
   }
 }
 
@@ -140,7 +148,7 @@ void add_child(Record& r) {
     Lock hold(process().lock);
     if (const auto found = process().numbers.find(host); found != process().numbers.end()) number = found->second;
   }
-  if (number == 0) number = ask_number(MessageType::kNumber, static_cast<std::uint32_t>(host));
+  if (number == 0) number = ask_number(MessageType::kNumber, static_cast<std::uint32_t>(host), trace::protocol::kAskedByWaiter);
   r.child = {number, number};
   if (r.number == SYS_wait4) r.result = number;
 }
@@ -187,11 +195,12 @@ bool duplicates(const PendingSyscall& c) {
 }
 
 void record_call(Vcpu& v, const PendingSyscall& call, std::int64_t result) {
-  if (!is_recorded(call.number) && !duplicates(call)) return;
+  const int arguments = duplicates(call) ? 3 : recorded_arguments(call.number);
+  if (arguments == kNotRecorded) return;
   Record r;
   r.kind = RecordKind::kSyscall;
   r.number = static_cast<std::uint32_t>(call.number);
-  r.args = call.args;
+  for (std::size_t i = 0; i < static_cast<std::size_t>(arguments); ++i) r.args[i] = call.args[i];
   r.result = result;
   add_offset(r);
   add_child(r);
@@ -213,7 +222,7 @@ void close_range_hits_us(const PendingSyscall& call) {
   constexpr std::uint64_t kCloexec = 4;
   const auto fd = static_cast<std::uint64_t>(p.fd);
   if (call.args[0] > fd || call.args[1] < fd || (call.args[2] & kCloexec) != 0) return;
-  send_note(MessageType::kExecuting, static_cast<std::uint32_t>(p.host_pid), kSameImage);
+  send_note(MessageType::kExecuting, static_cast<std::uint32_t>(p.host_pid), trace::protocol::kSameImage);
   Lock hold(p.lock);
   close(p.fd);
   p.fd = -1;
@@ -223,7 +232,7 @@ void reconnect_if_closed() {
   Process& p = process();
   if (p.fd >= 0 || p.silent) return;
   connect_collector();
-  ask_number(MessageType::kHello, static_cast<std::uint32_t>(p.host_pid), kSameImage);
+  ask_number(MessageType::kHello, static_cast<std::uint32_t>(p.host_pid), trace::protocol::kSameImage);
 }
 
 }  // namespace
