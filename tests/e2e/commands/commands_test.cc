@@ -1,0 +1,247 @@
+// The commands as a person types them: what they print, what they return, and what they say to bad input.
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <string>
+
+namespace quire {
+namespace {
+
+using nlohmann::json;
+using testing::AllOf;
+using testing::HasSubstr;
+using testing::Not;
+
+struct Output {
+  int status = -1;  // 128 + signal when it was killed
+  std::string out;
+  std::string err;
+};
+
+class Commands : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::string name = (std::filesystem::temp_directory_path() / "quire-e2e-XXXXXX").string();
+    ASSERT_NE(mkdtemp(name.data()), nullptr);
+    folder_ = name;
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+
+  [[nodiscard]] std::string path(const std::string& name) const { return (folder_ / name).string(); }
+
+  Output shell(const std::string& command) const {
+    const std::string errors = path("stderr");
+    FILE* pipe = popen(fmt::format("cd '{}' && {{ {}\n}} 2>'{}' </dev/null", folder_.string(), command, errors).c_str(), "r");
+    Output output;
+    std::array<char, 4096> buffer{};
+    for (std::size_t n = 0; (n = fread(buffer.data(), 1, buffer.size(), pipe)) > 0;) output.out.append(buffer.data(), n);
+    const int status = pclose(pipe);
+    output.status = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+    output.err = read(errors);
+    return output;
+  }
+  [[nodiscard]] Output quire(const std::string& words) const { return shell(fmt::format("{} {}", QUIRE_COMMAND, words)); }
+
+  static std::string read(const std::string& name) {
+    std::ostringstream text;
+    text << std::ifstream(name, std::ios::binary).rdbuf();
+    return text.str();
+  }
+
+  void make_words(int lines = 20'000) const {
+    std::ofstream out(path("words"));
+    unsigned state = 1;
+    for (int i = 0; i < lines; ++i) {
+      state = state * 1103515245u + 12345u;
+      out << state << ' ' << (state >> 7) << '\n';
+    }
+  }
+
+  // One sentence: a single line that says what and how to mend it, and nothing on standard output.
+  static void expect_sentence(const Output& output, const std::string& part) {
+    EXPECT_NE(output.status, 0);
+    EXPECT_LT(output.status, 126) << "not a crash";
+    EXPECT_EQ(output.out, "");
+    EXPECT_THAT(output.err, HasSubstr(part));
+    EXPECT_EQ(std::count(output.err.begin(), output.err.end(), '\n'), 1) << output.err;
+  }
+
+  static json without_host(const std::string& text) {
+    json report = json::parse(text);
+    report.erase("host");
+    return report;
+  }
+
+  std::filesystem::path folder_;
+};
+
+TEST_F(Commands, BootPrintsLogAndZones) {
+  const Output output = quire("boot --ram 64M --cpus 2 --nodes 2 --swap zram:128M --profile linux-6 --seed 7 --kernel-reserved 16M");
+  EXPECT_EQ(output.status, 0) << output.err;
+  EXPECT_THAT(output.out, AllOf(HasSubstr("BIOS-e820"), HasSubstr("DMA32"), HasSubstr("managed"), HasSubstr("min_free_kbytes")));
+  const json zones = json::parse(quire("boot --ram 64M --json").out)["zones"];
+  ASSERT_EQ(zones.size(), 2u);
+  EXPECT_EQ(zones[0]["zone"], "DMA");
+}
+
+TEST_F(Commands, AMachineFileSaysTheSameAsTheOptions) {
+  std::ofstream(path("m.toml")) << "ram = \"96M\"\ncpus = 2\nswap = [\"zram:64M\"]\nvm.swappiness = 10\n";
+  const Output file = quire("boot --json --machine m.toml");
+  ASSERT_EQ(file.status, 0) << file.err;
+  EXPECT_EQ(file.out, quire("boot --json --ram 96M --cpus 2 --swap zram:64M --sysctl vm.swappiness=10").out);
+  EXPECT_EQ(quire("boot --json --machine m.toml --ram 64M").out, quire("boot --json --ram 64M --cpus 2 --swap zram:64M").out);
+}
+
+TEST_F(Commands, BadWordsGetOneSentence) {
+  expect_sentence(quire("boot --ram 64Q"), "64Q");
+  expect_sentence(quire("boot --ram -1"), "-1");
+  expect_sentence(quire("boot --ram 1M"), "RAM");
+  expect_sentence(quire("boot --ram 64M --swap floppy:1M"), "zram or disk");
+  expect_sentence(quire("boot --ram 64M --cpus 0"), "--cpus 0");
+  expect_sentence(quire("boot --ram 64M --nodes 100"), "--nodes 100");
+  expect_sentence(quire("boot --ram 64M --profile linux-7"), "did you mean");
+  expect_sentence(quire("boot --ram 64M --sysctl vm.swapiness=3"), "did you mean 'vm.swappiness'");
+  expect_sentence(quire("boot --ram 64M --sysctl vm.swappiness"), "NAME=NUMBER");
+  expect_sentence(quire("boot --ram 64M --cost clear_pag=3"), "did you mean 'clear_page'");
+  expect_sentence(quire("boot --machine absent.toml"), "absent.toml");
+  expect_sentence(quire("boot --rum 64M"), "--rum");
+  expect_sentence(quire("bot"), "bot");
+  expect_sentence(quire(""), "subcommand");
+  expect_sentence(quire("replay"), "traces");
+  expect_sentence(quire("replay absent.qtr"), "absent.qtr");
+  expect_sentence(quire("info absent.qtr"), "absent.qtr");
+  expect_sentence(quire("run --ram 64M"), "behind --");
+  expect_sentence(quire("record -o t.qtr"), "behind --");
+  expect_sentence(quire("compare --ram 64M"), "name either traces");
+  std::ofstream(path("text.qtr")) << "this is no trace at all, only words";
+  expect_sentence(quire("replay text.qtr"), "text.qtr");
+  expect_sentence(quire("info text.qtr"), "text.qtr");
+}
+
+TEST_F(Commands, RecordThenReplayTwiceGivesTheSame) {
+  make_words();
+  const Output recorded = quire("record -o sort.qtr -- sort --parallel=1 -o sorted words");
+  ASSERT_EQ(recorded.status, 0) << recorded.err;
+  EXPECT_EQ(shell("sort -c sorted && wc -l <sorted").out, "20000\n");
+  const std::string words = "replay --json --ram 32M --kernel-reserved 4M --cpus 2 --swap zram:64M --seed 3 sort.qtr";
+  const Output first = quire(words);
+  ASSERT_EQ(first.status, 0) << first.err;
+  const json report = without_host(first.out);
+  EXPECT_EQ(report, without_host(quire(words).out));
+  EXPECT_EQ(report["programs"][0]["exit_status"], 0);
+  EXPECT_EQ(report["replay"]["diverged_calls"], 0) << report["replay"].dump();
+  EXPECT_GT(report["replay"]["accesses"], 1000);
+  EXPECT_EQ(report["vmstat"]["oom_kill"], 0);
+  // Stray accesses would mean that the trace does not tell of memory the program used.
+  EXPECT_LE(report["replay"]["stray_accesses"].get<double>(), report["replay"]["accesses"].get<double>() / 1000);
+}
+
+TEST_F(Commands, RunTwiceGivesTheSameAndTheProgramsOwnOutputFiles) {
+  make_words(2000);
+  const std::string words = "run --json --ram 64M --kernel-reserved 8M -- sort --parallel=1 -o sorted words";
+  const Output first = quire(words);
+  ASSERT_EQ(first.status, 0) << first.err;
+  EXPECT_EQ(shell("sort -c sorted").status, 0);
+  EXPECT_EQ(without_host(first.out), without_host(quire(words).out));
+}
+
+TEST_F(Commands, RunPassesTheProgramsStatusThrough) {
+  EXPECT_EQ(quire("run --json --ram 64M -- sh -c 'exit 7'").status, 7);
+  EXPECT_EQ(quire("run --json --ram 64M -- true").status, 0);
+  EXPECT_EQ(quire("run --json --ram 64M -- false").status, 1);
+  const Output killed = quire("run --json --ram 64M -- sh -c 'kill -SEGV $$'");
+  EXPECT_EQ(killed.status, 139);
+  EXPECT_THAT(killed.err, HasSubstr("SIGSEGV"));
+}
+
+TEST_F(Commands, MissingAndForeignProgramsAreSaid) {
+  expect_sentence(quire("run --ram 64M -- ./no-such-program"), "no-such-program");
+  std::ofstream(path("text")) << "no program";
+  expect_sentence(quire("record -o t.qtr -- ./text"), "text");
+  EXPECT_FALSE(std::filesystem::exists(path("t.qtr")));
+  expect_sentence(quire("run --ram 1M -- true"), "RAM");
+}
+
+TEST_F(Commands, CompareMoreMemoryNeverFaultsMore) {
+  make_words(60'000);
+  ASSERT_EQ(quire("record -o sort.qtr -- sort --parallel=1 -S 8M -o sorted words").status, 0);
+  const std::string machine = "--kernel-reserved 2M --swap zram:64M sort.qtr";
+  const Output table = quire("compare --ram 10M,14M,20M,32M " + machine);
+  ASSERT_EQ(table.status, 0) << table.err;
+  EXPECT_THAT(table.out, AllOf(HasSubstr("majflt"), HasSubstr("major faults"), HasSubstr("estimated run time")));
+  std::istringstream lines(quire("compare --json --ram 10M,14M,20M,32M " + machine).out);
+  std::vector<std::int64_t> faults;
+  for (std::string line; std::getline(lines, line);) faults.push_back(json::parse(line)["vmstat"]["pgmajfault"]);
+  ASSERT_EQ(faults.size(), 4u);
+  EXPECT_TRUE(std::is_sorted(faults.rbegin(), faults.rend())) << testing::PrintToString(faults);
+  EXPECT_GT(faults.front(), faults.back());
+}
+
+TEST_F(Commands, TracesCompeteOnOneMachine) {
+  make_words(5000);
+  ASSERT_EQ(quire("record -o a.qtr -- sort --parallel=1 -o sorted words").status, 0);
+  ASSERT_EQ(quire("record -o b.qtr -- gzip -k words").status, 0);
+  const Output both = quire("replay --json --ram 48M --kernel-reserved 8M --cpus 2 a.qtr b.qtr");
+  ASSERT_EQ(both.status, 0) << both.err;
+  const json report = json::parse(both.out);
+  ASSERT_EQ(report["programs"].size(), 2u);
+  EXPECT_GE(report["processes"].size(), 2u);
+}
+
+TEST_F(Commands, ATruncatedTraceGivesItsGoodPartAndAWarning) {
+  make_words(5000);
+  ASSERT_EQ(quire("record -o t.qtr -- sort --parallel=1 -o sorted words").status, 0);
+  const auto whole = std::filesystem::file_size(path("t.qtr"));
+  const auto accesses = [this] { return json::parse(quire("info --json t.qtr").out)["complete"]; };
+  EXPECT_EQ(accesses(), true);
+  std::filesystem::resize_file(path("t.qtr"), whole / 2);
+  const Output info = quire("info t.qtr");
+  EXPECT_NE(info.status, 0);
+  EXPECT_THAT(info.err, HasSubstr("t.qtr"));
+  const Output replay = quire("replay --ram 64M t.qtr");
+  EXPECT_EQ(replay.status, 0) << replay.err;
+  EXPECT_THAT(replay.out, HasSubstr("warning"));
+}
+
+TEST_F(Commands, FullDiskLeavesNothingThatLooksWhole) {
+  const Output full = quire("boot --ram 64M >/dev/full");
+  EXPECT_NE(full.status, 0);
+  EXPECT_THAT(full.err, HasSubstr("standard output"));
+  const Output nowhere = quire("record -o absent/t.qtr -- true");
+  EXPECT_NE(nowhere.status, 0);
+  EXPECT_THAT(nowhere.err, HasSubstr("absent"));
+}
+
+TEST_F(Commands, ImportsLackeyText) {
+  std::ofstream(path("t.lackey")) << "==1== lackey\nI  00400000,4\n S 00601000,8\nI  00400004,4\n L 00601008,8\n M 00602000,4\n";
+  ASSERT_EQ(quire("import t.lackey -o t.qtr").status, 0);
+  const json info = json::parse(quire("info --json t.qtr").out);
+  EXPECT_EQ(info["complete"], true);
+  EXPECT_EQ(quire("replay --ram 64M t.qtr").status, 0);
+  std::ofstream(path("bad.lackey")) << "I  00400000,4\n S zebra,8\n";
+  const Output bad = quire("import bad.lackey -o bad.qtr");
+  EXPECT_NE(bad.status, 0);
+  EXPECT_THAT(bad.err, HasSubstr("2"));
+  EXPECT_FALSE(std::filesystem::exists(path("bad.qtr")));
+}
+
+TEST_F(Commands, CtrlCEndsARecordingWithWhatThereIs) {
+  const Output stopped = shell(fmt::format("timeout -s INT 2 {} record -o t.qtr -- sleep 30; echo status $?", QUIRE_COMMAND));
+  EXPECT_THAT(stopped.out, Not(HasSubstr("status 0\n")));
+  if (std::filesystem::exists(path("t.qtr"))) {
+    EXPECT_THAT(quire("info t.qtr").out, HasSubstr("sleep"));
+  }
+}
+
+}  // namespace
+}  // namespace quire
