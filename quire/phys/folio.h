@@ -90,7 +90,7 @@ inline void folio_ref_unfreeze(Folio& f, int count) { f.refcount = count; }
 [[nodiscard]] inline int folio_mapcount(const Folio& f) {
   int n = f.mapcount;
   if (f.is_head()) {
-    n += (&f)[1].compound_mapcount;
+    n += (&f)[1].tail.mapcount;
     for (std::uint64_t i = 1; i < folio_nr_pages(f); ++i) n += (static_cast<const Page*>(&f))[i].mapcount;
   }
   return n;

@@ -31,8 +31,13 @@ class MemoryPressure {
     return CompactResult::kSkipped;
   }
 
+  // False when the node holds its share of dirty pages: __GFP_WRITE requests then look elsewhere.
+  [[nodiscard]] virtual bool node_dirty_ok(const Node&) { return true; }
+
   // Pages that reclaim could still get back from the zone (zone_reclaimable_pages), for should_reclaim_retry.
-  [[nodiscard]] virtual std::uint64_t zone_reclaimable_pages(const Zone& zone) const;
+  [[nodiscard]] virtual std::uint64_t zone_reclaimable_pages(const Zone& zone) const {
+    return static_cast<std::uint64_t>(zone.state(ZoneStat::kNrZoneInactiveFile) + zone.state(ZoneStat::kNrZoneActiveFile));
+  }
 };
 
 }  // namespace quire::phys

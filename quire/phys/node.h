@@ -50,7 +50,7 @@ class Node {
   Counters<NodeStat> stats;
 
  private:
-  friend class NodeSetup;
+  friend class PhysBoot;
   friend class PhysMem;
 
   const Nid nid_;

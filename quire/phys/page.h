@@ -33,20 +33,21 @@ inline constexpr std::uint64_t kMappingMovable = 2;
 inline constexpr std::uint64_t kMappingKsm = 3;
 inline constexpr std::uint64_t kMappingFlags = 3;
 
+// What a tail page of a compound page holds in place of its list links.
+struct CompoundTail {
+  std::uint64_t head;  // address of the head | 1
+  std::uint8_t order;  // in the first tail only, like the rest
+  std::uint8_t dtor;
+  std::uint16_t reserved;
+  std::int32_t mapcount;
+};
+
 struct Page {
   std::uint64_t flags = 0;
   union {
     ListNode lru = {};
-    struct {
-      std::uint64_t compound_head;  // tail: address of the head | 1
-      std::uint8_t compound_order;  // first tail only
-      std::uint8_t compound_dtor;
-      std::uint16_t compound_reserved;
-      std::int32_t compound_mapcount;
-    };
-    struct {
-      void* owner_word[2];  // for the owner of a page that is on no list
-    };
+    CompoundTail tail;
+    void* owner_word[2];  // for the owner of a page that is on no list
   };
   std::uint64_t mapping = 0;
   std::uint64_t index = 0;
@@ -74,7 +75,7 @@ struct Page {
   [[nodiscard]] ZoneType zone_type() const { return static_cast<ZoneType>((flags >> kZonesPageShift) & kZonesPageMask); }
 
   // A tail page of a compound page keeps no flags of its own that matter; ask its head.
-  [[nodiscard]] bool is_tail() const { return (compound_head & 1) != 0 && !test(PageFlag::kBuddy); }
+  [[nodiscard]] bool is_tail() const { return (tail.head & 1) != 0; }
   [[nodiscard]] bool is_head() const { return test(PageFlag::kHead); }
   [[nodiscard]] bool is_compound() const { return is_head() || is_tail(); }
 };
@@ -93,11 +94,11 @@ using PageList = List<Page, &Page::lru>;
 // The head of the compound page that `page` belongs to, or the page itself.
 [[nodiscard]] inline Page& compound_head(Page& page) {
   if (!page.is_tail()) [[likely]] return page;
-  return *reinterpret_cast<Page*>(page.compound_head - 1);
+  return *reinterpret_cast<Page*>(page.tail.head - 1);
 }
 [[nodiscard]] inline const Page& compound_head(const Page& page) { return compound_head(const_cast<Page&>(page)); }
 [[nodiscard]] inline Order compound_order(const Page& head) {
-  return head.is_head() ? Order((&head)[1].compound_order) : Order(0);
+  return head.is_head() ? Order((&head)[1].tail.order) : Order(0);
 }
 
 [[nodiscard]] inline int page_count(const Page& page) { return compound_head(page).refcount; }

@@ -37,6 +37,15 @@ struct Reservation {
   std::string name;
 };
 
+// How many pages a zone manages, given from outside (a recorded machine): boot reserves the rest of what is free there.
+// Linux computes watermarks before the initrd and the init sections are freed, so there are two figures.
+struct ZoneManaged {
+  Nid nid{};
+  unsigned zone = 0;                  // ZoneType
+  std::uint64_t at_watermarks = 0;    // when init_per_zone_wmark_min runs
+  std::uint64_t at_end = 0;           // when boot is over
+};
+
 struct PhysConfig {
   std::uint64_t ram_bytes = 0;                // used when firmware_map is not given
   std::optional<FirmwareMap> firmware_map;
@@ -45,6 +54,7 @@ struct PhysConfig {
   std::uint64_t kernel_reserved = 16 * kMiB;  // kernel image, from 16 MiB up; 0: none
   std::uint64_t initrd_bytes = 0;             // freed again once the machine has booted
   std::vector<Reservation> reservations;      // more, at fixed places
+  std::vector<ZoneManaged> zone_managed;
   DataMode data_mode = DataMode::kData;
   DeferredInit deferred_init = DeferredInit::kAuto;
   HugePagesAtBoot huge_pages = HugePagesAtBoot::kAuto;

@@ -17,8 +17,11 @@
 #include "quire/base/result.h"
 #include "quire/base/tracepoint.h"
 #include "quire/base/types.h"
+#include "quire/phys/alloc/alloc_policy.h"
+#include "quire/phys/alloc_flags.h"
 #include "quire/phys/arena.h"
 #include "quire/phys/boot_error.h"
+#include "quire/phys/buddy.h"
 #include "quire/phys/data_mode.h"
 #include "quire/phys/folio.h"
 #include "quire/phys/gfp.h"
@@ -26,9 +29,15 @@
 #include "quire/phys/memory_pressure.h"
 #include "quire/phys/node.h"
 #include "quire/phys/phys_config.h"
+#include "quire/phys/sparse.h"
+#include "quire/phys/task_flags.h"
+#include "quire/phys/trace_events.h"
 #include "quire/phys/vmstat.h"
 #include "quire/phys/zone.h"
+#include "quire/sim/fault_injection.h"
+#include "quire/sim/mutex.h"
 #include "quire/sim/scheduler.h"
+#include "quire/sim/wait_table.h"
 
 namespace quire::phys {
 
@@ -39,7 +48,7 @@ struct MemInfo {
   std::uint64_t totalreserve = 0;
 };
 
-class PhysMem {
+class PhysMem final : Buddy::DeferredSource {
  public:
   static BootResult<std::unique_ptr<PhysMem>> boot(const PhysConfig& config, sim::Scheduler& scheduler,
                                                    TraceRegistry& traces, BootLogSink log = {});
@@ -49,7 +58,13 @@ class PhysMem {
 
   // --- allocation ---------------------------------------------------------------------------------------------------
   // 2^order contiguous pages with one reference, or nullptr. `nid` is where to look first; kNoNode: the CPU's node.
-  [[nodiscard]] Page* alloc_pages(Gfp gfp, Order order, Nid nid = kNoNode);
+  [[nodiscard]] Page* alloc_pages(Gfp gfp, Order order, Nid nid = kNoNode) {
+    if (faults_ != nullptr && should_fail_alloc_page(gfp, order)) [[unlikely]] return nullptr;
+    if (order.value() == 0 && nid == kNoNode && !any(gfp, kNotFast)) [[likely]] {
+      if (Page* page = alloc_from_pcp(gfp)) [[likely]] return page;
+    }
+    return alloc_pages_slow(gfp, order, nid);
+  }
   [[nodiscard]] Page* alloc_page(Gfp gfp) { return alloc_pages(gfp, Order(0)); }
   // A folio: compound when order > 0.
   [[nodiscard]] Folio* folio_alloc(Gfp gfp, Order order = Order(0), Nid nid = kNoNode);
@@ -60,10 +75,15 @@ class PhysMem {
   std::uint64_t alloc_pages_bulk(Gfp gfp, std::span<Page*> pages, Nid nid = kNoNode);
 
   // Drops one reference; frees the block when it was the last (__free_pages).
-  void free_pages(Page& page, Order order);
+  void free_pages(Page& page, Order order) {
+    if (page.refcount <= 0) [[unlikely]] bad_page(page, "freed with no reference left (double free)");
+    if (--page.refcount == 0) free_unref_page(page, order);
+  }
   void free_page(Page& page) { free_pages(page, Order(0)); }
   // Frees a block whose last reference is gone already (free_unref_page): the end of every folio_put.
-  void free_unref_page(Page& page, Order order);
+  void free_unref_page(Page& page, Order order) {
+    if (order.value() != 0 || !free_to_pcp(page)) [[unlikely]] free_unref_page_slow(page, order);
+  }
   void free_unref_folio(Folio& folio) { free_unref_page(folio, folio_order(folio)); }
   // Makes 2^order single pages of a non-compound block, each with its own reference (split_page).
   void split_page(Page& page, Order order);
@@ -73,7 +93,7 @@ class PhysMem {
   void drain_all_pages();
 
   // --- the memory map -----------------------------------------------------------------------------------------------
-  [[nodiscard]] bool pfn_valid(Pfn pfn) const;
+  [[nodiscard]] bool pfn_valid(Pfn pfn) const { return sparse_.pfn_valid(pfn); }
   [[nodiscard]] Page& pfn_to_page(Pfn pfn) { return vmemmap_[pfn.value()]; }
   [[nodiscard]] const Page& pfn_to_page(Pfn pfn) const { return vmemmap_[pfn.value()]; }
   [[nodiscard]] Pfn page_to_pfn(const Page& page) const { return Pfn(static_cast<std::uint64_t>(&page - vmemmap_)); }
@@ -84,13 +104,13 @@ class PhysMem {
   [[nodiscard]] std::byte* phys_to_virt(PhysAddr pa) const { return base_ + pa.value(); }
   [[nodiscard]] Arena& arena() { return arena_; }
   // False for a frame whose struct Page deferred boot has not initialised yet (it is free and all zero).
-  [[nodiscard]] bool page_initialised(Pfn pfn) const;
+  [[nodiscard]] bool page_initialised(Pfn pfn) const { return sparse_.page_initialised(pfn); }
   [[nodiscard]] Pfn max_pfn() const { return max_pfn_; }
   // What lies in the pageblock of this page.
-  [[nodiscard]] MigrateType pageblock_migratetype(Pfn pfn) const;
+  [[nodiscard]] MigrateType pageblock_migratetype(Pfn pfn) const { return sparse_.pageblock_type(pfn); }
 
   // --- nodes and zones ----------------------------------------------------------------------------------------------
-  [[nodiscard]] Zone& page_zone(const Page& page) { return node(page.nid()).zone(page.zone_type()); }
+  [[nodiscard]] Zone& page_zone(const Page& page) { return *zones_by_id_[page.flags >> kZonesPageShift]; }
   [[nodiscard]] Node& page_node(const Page& page) { return node(page.nid()); }
   [[nodiscard]] std::span<const std::unique_ptr<Node>> nodes() const { return nodes_; }
   [[nodiscard]] Node& node(Nid nid) { return *nodes_[static_cast<unsigned>(nid.value())]; }
@@ -113,6 +133,21 @@ class PhysMem {
   void clear_page(Page& page);
   void copy_page(Page& to, const Page& from);
   [[nodiscard]] DataMode data_mode() const { return data_mode_; }
+
+  // --- for allocation policies --------------------------------------------------------------------------------------
+  // A block from this zone by per-CPU list or buddy, unprepared; nullptr when it has none. (rmqueue)
+  Page* rmqueue(Zone& preferred, Zone& zone, Order order, AllocFlags flags, MigrateType type);
+  void prep_new_page(Page& page, Order order, Gfp gfp);
+  // Whether the zone would still have `mark` pages after the allocation, and a block of the order. The slow one leaves
+  // per-CPU and boost refinements out; `free_pages` lets should_reclaim_retry ask "what if".
+  [[nodiscard]] static bool zone_watermark_ok(const Zone& zone, Order order, std::uint64_t mark, ZoneType highest,
+                                              AllocFlags flags, std::uint64_t free_pages);
+  [[nodiscard]] static bool zone_watermark_fast(const Zone& zone, Order order, std::uint64_t mark, ZoneType highest,
+                                                AllocFlags flags, Gfp gfp);
+  void reserve_highatomic_pageblock(Zone& zone, Page& page);
+  enum class Unreserve : std::uint8_t { kKeepOne, kAll };  // of each zone's pageblocks
+  bool unreserve_highatomic_pageblock(const AllocContext& ac, Unreserve how);
+  [[nodiscard]] sim::Mutex& oom_lock() { return oom_lock_; }
 
   // --- the rest -----------------------------------------------------------------------------------------------------
   void set_memory_pressure(MemoryPressure* pressure) { pressure_ = pressure; }
@@ -144,41 +179,136 @@ class PhysMem {
   // Checks everything: free lists, buddies, counters, per-CPU lists, page states. Aborts with what is wrong.
   void validate() const;
 
+  // Reports a page in an impossible state, with a dump, and aborts.
+  [[noreturn]] void bad_page(const Page& page, std::string_view why) const;
+  [[nodiscard]] std::string dump_page(const Page& page) const;
+
+  // Injected failures of alloc_pages (FaultPoint::kPageAlloc); nullptr: none.
+  void set_fault_injection(sim::FaultInjection* faults) { faults_ = faults; }
+
  private:
   friend class PhysBoot;
+  friend class Validator;
+
+  // Flags whose requests the inline path does not serve.
+  static constexpr Gfp kNotFast = Gfp::kThisNode | Gfp::kWrite;
+  // In a page that goes to a per-CPU list none of these may stand (free_pages_prepare).
+  static constexpr std::uint64_t kZoneAndNode = ~kPageFlagsMask;
 
   PhysMem(const PhysConfig& config, sim::Scheduler& scheduler, TraceRegistry& traces, Arena arena);
 
-  PhysConfig config_;
+  bool should_fail_alloc_page(Gfp gfp, Order order) {
+    return !any(gfp, Gfp::kNoFail) && faults_->should_fail(sim::FaultPoint::kPageAlloc, order.bytes());
+  }
+  Page* alloc_from_pcp(Gfp gfp);
+  bool free_to_pcp(Page& page);
+  Page* alloc_pages_slow(Gfp gfp, Order order, Nid nid);
+  void free_unref_page_slow(Page& page, Order order);
+  void free_pages_prepare(Page& page, Order order);
+  void free_one_page(Zone& zone, Page& page, Order order, MigrateType type);
+  Page* rmqueue_pcplist(Zone& preferred, Zone& zone, Order order, AllocFlags flags, MigrateType type);
+  Page* rmqueue_buddy(Zone& preferred, Zone& zone, Order order, AllocFlags flags, MigrateType type);
+  std::uint32_t rmqueue_bulk(Zone& zone, Order order, std::uint32_t count, MigrateType type, AllocFlags flags);
+  void free_unref_page_commit(Zone& zone, Page& page, MigrateType type, Order order);
+  void free_pcppages_bulk(Zone& zone, unsigned cpu, std::int32_t count, unsigned pindex);
+  void drain_pages(unsigned cpu);
+  void zone_statistics(Zone& preferred, Zone& zone, std::int64_t n);
+  void zero_pages(Page& page, Order order, Gfp gfp);
+  void check_new_page(const Page& page) const;
+  void prep_compound_page(Page& head, Order order);
+  bool grow_zone(Zone& zone) override;
+  void init_section(std::uint64_t section);
+  void update_watermarks();
+  [[nodiscard]] bool page_free_is_sane(const Page& page) const;
+
+  // Hot words first.
   sim::Scheduler& scheduler_;
-  Arena arena_;
-  std::byte* base_;
   Page* vmemmap_;
+  std::byte* base_;
+  sim::FaultInjection* faults_ = nullptr;
+  std::vector<Zone*> fast_zones_;    // [cpu * kZoneTypes + highest zone]: the preferred zone; null: take the slow way
+  std::vector<Zone*> zones_by_id_;   // [node << 3 | zone], as in Page::flags
+  VmStat vmstat_;
+  SparseMemory sparse_;
+  PhysTracepoints trace_;
+  sim::Nanos alloc_cost_;
+  sim::Nanos free_cost_;
+
+  PhysConfig config_;
+  Arena arena_;
   DataMode data_mode_;
+  Buddy buddy_;
+  std::unique_ptr<AllocPolicy> policy_;
   Pfn max_pfn_{};
   FirmwareMap firmware_map_;
   Memblock memblock_;
   std::vector<std::unique_ptr<Node>> nodes_;
   std::vector<Nid> cpu_to_node_;
   MemoryPressure* pressure_ = nullptr;
-  VmStat vmstat_;
   sim::WaitTable page_waits_;
+  sim::Mutex oom_lock_;
   std::uint64_t min_free_kbytes_ = 0;
   std::uint64_t totalreserve_pages_ = 0;
   std::vector<std::string> boot_log_;
 };
 
-// While it lives, the current task may use all reserves (PF_MEMALLOC): reclaim's own allocations.
-class [[nodiscard]] MemallocScope {
- public:
-  explicit MemallocScope(PhysMem& mem);
-  ~MemallocScope();
-  MemallocScope(const MemallocScope&) = delete;
-  MemallocScope& operator=(const MemallocScope&) = delete;
+// The order-0 path through the CPU's list: the preferred zone is above its low watermark and the list has a page.
+inline Page* PhysMem::alloc_from_pcp(Gfp gfp) {
+  const unsigned cpu = scheduler_.cpu();
+  const ZoneType highest = gfp_zone(gfp);
+  Zone* zone = fast_zones_[cpu * kZoneTypes + static_cast<unsigned>(highest)];
+  if (zone == nullptr) [[unlikely]] return nullptr;
+  const std::uint64_t needed = zone->wmark_pages(Watermark::kLow) +
+                               static_cast<std::uint64_t>(zone->lowmem_reserve(highest)) + zone->nr_reserved_highatomic() +
+                               static_cast<std::uint64_t>(zone->stats[ZoneStat::kNrFreeCma]);
+  if (zone->free_pages() <= needed) [[unlikely]] return nullptr;
+  PerCpuPages& pcp = zone->pcp_[cpu];
+  PageList& list = pcp.lists[static_cast<unsigned>(gfp_migratetype(gfp))];
+  Page* page = list.front_or_null();
+  if (page == nullptr) [[unlikely]] return nullptr;
 
- private:
-  PhysMem& mem_;
-  std::uint32_t saved_;
-};
+  list.erase(*page);
+  --pcp.count;
+  pcp.free_factor >>= 1;
+  if ((page->flags & kPageFlagsMask) != bits(PageFlag::kPcp) || page->refcount != 0) [[unlikely]] check_new_page(*page);
+  page->flags &= kZoneAndNode;
+  page->private_ = 0;
+  page->refcount = 1;
+  vmstat_.count_vm_event(for_zone(VmEvent::kPgallocDma, zone->type()));
+  zone->numa.add(NumaStat::kNumaHit);
+  zone->numa.add(NumaStat::kNumaLocal);
+  scheduler_.charge(alloc_cost_);
+  if (any(gfp, Gfp::kZero)) zero_pages(*page, Order(0), gfp);
+  trace_.mm_page_alloc([&] { return MmPageAlloc{page_to_pfn(*page), 0, gfp, gfp_migratetype(gfp)}; });
+  return page;
+}
+
+// False when the page needs the slow way: a special pageblock, a full list, or something is wrong with it.
+inline bool PhysMem::free_to_pcp(Page& page) {
+  if (!page_free_is_sane(page)) [[unlikely]] return false;
+  const Pfn pfn = page_to_pfn(page);
+  const MigrateType type = sparse_.pageblock_type(pfn);
+  if (static_cast<unsigned>(type) >= kMigratePcpTypes) [[unlikely]] return false;
+  Zone& zone = page_zone(page);
+  PerCpuPages& pcp = zone.pcp_[scheduler_.cpu()];
+  if (pcp.count + 1 >= pcp.high || zone.test(ZoneFlag::kReclaimActive)) [[unlikely]] return false;
+
+  trace_.mm_page_free([&] { return MmPageFree{pfn, 0}; });
+  page.flags = (page.flags & kZoneAndNode) | bits(PageFlag::kPcp);
+  page.mapping = 0;
+  page.index = static_cast<std::uint64_t>(type);
+  pcp.lists[static_cast<unsigned>(type)].push_front(page);
+  ++pcp.count;
+  vmstat_.count_vm_event(VmEvent::kPgfree);
+  scheduler_.charge(free_cost_);
+  return true;
+}
+
+// What free_pages_prepare demands. (An anonymous page keeps its mapping word until it is freed.)
+inline bool PhysMem::page_free_is_sane(const Page& page) const {
+  return (page.flags & bits(kPageFlagsCheckAtFree)) == 0 && page.refcount == 0 && page.mapcount == 0 &&
+         (page.mapping == 0 || (page.mapping & kMappingFlags) != 0) && page.memcg_data == 0;
+}
+
 
 }  // namespace quire::phys

@@ -20,6 +20,7 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <string_view>
 #include <vector>
 
@@ -27,7 +28,7 @@
 #include "quire/phys/gfp.h"
 #include "quire/phys/page.h"
 #include "quire/phys/vmstat.h"
-#include "quire/sim/lock.h"
+#include "quire/sim/spin_lock.h"
 
 namespace quire::phys {
 
@@ -73,7 +74,19 @@ struct PerCpuPages {
   }
 };
 
-enum class ZoneFlag : std::uint32_t { kNone = 0, kBoostedWatermark = 1, kReclaimActive = 2 };
+enum class ZoneFlag : std::uint32_t {
+  kNone = 0,
+  kBoostedWatermark = 1,  // a boost has happened; kswapd should hear of it
+  kReclaimActive = 2,     // kswapd is at work here: per-CPU lists stay short
+};
+
+}  // namespace quire::phys
+
+template <>
+inline constexpr bool quire::kIsFlags<quire::phys::ZoneFlag> = true;
+
+namespace quire::phys {
+
 
 class Zone {
  public:
@@ -113,9 +126,14 @@ class Zone {
   // Blocks of `order` on the free lists; stretches not initialised yet count as blocks of the largest order.
   [[nodiscard]] std::uint64_t nr_free(Order order) const;
 
+  [[nodiscard]] bool test(ZoneFlag f) const { return any(flags_, f); }
+  void set(ZoneFlag f) { flags_ |= f; }
+  void clear(ZoneFlag f) { flags_ &= ~f; }
+  [[nodiscard]] bool spans(Pfn pfn) const { return start_pfn() <= pfn && pfn < end_pfn(); }
+
   [[nodiscard]] const FreeArea& free_area(Order order) const { return free_area_[order.value()]; }
   [[nodiscard]] const PerCpuPages& pcp(unsigned cpu) const { return pcp_[cpu]; }
-  [[nodiscard]] unsigned cpus() const { return static_cast<unsigned>(pcp_.size()); }
+  [[nodiscard]] unsigned cpus() const { return cpus_; }
   [[nodiscard]] unsigned stat_threshold() const { return stat_threshold_; }  // as /proc/zoneinfo prints it
 
   // Counters, open to every floor: zone.stats.add(ZoneStat::kNrMlock, n).
@@ -126,10 +144,11 @@ class Zone {
 
  private:
   friend class PhysMem;
+  friend class PhysBoot;
   friend class Buddy;
   friend class PcpLists;
-  friend class ZoneSetup;
-  friend class WatermarkSetup;
+  friend class Watermarks;
+  friend class Validator;
 
   Node& node_;
   const ZoneType type_;
@@ -144,10 +163,14 @@ class Zone {
   std::array<std::int64_t, kZoneTypes> lowmem_reserve_{};
   std::uint64_t nr_reserved_highatomic_ = 0;
   std::uint32_t stat_threshold_ = 0;
+  ZoneFlag flags_ = ZoneFlag::kNone;
   std::int32_t pageset_high_ = 0;
   std::int32_t pageset_batch_ = 1;
   std::array<FreeArea, kNrOrders> free_area_;
-  std::vector<PerCpuPages> pcp_;
+  std::unique_ptr<PerCpuPages[]> pcp_;
+  unsigned cpus_ = 0;
+  std::vector<Range<Pfn>> deferred_;  // free, ascending, disjoint; struct Pages not initialised
+  std::size_t deferred_next_ = 0;     // first of them that is not empty
 };
 
 // One step of a zonelist: where an allocation looks, in order.
@@ -172,7 +195,7 @@ class ZoneList {
   [[nodiscard]] Zone* first_zone(ZoneType highest) const { return first_[static_cast<unsigned>(highest)]; }
 
  private:
-  friend class NodeSetup;
+  friend class PhysBoot;
   std::vector<ZoneRef> zones_;
   std::array<Zone*, kZoneTypes> first_{};
 };

@@ -1,0 +1,287 @@
+#include "quire/phys/boot.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "quire/phys/boot_log.h"
+#include "quire/phys/watermarks.h"
+#include "quire/sim/lock_guards.h"
+
+namespace quire::phys {
+
+namespace {
+
+constexpr PhysAddr kKernelStart{16 * kMiB};
+constexpr PhysAddr kLowMemory{kMiB};
+constexpr std::uint64_t kWorkingRoom = 2 * kMiB;  // a machine with less to run in is not worth booting
+constexpr unsigned kMaxNodes = 64;
+
+}  // namespace
+
+BootResult<std::unique_ptr<PhysMem>> PhysMem::boot(const PhysConfig& config, sim::Scheduler& scheduler,
+                                                   TraceRegistry& traces, BootLogSink log) {
+  return PhysBoot(config, scheduler, traces, std::move(log)).run();
+}
+
+PhysBoot::PhysBoot(const PhysConfig& config, sim::Scheduler& scheduler, TraceRegistry& traces, BootLogSink log)
+    : config_(config), scheduler_(scheduler), traces_(traces), sink_(std::move(log)) {}
+
+BootResult<std::unique_ptr<PhysMem>> PhysBoot::run() {
+  const auto steps = {&PhysBoot::check_config, &PhysBoot::reserve_boot_images, &PhysBoot::initmem_init,
+                      &PhysBoot::create_arena, &PhysBoot::sparse_init};
+  for (const auto step : steps) {
+    if (BootStatus status = (this->*step)(); !status) return std::unexpected(status.error());
+  }
+  free_area_init();
+  if (BootStatus status = apply_zone_managed(); !status) return std::unexpected(status.error());
+  build_all_zonelists();
+  memmap_init();
+  memblock_free_all();
+  mem_init_print_info();
+  if (BootStatus status = check_enough(); !status) return std::unexpected(status.error());
+  compute_watermarks();
+  free_late();
+  mem_->firmware_map_ = map_;
+  mem_->memblock_ = std::move(memblock_);
+  mem_->boot_log_ = std::move(log_);
+  return std::move(mem_);
+}
+
+BootError PhysBoot::too_small(std::string_view what) const {
+  const std::uint64_t sections = (ram_bytes_ + (std::uint64_t{1} << kSectionSizeBits) - 1) >> kSectionSizeBits;
+  const std::uint64_t memmap = sections * kPagesPerSection * sizeof(Page);
+  const std::uint64_t images = config_.kernel_reserved + config_.initrd_bytes;
+  const std::uint64_t need = align_up(images + memmap + 4 * kMiB + kWorkingRoom, kMiB);
+  return BootError{fmt::format(
+      "RAM too small: {} MiB cannot hold {} (kernel image {} KiB, memory map {} KiB, low memory and node data 4096 KiB, "
+      "at least {} KiB to run in); boot with --ram {}M or more, or with a smaller --kernel-reserved",
+      ram_bytes_ / kMiB, what, images / kKiB, memmap / kKiB, kWorkingRoom / kKiB, need / kMiB)};
+}
+
+BootStatus PhysBoot::check_config() {
+  if (config_.cpus == 0 || config_.cpus != scheduler_.cpus()) {
+    return boot_error(fmt::format("the machine has {} CPUs but its scheduler {}; give both the same number, at least 1",
+                                  config_.cpus, scheduler_.cpus()));
+  }
+  if (config_.nodes.size() > kMaxNodes) {
+    return boot_error(fmt::format("{} NUMA nodes are more than the {} supported; ask for fewer --nodes",
+                                  config_.nodes.size(), kMaxNodes));
+  }
+  std::uint64_t node_sum = 0;
+  for (const NodeConfig& n : config_.nodes) node_sum += n.bytes;
+  ram_bytes_ = config_.ram_bytes;
+  if (config_.firmware_map) {
+    map_ = *config_.firmware_map;
+    map_.sanitize();
+    ram_bytes_ = map_.ram_bytes();
+  } else {
+    if (ram_bytes_ == 0) ram_bytes_ = node_sum;
+    if (ram_bytes_ > 64 * kTiB) {
+      return boot_error(fmt::format("{} TiB of RAM is more than an address space of 46 bits holds; give --ram 64T or less",
+                                    ram_bytes_ / kTiB));
+    }
+    ram_bytes_ = align_down(ram_bytes_, kPageSize);
+    map_ = FirmwareMap::pc(ram_bytes_);
+  }
+  if (ram_bytes_ < 2 * kMiB + kWorkingRoom) return std::unexpected(too_small("the machine"));
+  e820_memory_setup();
+  return {};
+}
+
+void PhysBoot::e820_memory_setup() {
+  log("BIOS-provided physical RAM map:");
+  for (const std::string& line : map_.lines("BIOS-e820")) log("{}", line);
+  // What the kernel does before it uses the map: the real-mode vectors and the adapter hole are not RAM.
+  FirmwareMap usable = map_;
+  if (usable.update({PhysAddr(0), PhysAddr(kPageSize)}, E820Type::kRam, E820Type::kReserved) != 0) {
+    log("e820: update [mem 0x00000000-0x00000fff] usable ==> reserved");
+  }
+  usable.remove({PhysAddr(0xa0000), kLowMemory}, E820Type::kRam);
+  log("e820: remove [mem 0x000a0000-0x000fffff] usable");
+  log("last_pfn = {:#x} max_arch_pfn = 0x400000000", phys_to_pfn(usable.end_of_ram()).value());
+  for (const E820Entry& e : usable.entries()) {
+    if (e.type == E820Type::kRam) memblock_.add(e.range);
+  }
+  memblock_.trim_memory(kPageSize);
+}
+
+BootStatus PhysBoot::reserve_boot_images() {
+  const auto holds = [&](Range<PhysAddr> r) {
+    return std::ranges::any_of(memblock_.memory(), [&](const MemblockRegion& m) { return m.range.contains(r); });
+  };
+  const std::uint64_t kernel_bytes = align_up(config_.kernel_reserved, kPageSize);
+  if (kernel_bytes != 0) {
+    // A machine too small for the usual place gets the image right above the first MiB.
+    Range<PhysAddr> image{kKernelStart, kKernelStart + kernel_bytes};
+    if (!holds(image)) image = {kLowMemory, kLowMemory + kernel_bytes};
+    if (!holds(image)) return std::unexpected(too_small("the kernel image"));
+    memblock_.reserve(image);
+  }
+  memblock_.reserve({PhysAddr(0), kLowMemory});
+  if (config_.initrd_bytes != 0) {
+    const std::uint64_t bytes = align_up(config_.initrd_bytes, kPageSize);
+    const auto at = memblock_.alloc({.size = bytes, .align = kPageSize, .max = PhysAddr(4 * kGiB)});
+    if (!at) return std::unexpected(too_small("the initrd"));
+    log("RAMDISK: [mem {:#010x}-{:#010x}]", at->value(), at->value() + config_.initrd_bytes - 1);
+    late_.push_back({"initrd", {phys_to_pfn(*at), phys_to_pfn(*at + bytes)}});
+  }
+  for (const Reservation& r : config_.reservations) memblock_.reserve(r.range);
+  for (const std::string& line : memblock_.dump()) log("{}", line);
+  return {};
+}
+
+BootStatus PhysBoot::create_arena() {
+  auto arena = Arena::create(memblock_.end_of_dram());
+  if (!arena) return std::unexpected(arena.error());
+  for (const MemblockRegion& m : memblock_.memory()) {
+    if (BootStatus status = arena->map_ram(m.range); !status) return status;
+  }
+  mem_.reset(new PhysMem(config_, scheduler_, traces_, std::move(*arena)));
+  mem_->max_pfn_ = phys_to_pfn(memblock_.end_of_dram());
+  create_nodes();
+  return {};
+}
+
+// Leaves each zone that the configuration names just as many free pages as it says.
+BootStatus PhysBoot::apply_zone_managed() {
+  for (const ZoneManaged& target : config_.zone_managed) {
+    if (static_cast<std::size_t>(target.nid.value()) >= mem_->nodes_.size() || target.zone >= kZoneTypes) {
+      return boot_error(fmt::format("there is no zone {} on node {}; name a zone of this machine", target.zone,
+                                    target.nid.value()));
+    }
+    Zone& zone = mem_->node(target.nid).zone(static_cast<ZoneType>(target.zone));
+    std::uint64_t available = 0;
+    memblock_.for_each_free_range([&](Range<PhysAddr> range, Nid nid) {
+      if (nid != target.nid) return;
+      available += Range<Pfn>{phys_to_pfn(align_up(range.begin, kPageSize)), phys_to_pfn(range.end)}
+                       .intersect({zone.start_pfn(), zone.end_pfn()})
+                       .size();
+    });
+    const std::uint64_t late = target.at_end - std::min(target.at_end, target.at_watermarks);
+    if (target.at_watermarks + late > available) {
+      return boot_error(fmt::format("zone {} of node {} cannot manage {} pages: {} are left after the machine's own "
+                                    "reservations; lower the figure or --kernel-reserved",
+                                    zone.name(), target.nid.value(), target.at_watermarks + late, available));
+    }
+    if (BootStatus s = reserve_in_zone(zone, available - target.at_watermarks, late); !s) return s;
+  }
+  return {};
+}
+
+// Reserves `pages` of the zone's free memory, lowest first; the first `freed_late` of them come free after boot.
+BootStatus PhysBoot::reserve_in_zone(Zone& zone, std::uint64_t pages, std::uint64_t freed_late) {
+  std::vector<Range<Pfn>> taken;
+  memblock_.for_each_free_range([&](Range<PhysAddr> range, Nid nid) {
+    if (nid != zone.node().nid() || pages == 0) return;
+    Range<Pfn> part = Range<Pfn>{phys_to_pfn(align_up(range.begin, kPageSize)), phys_to_pfn(range.end)}.intersect(
+        {zone.start_pfn(), zone.end_pfn()});
+    if (part.empty()) return;
+    if (part.size() > pages) part.end = part.begin + pages;
+    pages -= part.size();
+    taken.push_back(part);
+  });
+  for (Range<Pfn> part : taken) {
+    memblock_.reserve({pfn_to_phys(part.begin), pfn_to_phys(part.end)});
+    const std::uint64_t late = std::min(freed_late, part.size());
+    freed_late -= late;
+    if (late != 0) late_.push_back({"", {part.begin, part.begin + late}});
+  }
+  return {};
+}
+
+// Everything that is memory and not reserved becomes free, ascending, in the largest blocks that fit.
+void PhysBoot::memblock_free_all() {
+  PhysMem& mem = *mem_;
+  memblock_.for_each_free_range([&](Range<PhysAddr> range, Nid nid) {
+    const Range<Pfn> pfns{phys_to_pfn(align_up(range.begin, kPageSize)), phys_to_pfn(range.end)};
+    if (pfns.empty()) return;
+    for_each_zone_part(mem.node(nid), pfns, [&](Zone& zone, Range<Pfn> part) {
+      zone.managed_pages_ += part.size();
+      Pfn at = part.begin;
+      while (at < part.end) {  // stretches of one kind: initialised or deferred
+        Pfn end = std::min(part.end, SparseMemory::section_start(SparseMemory::section_of(at) + 1));
+        while (end < part.end && deferred(end) == deferred(at)) end = std::min(part.end, end + kPagesPerSection);
+        const Range<Pfn> stretch{at, end};
+        at = end;
+        if (deferred(stretch.begin)) {
+          zone.deferred_.push_back(stretch);
+          zone.deferred_pages_ += stretch.size();
+          zone.stats.add(ZoneStat::kNrFreePages, static_cast<std::int64_t>(stretch.size()));
+          continue;
+        }
+        sim::SpinGuard guard(zone.lock);
+        for_each_block(stretch, [&](Pfn pfn, Order order) {
+          mem.buddy_.free_one_page(zone, mem.pfn_to_page(pfn), order, MigrateType::kMovable, FreeHint::kToTail);
+        });
+      }
+    });
+  });
+}
+
+void PhysBoot::mem_init_print_info() {
+  std::uint64_t free = 0;
+  std::uint64_t present = 0;
+  mem_->for_each_populated_zone([&](Zone& zone) {
+    free += zone.free_pages();
+    present += zone.present_pages();
+  });
+  log("Memory: {}K/{}K available ({}K kernel code, 0K rwdata, 0K rodata, 0K init, 0K bss, {}K reserved, 0K "
+      "cma-reserved)",
+      free * 4, present * 4, config_.kernel_reserved / kKiB, (present - free) * 4);
+  for (const auto& node : mem_->nodes_) {
+    std::uint64_t later = 0;
+    node->for_each_zone([&](const Zone& zone) { later += zone.deferred_pages(); });
+    if (later != 0) log("node {} deferred pages initialised in 0ms", node->nid().value());
+  }
+}
+
+BootStatus PhysBoot::check_enough() {
+  std::uint64_t managed = 0;
+  for (const auto& node : mem_->nodes_) managed += node->managed_pages();
+  if (config_.zone_managed.empty() && managed * kPageSize < kWorkingRoom) return std::unexpected(too_small("the machine"));
+  return {};
+}
+
+void PhysBoot::compute_watermarks() {
+  Watermarks watermarks(mem_->nodes_);
+  mem_->min_free_kbytes_ = config_.min_free_kbytes.value_or(watermarks.calculate_min_free_kbytes());
+  mem_->update_watermarks();
+  // hugepage_init comes after: khugepaged raises min_free_kbytes, and everything but protection is computed again.
+  constexpr std::uint64_t kHugePagesFrom = 512 * kMiB;
+  std::uint64_t managed = 0;
+  for (const auto& node : mem_->nodes_) managed += node->managed_pages();
+  const bool by_size = managed * kPageSize >= kHugePagesFrom;
+  const bool huge = config_.huge_pages == HugePagesAtBoot::kOn ||
+                    (config_.huge_pages == HugePagesAtBoot::kAuto && by_size);
+  if (!huge || config_.min_free_kbytes) return;
+  const std::uint64_t recommended = watermarks.recommended_min_free_kbytes();
+  if (recommended > mem_->min_free_kbytes_) mem_->min_free_kbytes_ = recommended;
+  mem_->update_watermarks();
+}
+
+// The initrd and what else boot alone needed. Watermarks stay as they were computed (Linux does not compute them again).
+void PhysBoot::free_late() {
+  for (const LateFree& late : late_) {
+    memblock_.free({pfn_to_phys(late.pfns.begin), pfn_to_phys(late.pfns.end)});
+    free_reserved_area(late.pfns);
+    if (!late.what.empty()) log("Freeing {} memory: {}K", late.what, late.pfns.size() * 4);
+  }
+}
+
+void PhysBoot::free_reserved_area(Range<Pfn> pfns) {
+  for (const auto& node : mem_->nodes_) {
+    for_each_zone_part(*node, pfns, [&](Zone& zone, Range<Pfn> part) {
+      zone.managed_pages_ += part.size();
+      for (Pfn pfn = part.begin; pfn < part.end; ++pfn) {
+        Page& page = mem_->pfn_to_page(pfn);
+        page.clear(PageFlag::kReserved);
+        page.refcount = 0;
+        sim::SpinGuard guard(zone.lock);
+        mem_->buddy_.free_one_page(zone, page, Order(0), mem_->sparse_.pageblock_type(pfn));
+      }
+    });
+  }
+}
+
+}  // namespace quire::phys

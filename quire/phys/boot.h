@@ -1,0 +1,106 @@
+// How a machine's physical memory comes up, in Linux's order. Used once, by PhysMem::boot; then only PhysMem is left.
+//
+//   boot.cc         the order of things; firmware map → memblock; what is reserved; memblock_free_all; late frees
+//   boot_nodes.cc   RAM and CPUs over the nodes; distances and zonelists
+//   boot_memmap.cc  sparse sections, where the memmap lies, initialising struct Pages
+//   boot_zones.cc   zone ranges, spanned and present pages
+#pragma once
+
+#include <array>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "quire/phys/phys_mem.h"
+
+namespace quire::phys {
+
+class PhysBoot {
+ public:
+  PhysBoot(const PhysConfig& config, sim::Scheduler& scheduler, TraceRegistry& traces, BootLogSink log);
+  BootResult<std::unique_ptr<PhysMem>> run();
+
+  // Cuts [pfns) into the largest aligned blocks that fit and calls f(Pfn, Order) for each, ascending.
+  template <class F>
+  static void for_each_block(Range<Pfn> pfns, F&& f);
+  // Calls f(Zone&, Range<Pfn>) for the part of each zone of `nid` inside [pfns).
+  template <class F>
+  static void for_each_zone_part(Node& node, Range<Pfn> pfns, F&& f);
+
+ private:
+  // boot.cc
+  BootStatus check_config();
+  void e820_memory_setup();
+  BootStatus reserve_boot_images();
+  BootStatus create_arena();
+  BootStatus apply_zone_managed();
+  BootStatus reserve_in_zone(Zone& zone, std::uint64_t pages, std::uint64_t freed_late);
+  void memblock_free_all();
+  void mem_init_print_info();
+  BootStatus check_enough();
+  void compute_watermarks();
+  void free_late();
+  void free_reserved_area(Range<Pfn> pfns);
+  [[nodiscard]] BootError too_small(std::string_view what) const;
+
+  // boot_nodes.cc
+  BootStatus initmem_init();
+  [[nodiscard]] std::vector<Range<PhysAddr>> installed_ram() const;
+  BootStatus split_ram();
+  BootStatus alloc_node_data();
+  void create_nodes();
+  void build_all_zonelists();
+  void build_zonelist(Node& local, std::vector<unsigned>& load);
+
+  // boot_memmap.cc
+  BootStatus sparse_init();
+  BootStatus sparse_init_node(Nid nid, const std::vector<std::uint64_t>& sections);
+  void choose_deferred();
+  void memmap_init();
+
+  // boot_zones.cc
+  void free_area_init();
+  void report_unavailable_ranges();
+  [[nodiscard]] std::uint64_t total_pages() const;
+
+  template <class... Args>
+  void log(std::string_view format, Args&&... args);
+  [[nodiscard]] bool deferred(Pfn pfn) const { return !mem_->sparse_.page_initialised(pfn); }
+
+  PhysConfig config_;
+  sim::Scheduler& scheduler_;
+  TraceRegistry& traces_;
+  BootLogSink sink_;
+  std::vector<std::string> log_;
+  FirmwareMap map_;
+  Memblock memblock_;
+  std::uint64_t ram_bytes_ = 0;
+  std::vector<std::uint64_t> node_bytes_;
+  struct LateFree {
+    std::string what;  // "initrd"; empty: say nothing
+    Range<Pfn> pfns;
+  };
+  std::vector<LateFree> late_;
+  std::unique_ptr<PhysMem> mem_;
+};
+
+template <class F>
+void PhysBoot::for_each_block(Range<Pfn> pfns, F&& f) {
+  Pfn at = pfns.begin;
+  while (at < pfns.end) {
+    unsigned order = kMaxOrder.value();
+    while ((at.value() & ((std::uint64_t{1} << order) - 1)) != 0 || pfns.end - at < std::uint64_t{1} << order) --order;
+    f(at, Order(order));
+    at += std::uint64_t{1} << order;
+  }
+}
+
+template <class F>
+void PhysBoot::for_each_zone_part(Node& node, Range<Pfn> pfns, F&& f) {
+  node.for_each_zone([&](Zone& zone) {
+    const Range<Pfn> part = pfns.intersect({zone.start_pfn(), zone.end_pfn()});
+    if (!part.empty()) f(zone, part);
+  });
+}
+
+}  // namespace quire::phys

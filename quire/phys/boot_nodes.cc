@@ -1,0 +1,202 @@
+// RAM and CPUs over the NUMA nodes, and the order in which a node falls back to the others.
+#include <algorithm>
+#include <limits>
+#include <numeric>
+
+#include "quire/phys/boot.h"
+#include "quire/phys/boot_log.h"
+
+namespace quire::phys {
+
+namespace {
+
+constexpr std::uint64_t kNumaAlign = 8 * kMiB;          // QEMU deals RAM out in these
+constexpr std::uint64_t kNodeDataBytes = 172032;        // sizeof(pg_data_t) of the reference kernel, whole pages
+constexpr unsigned kLocalDistance = 10;
+constexpr unsigned kRemoteDistance = 20;
+
+}  // namespace
+
+BootStatus PhysBoot::initmem_init() {
+  if (BootStatus status = split_ram(); !status) return status;
+  return alloc_node_data();
+}
+
+// RAM as it is plugged in, before the firmware keeps parts of it: what nodes are dealt from.
+std::vector<Range<PhysAddr>> PhysBoot::installed_ram() const {
+  std::vector<Range<PhysAddr>> out;
+  if (config_.firmware_map) {
+    for (const E820Entry& e : map_.entries()) {
+      if (e.type == E820Type::kRam) out.push_back(e.range);
+    }
+    return out;
+  }
+  PhysAddr below{};
+  Range<PhysAddr> above{};
+  for (const E820Entry& e : map_.entries()) {
+    if (e.range.end <= PhysAddr(0xf000'0000)) below = e.range.end;
+    if (e.type == E820Type::kRam && e.range.begin >= PhysAddr(4 * kGiB)) above = e.range;
+  }
+  out.push_back({PhysAddr(0), below});
+  if (!above.empty()) out.push_back(above);
+  return out;
+}
+
+BootStatus PhysBoot::split_ram() {
+  if (config_.nodes.empty()) {
+    memblock_.set_node({PhysAddr(0), memblock_.end_of_dram()}, Nid(0));
+    node_bytes_ = {ram_bytes_};
+    log("No NUMA configuration found");
+    log("Faking a node at [mem {:#018x}-{:#018x}]", 0, memblock_.end_of_dram().value() - 1);
+    return {};
+  }
+  const std::size_t n = config_.nodes.size();
+  for (const NodeConfig& node : config_.nodes) node_bytes_.push_back(node.bytes);
+  if (std::ranges::all_of(node_bytes_, [](std::uint64_t b) { return b == 0; })) {
+    for (std::uint64_t& bytes : node_bytes_) bytes = align_down(ram_bytes_ / n, kNumaAlign);
+    node_bytes_.back() = ram_bytes_ - node_bytes_.front() * (n - 1);
+    if (node_bytes_.front() == 0) {
+      return boot_error(fmt::format("{} MiB of RAM cannot be dealt to {} nodes in steps of 8 MiB; give more --ram or "
+                                    "fewer --nodes", ram_bytes_ / kMiB, n));
+    }
+  }
+  const std::uint64_t sum = std::accumulate(node_bytes_.begin(), node_bytes_.end(), std::uint64_t{0});
+  std::uint64_t installed = 0;
+  for (const Range<PhysAddr>& r : installed_ram()) installed += r.size();
+  if (sum != installed) {
+    return boot_error(fmt::format("the nodes' memory adds up to {} KiB but the machine has {} KiB; make the sizes agree",
+                                  sum / kKiB, installed / kKiB));
+  }
+  std::vector<Range<PhysAddr>> left = installed_ram();
+  std::size_t at = 0;
+  for (std::size_t i = 0; i < n; ++i) {
+    std::uint64_t want = node_bytes_[i];
+    while (want != 0) {
+      Range<PhysAddr> piece = left[at];
+      if (piece.size() > want) piece.end = piece.begin + want;
+      want -= piece.size();
+      left[at].begin = piece.end;
+      if (left[at].empty()) ++at;
+      memblock_.set_node(piece, Nid(static_cast<int>(i)));
+      log("ACPI: SRAT: Node {0} PXM {0} [mem {1:#010x}-{2:#010x}]", i, piece.begin.value(), piece.end.value() - 1);
+    }
+  }
+  return {};
+}
+
+BootStatus PhysBoot::alloc_node_data() {
+  for (std::size_t i = 0; i < node_bytes_.size(); ++i) {
+    const Nid nid(static_cast<int>(i));
+    const auto at = memblock_.alloc({.size = kNodeDataBytes, .align = 64, .nid = nid});
+    if (!at) return std::unexpected(too_small("node data"));
+    log("NODE_DATA({}) allocated [mem {:#010x}-{:#010x}]", i, at->value(), at->value() + kNodeDataBytes - 1);
+  }
+  return {};
+}
+
+void PhysBoot::create_nodes() {
+  PhysMem& mem = *mem_;
+  const std::size_t n = node_bytes_.size();
+  sim::LockClass& zone_lock = scheduler_.locks().lock_class("zone_lock");
+  for (std::size_t i = 0; i < n; ++i) {
+    const Nid nid(static_cast<int>(i));
+    mem.nodes_.push_back(std::make_unique<Node>(nid, scheduler_, zone_lock, config_.cpus));
+    Node& node = *mem.nodes_.back();
+    if (i < config_.nodes.size()) node.distance_ = config_.nodes[i].distances;
+    for (std::size_t j = node.distance_.size(); j < n; ++j) {
+      node.distance_.push_back(i == j ? kLocalDistance : kRemoteDistance);
+    }
+  }
+  const bool cpus_given = std::ranges::any_of(config_.nodes, [](const NodeConfig& c) { return !c.cpus.empty(); });
+  mem.cpu_to_node_.assign(config_.cpus, Nid(0));
+  for (unsigned cpu = 0; cpu < config_.cpus; ++cpu) {
+    std::size_t home = cpus_given ? 0 : cpu % n;
+    for (std::size_t i = 0; i < config_.nodes.size(); ++i) {
+      if (std::ranges::find(config_.nodes[i].cpus, cpu) != config_.nodes[i].cpus.end()) home = i;
+    }
+    mem.cpu_to_node_[cpu] = Nid(static_cast<int>(home));
+    mem.nodes_[home]->cpus_.push_back(cpu);
+  }
+  mem.zones_by_id_.assign(n * 8, nullptr);
+  for (const auto& node : mem.nodes_) {
+    node->for_each_zone([&](Zone& zone) {
+      const auto id = static_cast<std::size_t>(node->nid().value()) * 8 + static_cast<std::size_t>(zone.type());
+      mem.zones_by_id_[id] = &zone;
+    });
+  }
+}
+
+void PhysBoot::build_all_zonelists() {
+  PhysMem& mem = *mem_;
+  std::vector<unsigned> load(mem.nodes_.size(), 0);
+  for (const auto& node : mem.nodes_) build_zonelist(*node, load);
+  ZoneType policy_zone = ZoneType::kDma;
+  mem.for_each_populated_zone([&](Zone& zone) { policy_zone = std::max(policy_zone, zone.type()); });
+  log("Built {} zonelists, mobility grouping on.  Total pages: {}", mem.nodes_.size(), total_pages());
+  log("Policy zone: {}", zone_name(policy_zone));
+
+  mem.fast_zones_.assign(static_cast<std::size_t>(config_.cpus) * kZoneTypes, nullptr);
+  for (unsigned cpu = 0; cpu < config_.cpus; ++cpu) {
+    Node& home = mem.node(mem.cpu_to_node_[cpu]);
+    if (!home.has_memory()) continue;
+    for (unsigned highest = 0; highest < kZoneTypes; ++highest) {
+      Zone* zone = home.zonelist_.first_[highest];
+      const bool local = zone != nullptr && &zone->node() == &home;
+      mem.fast_zones_[cpu * kZoneTypes + highest] = local ? zone : nullptr;
+    }
+  }
+}
+
+// Nearest node first; among equals one with CPUs counts as a little farther, later nodes come before earlier ones that
+// are another's first choice already (find_next_best_node).
+void PhysBoot::build_zonelist(Node& local, std::vector<unsigned>& load) {
+  const auto& nodes = mem_->nodes_;
+  std::vector<Node*> order;
+  std::vector<bool> used(nodes.size(), false);
+  const auto index = [](const Node& n) { return static_cast<std::size_t>(n.nid().value()); };
+  used[index(local)] = true;
+  order.push_back(&local);
+  Node* previous = &local;
+  for (;;) {
+    std::uint64_t best_value = std::numeric_limits<std::uint64_t>::max();
+    Node* best = nullptr;
+    for (const auto& candidate : nodes) {
+      if (used[index(*candidate)] || !candidate->has_memory()) continue;
+      std::uint64_t value = local.distance(candidate->nid());
+      if (candidate->nid() < local.nid()) ++value;
+      if (!candidate->cpus().empty()) ++value;
+      value = value * 1024 + load[index(*candidate)];
+      if (value < best_value) {
+        best_value = value;
+        best = candidate.get();
+      }
+    }
+    if (best == nullptr) break;
+    if (local.distance(best->nid()) != local.distance(previous->nid())) ++load[index(*best)];
+    used[index(*best)] = true;
+    order.push_back(best);
+    previous = best;
+  }
+
+  const auto add_zones = [](ZoneList& list, Node& node) {
+    for (unsigned i = kZoneTypes; i-- > 0;) {
+      Zone& zone = node.zone(static_cast<ZoneType>(i));
+      if (zone.populated() && zone.type() != ZoneType::kDevice) list.zones_.push_back({&zone, zone.type()});
+    }
+  };
+  for (Node* node : order) add_zones(local.zonelist_, *node);
+  add_zones(local.zonelist_thisnode_, local);
+  for (ZoneList* list : {&local.zonelist_, &local.zonelist_thisnode_}) {
+    for (unsigned highest = 0; highest < kZoneTypes; ++highest) {
+      list->for_each_zone(static_cast<ZoneType>(highest), [&](Zone& zone) {
+        list->first_[highest] = &zone;
+        return false;
+      });
+    }
+  }
+  std::string names;
+  for (Node* node : order) names += fmt::format("{} ", node->nid().value());
+  log("Fallback order for Node {}: {}", local.nid().value(), names);
+}
+
+}  // namespace quire::phys

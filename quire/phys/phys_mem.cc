@@ -1,0 +1,84 @@
+#include "quire/phys/phys_mem.h"
+
+#include "quire/phys/watermarks.h"
+
+namespace quire::phys {
+
+PhysMem::PhysMem(const PhysConfig& config, sim::Scheduler& scheduler, TraceRegistry& traces, Arena arena)
+    : scheduler_(scheduler),
+      vmemmap_(arena.vmemmap()),
+      base_(arena.base()),
+      trace_(traces),
+      alloc_cost_(scheduler.costs().alloc_page),
+      free_cost_(scheduler.costs().free_page),
+      config_(config),
+      arena_(std::move(arena)),
+      data_mode_(config.data_mode),
+      buddy_(vmemmap_, sparse_, trace_, *this, config.watermark_boost_factor),
+      policy_(make_linux_6_alloc_policy()),
+      page_waits_(scheduler, "folio"),
+      oom_lock_(scheduler, scheduler.locks().lock_class("oom_lock")) {}
+
+PhysMem::~PhysMem() = default;
+
+void PhysMem::update_watermarks() {
+  totalreserve_pages_ = Watermarks(nodes_).setup({.min_free_kbytes = min_free_kbytes_,
+                                                  .watermark_scale_factor = config_.watermark_scale_factor,
+                                                  .lowmem_reserve_ratio = config_.lowmem_reserve_ratio,
+                                                  .percpu_pagelist_high_fraction =
+                                                      config_.percpu_pagelist_high_fraction});
+}
+
+void PhysMem::set_min_free_kbytes(std::uint64_t kib) {
+  min_free_kbytes_ = kib;
+  update_watermarks();
+}
+
+void PhysMem::set_watermark_scale_factor(std::uint32_t factor) {
+  config_.watermark_scale_factor = factor;
+  update_watermarks();
+}
+
+void PhysMem::set_lowmem_reserve_ratio(std::span<const std::uint32_t> ratios) {
+  config_.lowmem_reserve_ratio.assign(ratios.begin(), ratios.end());
+  update_watermarks();
+}
+
+std::int64_t PhysMem::global_node_page_state(NodeStat s) const {
+  std::int64_t sum = 0;
+  for (const auto& node : nodes_) sum += node->stats[s];
+  return sum;
+}
+
+std::int64_t PhysMem::global_zone_page_state(ZoneStat s) const {
+  std::int64_t sum = 0;
+  for (const auto& node : nodes_) {
+    node->for_each_zone([&](const Zone& zone) { sum += zone.stats[s]; });
+  }
+  return sum;
+}
+
+std::int64_t PhysMem::global_numa_state(NumaStat s) const {
+  std::int64_t sum = 0;
+  for (const auto& node : nodes_) {
+    node->for_each_zone([&](const Zone& zone) { sum += zone.numa[s]; });
+  }
+  return sum;
+}
+
+std::uint64_t PhysMem::totalram_pages() const {
+  std::uint64_t sum = 0;
+  for (const auto& node : nodes_) sum += node->managed_pages();
+  return sum;
+}
+
+MemInfo PhysMem::meminfo() const {
+  MemInfo info;
+  info.totalram = totalram_pages();
+  info.freeram = static_cast<std::uint64_t>(global_zone_page_state(ZoneStat::kNrFreePages));
+  for (const auto& node : nodes_) info.present += node->present_pages();
+  info.totalreserve = totalreserve_pages_;
+  return info;
+}
+
+}  // namespace quire::phys
