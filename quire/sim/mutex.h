@@ -19,7 +19,6 @@ class QUIRE_CAPABILITY("mutex") Mutex {
   Mutex(Scheduler& scheduler, LockClass& lock_class) : scheduler_(scheduler), class_(lock_class) {}
   Mutex(const Mutex&) = delete;
   Mutex& operator=(const Mutex&) = delete;
-  ~Mutex() { QUIRE_DCHECK(owner_ == nullptr); }
 
   void lock() QUIRE_ACQUIRE() QUIRE_NO_THREAD_SAFETY_ANALYSIS {
     Scheduler& s = scheduler_;

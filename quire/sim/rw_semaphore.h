@@ -21,7 +21,6 @@ class QUIRE_CAPABILITY("rw_semaphore") RwSemaphore {
   RwSemaphore(Scheduler& scheduler, LockClass& lock_class) : scheduler_(scheduler), class_(lock_class) {}
   RwSemaphore(const RwSemaphore&) = delete;
   RwSemaphore& operator=(const RwSemaphore&) = delete;
-  ~RwSemaphore() { QUIRE_DCHECK(writer_ == nullptr && readers_ == 0); }
 
   void down_read() QUIRE_ACQUIRE_SHARED() QUIRE_NO_THREAD_SAFETY_ANALYSIS {
     Scheduler& s = scheduler_;

@@ -19,7 +19,6 @@ class QUIRE_CAPABILITY("spinlock") SpinLock {
   SpinLock(Scheduler& scheduler, LockClass& lock_class) : scheduler_(scheduler), class_(lock_class) {}
   SpinLock(const SpinLock&) = delete;
   SpinLock& operator=(const SpinLock&) = delete;
-  ~SpinLock() { QUIRE_DCHECK(owner_ == nullptr); }
 
   void lock() QUIRE_ACQUIRE() QUIRE_NO_THREAD_SAFETY_ANALYSIS {
     Scheduler& s = scheduler_;

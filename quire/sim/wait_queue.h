@@ -21,7 +21,6 @@ class WaitQueue {
   WaitQueue(Scheduler& scheduler, std::string_view name) : scheduler_(scheduler), name_(name) {}
   WaitQueue(const WaitQueue&) = delete;
   WaitQueue& operator=(const WaitQueue&) = delete;
-  ~WaitQueue() { QUIRE_DCHECK(waiters_.empty()); }
 
   // Until woken. The caller tests its condition first, with no sync point between.
   void wait();

@@ -200,6 +200,7 @@ TEST(Mutex, BootContextTakesFreeLocksOnly) {
   });
   EXPECT_EQ(sim.scheduler.run().end(), RunEnd::kDeadlock);
   EXPECT_DEATH({ MutexGuard guard(mutex); }, "boot context would wait on m");
+  sim.scheduler.unwind_tasks();
 }
 
 TEST(RwSemaphore, ReadersShareWritersExclude) {

@@ -334,6 +334,7 @@ TEST(Scheduler, DeadlockIsReportedWithEveryWaiter) {
   EXPECT_EQ(outcome.blocked()[0].waits_on, "wait queue 'never_woken'");
   EXPECT_EQ(outcome.blocked()[1].waits_on, "mutex 'mmap_lock' held by task 1 'owner'");
   EXPECT_NE(outcome.report().find("'victim' waits on mutex 'mmap_lock'"), std::string::npos);
+  sim.scheduler.unwind_tasks();
 }
 
 TEST(Scheduler, AHangUnderAPeriodicDaemonIsADeadlockToo) {
@@ -352,6 +353,7 @@ TEST(Scheduler, AHangUnderAPeriodicDaemonIsADeadlockToo) {
   EXPECT_EQ(sim.scheduler.run().end(), RunEnd::kDeadlock);
   EXPECT_GE(sim.scheduler.now(), 110 * kSecond);
   EXPECT_LT(sim.scheduler.now(), 112 * kSecond);
+  sim.scheduler.unwind_tasks();
 }
 
 TEST(SchedulerDeathTest, ADeadlockNobodyLooksAtAborts) {
