@@ -51,7 +51,7 @@ Status AddressSpace::filemap_check_errors() {
 void AddressSpace::abandon() {
   i_pages_.clear();
   nrpages_ = 0;
-  i_mmap_ = IntervalTree();
+  while (IntervalNode* node = i_mmap_.iter_first(0, ~std::uint64_t{0})) i_mmap_.erase(*node);
 }
 
 void AddressSpace::validate() const {

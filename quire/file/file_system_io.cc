@@ -110,7 +110,7 @@ void FileSystem::end_write_run(AddressSpace& mapping, Pgoff first, std::uint64_t
   if (status == IoStatus::kFailed) mapping.mapping_set_error(Errno::kIo);
   for (std::uint64_t i = 0; i < count; ++i) {
     Folio& folio = *mapping.i_pages().load((first + i).value()).pointer<Folio>();
-    if (status == IoStatus::kFailed) folio_set_error(folio);
+    if (status == IoStatus::kFailed) phys::folio_set_error(folio);
     filemap_.folio_end_writeback(folio);
   }
 }

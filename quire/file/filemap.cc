@@ -139,7 +139,7 @@ Status Filemap::xa_add_folio(AddressSpace& mapping, Folio& folio, Pgoff index, G
 }
 
 Status Filemap::filemap_add_folio(AddressSpace& mapping, Folio& folio, Pgoff index, Gfp gfp) {
-  QUIRE_BUG_ON(folio_test_set_locked(folio));
+  QUIRE_BUG_ON(phys::folio_test_set_locked(folio));
   folio_get(folio);
   folio.mapping = reinterpret_cast<std::uint64_t>(&mapping);
   folio.index = index.value();
@@ -162,7 +162,7 @@ Status Filemap::filemap_add_folio(AddressSpace& mapping, Folio& folio, Pgoff ind
 
 void Filemap::filemap_remove_folio_locked(AddressSpace& mapping, Folio& folio, XaEntry shadow) {
   QUIRE_BUG_ON(folio_mapped(folio));
-  QUIRE_BUG_ON(folio_test_writeback(folio));
+  QUIRE_BUG_ON(phys::folio_test_writeback(folio));
   mm_filemap_delete_from_page_cache(
       [&] { return MmFilemapDeleteFromPageCache{page_cache_event(services_.phys, mapping, folio)}; });
   account_remove(mapping, folio);
@@ -178,7 +178,7 @@ void Filemap::filemap_remove_folio_locked(AddressSpace& mapping, Folio& folio, X
 
 void Filemap::filemap_remove_folio(Folio& folio) {
   AddressSpace& mapping = *AddressSpace::of(folio);
-  QUIRE_BUG_ON(!folio_test_locked(folio));
+  QUIRE_BUG_ON(!phys::folio_test_locked(folio));
   {
     const sim::SpinGuard guard(mapping.i_pages_lock_);
     filemap_remove_folio_locked(mapping, folio, XaEntry());
@@ -188,7 +188,7 @@ void Filemap::filemap_remove_folio(Folio& folio) {
 }
 
 bool Filemap::remove_mapping(Folio& folio, Reclaimed reclaimed) {
-  QUIRE_BUG_ON(!folio_test_locked(folio));
+  QUIRE_BUG_ON(!phys::folio_test_locked(folio));
   if (phys::folio_test_swapcache(folio)) return remove_swap_mapping(folio, reclaimed);
   AddressSpace& mapping = *AddressSpace::of(folio);
   {
@@ -196,7 +196,7 @@ bool Filemap::remove_mapping(Folio& folio, Reclaimed reclaimed) {
     const int expected = 1 + static_cast<int>(folio_nr_pages(folio));
     if (!folio_ref_freeze(folio, expected)) return false;
     // A reference was dropped after the page was dirtied through it: look only now.
-    if (folio_test_dirty(folio)) {
+    if (phys::folio_test_dirty(folio)) {
       folio_ref_unfreeze(folio, expected);
       return false;
     }
@@ -214,7 +214,7 @@ bool Filemap::remove_mapping(Folio& folio, Reclaimed reclaimed) {
 bool Filemap::remove_swap_mapping(Folio& folio, Reclaimed reclaimed) {
   const int expected = 1 + static_cast<int>(folio_nr_pages(folio));
   if (!folio_ref_freeze(folio, expected)) return false;
-  if (folio_test_dirty(folio)) {
+  if (phys::folio_test_dirty(folio)) {
     folio_ref_unfreeze(folio, expected);
     return false;
   }
@@ -228,7 +228,7 @@ bool Filemap::remove_swap_mapping(Folio& folio, Reclaimed reclaimed) {
 
 void Filemap::replace_page_cache_folio(Folio& old, Folio& fresh) {
   AddressSpace& mapping = *AddressSpace::of(old);
-  QUIRE_BUG_ON(!folio_test_locked(old) || !folio_test_locked(fresh) || fresh.mapping != 0);
+  QUIRE_BUG_ON(!phys::folio_test_locked(old) || !phys::folio_test_locked(fresh) || fresh.mapping != 0);
   folio_get(fresh);
   fresh.mapping = old.mapping;
   fresh.index = old.index;

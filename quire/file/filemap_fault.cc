@@ -35,7 +35,7 @@ void Filemap::do_async_mmap_readahead(File& file, Folio& folio, Pgoff index, Fau
   FileRaState& ra = file.f_ra;
   if (hint == FaultHint::kRandom || ra.ra_pages == 0) return;
   if (ra.mmap_miss > 0) --ra.mmap_miss;
-  if (folio_test_readahead(folio)) page_cache_async_ra(file, folio, index, ra.ra_pages);
+  if (phys::folio_test_readahead(folio)) page_cache_async_ra(file, folio, index, ra.ra_pages);
 }
 
 Result<FilemapFault> Filemap::filemap_fault(File& file, Pgoff index, FaultHint hint) {
@@ -76,7 +76,7 @@ Result<FilemapFault> Filemap::filemap_fault(File& file, Pgoff index, FaultHint h
 
 Status Filemap::fault_folio_uptodate(AddressSpace& mapping, Folio& folio) {
   if (!folio_lock_mapping(folio, mapping)) return fail(Errno::kAgain);
-  const bool uptodate = folio_test_uptodate(folio);
+  const bool uptodate = phys::folio_test_uptodate(folio);
   phys::folio_unlock(services_.phys, folio);
   return uptodate ? Status{} : filemap_update_page(mapping, folio);
 }
@@ -89,8 +89,8 @@ void Filemap::filemap_map_pages(File& file, Pgoff first, Pgoff last, MapPageCall
     if (!found->entry.is_pointer()) continue;
     Folio& folio = *found->entry.pointer<Folio>();
     // A folio with the readahead marker is left to a fault of its own, which starts the next window.
-    if (folio_test_locked(folio) || !folio_test_uptodate(folio) || folio_test_readahead(folio)) continue;
-    if (folio_test_hwpoison(folio) || !folio_try_get(folio)) continue;
+    if (phys::folio_test_locked(folio) || !phys::folio_test_uptodate(folio) || phys::folio_test_readahead(folio)) continue;
+    if (phys::folio_test_hwpoison(folio) || !folio_try_get(folio)) continue;
     if (!phys::folio_trylock(folio)) {
       folio_put(folio);
       continue;

@@ -25,12 +25,12 @@ void Filemap::charge_copy(std::uint64_t bytes) {
 }
 
 Status Filemap::filemap_read_folio(AddressSpace& mapping, Folio& folio) {
-  folio_clear_error(folio);
+  phys::folio_clear_error(folio);
   if (Status started = mapping.a_ops().read_folio(mapping, folio); !started) {
     return started;
   }
   phys::folio_wait_locked(services_.phys, folio);
-  if (!folio_test_uptodate(folio)) return fail(Errno::kIo);
+  if (!phys::folio_test_uptodate(folio)) return fail(Errno::kIo);
   return {};
 }
 
@@ -58,7 +58,7 @@ Status Filemap::filemap_update_page(AddressSpace& mapping, Folio& folio) {
   phys::folio_unlock(services_.phys, folio);
   const sim::ReadGuard guard(mapping.invalidate_lock_);
   if (!folio_lock_mapping(folio, mapping)) return fail(Errno::kAgain);
-  if (folio_test_uptodate(folio)) {
+  if (phys::folio_test_uptodate(folio)) {
     phys::folio_unlock(services_.phys, folio);
     return {};
   }
@@ -78,8 +78,8 @@ Result<Folio*> Filemap::filemap_get_page(File& file, Pgoff index, std::uint64_t 
       if (!created && created.error() == Errno::kExist) continue;
       return created;
     }
-    if (folio_test_readahead(*folio)) page_cache_async_ra(file, *folio, index, last - index.value());
-    if (folio_test_uptodate(*folio)) return folio;
+    if (phys::folio_test_readahead(*folio)) page_cache_async_ra(file, *folio, index, last - index.value());
+    if (phys::folio_test_uptodate(*folio)) return folio;
     const Status updated = filemap_update_page(mapping, *folio);
     if (updated) return folio;
     folio_put(*folio);
@@ -140,10 +140,10 @@ Result<Folio*> Filemap::read_mapping_folio(AddressSpace& mapping, Pgoff index) {
       }
       phys::folio_unlock(services_.phys, *folio);
     }
-    if (folio_test_uptodate(*folio)) return folio;
+    if (phys::folio_test_uptodate(*folio)) return folio;
     Status read = fail(Errno::kAgain);
     if (folio_lock_mapping(*folio, mapping)) {
-      if (folio_test_uptodate(*folio)) {
+      if (phys::folio_test_uptodate(*folio)) {
         phys::folio_unlock(services_.phys, *folio);
         return folio;
       }

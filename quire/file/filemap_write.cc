@@ -43,7 +43,7 @@ Result<Folio*> Filemap::write_begin(File& file, std::uint64_t pos, std::uint64_t
     folio = filemap_lock_folio(mapping, index);
   }
   folio_wait_stable(*folio);
-  if (folio_test_uptodate(*folio) || len == kPageSize) return folio;
+  if (phys::folio_test_uptodate(*folio) || len == kPageSize) return folio;
   const std::uint64_t offset = pos % kPageSize;
   if (pos - offset >= file.inode().i_size_read()) {  // nothing of the page is in the file yet
     zero_folio_range(*folio, 0, offset);
@@ -60,9 +60,9 @@ Result<Folio*> Filemap::write_begin(File& file, std::uint64_t pos, std::uint64_t
 // Bytes taken; 0 when the copy came short and left a page that cannot be made whole.
 std::uint64_t Filemap::write_end(File& file, Folio& folio, std::uint64_t pos, std::uint64_t len, std::uint64_t copied) {
   Inode& inode = file.inode();
-  if (copied < len && !folio_test_uptodate(folio)) copied = 0;
+  if (copied < len && !phys::folio_test_uptodate(folio)) copied = 0;
   if (copied > 0) {
-    folio_set_uptodate(folio);
+    phys::folio_set_uptodate(folio);
     folio_mark_dirty(folio);
     if (pos + copied > inode.i_size) {
       inode.i_size = pos + copied;
@@ -79,7 +79,7 @@ void Filemap::zero_tail_of_eof_page(Inode& inode) {
   if (tail == 0) return;
   Folio* folio = filemap_lock_folio(inode.mapping, Pgoff(inode.i_size >> kPageShift));
   if (folio == nullptr) return;
-  if (folio_test_uptodate(*folio)) zero_folio_range(*folio, tail, kPageSize);
+  if (phys::folio_test_uptodate(*folio)) zero_folio_range(*folio, tail, kPageSize);
   phys::folio_unlock(services_.phys, *folio);
   folio_put(*folio);
 }
@@ -122,10 +122,10 @@ Result<std::uint64_t> Filemap::generic_perform_write(File& file, std::uint64_t p
 
 bool Filemap::lock_for_writepage(AddressSpace& mapping, Folio& folio, const WritebackControl& wbc) {
   if (!folio_lock_mapping(folio, mapping)) return false;
-  if (folio_test_dirty(folio) && folio_test_writeback(folio) && wbc.sync_mode == SyncMode::kAll) {
+  if (phys::folio_test_dirty(folio) && phys::folio_test_writeback(folio) && wbc.sync_mode == SyncMode::kAll) {
     phys::folio_wait_writeback(services_.phys, folio);
   }
-  if (folio_test_dirty(folio) && !folio_test_writeback(folio) && folio_clear_dirty_for_io(folio)) return true;
+  if (phys::folio_test_dirty(folio) && !phys::folio_test_writeback(folio) && folio_clear_dirty_for_io(folio)) return true;
   phys::folio_unlock(services_.phys, folio);
   return false;
 }
@@ -185,7 +185,7 @@ Status Filemap::filemap_fdatawait_range(AddressSpace& mapping, std::uint64_t sta
     if (n == 0) break;
     for (std::size_t i = 0; i < n; ++i) {
       phys::folio_wait_writeback(services_.phys, *batch[i]);
-      folio_clear_error(*batch[i]);
+      phys::folio_clear_error(*batch[i]);
       folio_put(*batch[i]);
     }
     services_.scheduler.sync_point();

@@ -14,14 +14,14 @@ using phys::ZoneStat;
 bool Filemap::folio_mark_dirty(Folio& folio) {
   if (AddressSpace* mapping = AddressSpace::of(folio); mapping != nullptr) {
     // A folio that was queued for reclaim once written is not to be reclaimed now.
-    if (folio_test_reclaim(folio)) folio_clear_reclaim(folio);
+    if (phys::folio_test_reclaim(folio)) phys::folio_clear_reclaim(folio);
     return mapping->a_ops().dirty_folio(*mapping, folio);
   }
-  return !folio_test_set_dirty(folio);
+  return !phys::folio_test_set_dirty(folio);
 }
 
 bool Filemap::filemap_dirty_folio(AddressSpace& mapping, Folio& folio) {
-  if (folio_test_set_dirty(folio)) return false;
+  if (phys::folio_test_set_dirty(folio)) return false;
   {
     const sim::SpinGuard guard(mapping.i_pages_lock_);
     if (AddressSpace::of(folio) == &mapping) {  // not truncated meanwhile
@@ -50,26 +50,26 @@ void Filemap::folio_account_cleaned(Folio& folio) {
 }
 
 bool Filemap::folio_clear_dirty_for_io(Folio& folio) {
-  QUIRE_BUG_ON(!folio_test_locked(folio));
+  QUIRE_BUG_ON(!phys::folio_test_locked(folio));
   AddressSpace* mapping = AddressSpace::of(folio);
-  if (mapping == nullptr || folio_test_swapbacked(folio)) return folio_test_clear_dirty(folio);
+  if (mapping == nullptr || phys::folio_test_swapbacked(folio)) return phys::folio_test_clear_dirty(folio);
   // Stores made so far through page tables are part of this write; later ones must fault and dirty the folio again.
   if (upcalls_ != nullptr && folio_mapped(folio) && upcalls_->folio_mkclean(folio) > 0) folio_mark_dirty(folio);
-  if (!folio_test_clear_dirty(folio)) return false;
+  if (!phys::folio_test_clear_dirty(folio)) return false;
   folio_account_cleaned(folio);
   return true;
 }
 
 void Filemap::folio_cancel_dirty(Folio& folio) {
-  if (!folio_test_clear_dirty(folio)) return;
-  if (AddressSpace::of(folio) != nullptr && !folio_test_swapbacked(folio)) folio_account_cleaned(folio);
+  if (!phys::folio_test_clear_dirty(folio)) return;
+  if (AddressSpace::of(folio) != nullptr && !phys::folio_test_swapbacked(folio)) folio_account_cleaned(folio);
 }
 
 void Filemap::folio_redirty_for_writepage(WritebackControl& wbc, Folio& folio) {
   ++wbc.pages_skipped;
   AddressSpace* mapping = AddressSpace::of(folio);
-  if (mapping == nullptr || folio_test_swapbacked(folio)) {
-    folio_set_dirty(folio);
+  if (mapping == nullptr || phys::folio_test_swapbacked(folio)) {
+    phys::folio_set_dirty(folio);
     return;
   }
   // Nobody dirtied it anew: do not count it twice.
@@ -78,11 +78,11 @@ void Filemap::folio_redirty_for_writepage(WritebackControl& wbc, Folio& folio) {
 
 void Filemap::folio_start_writeback(Folio& folio) {
   AddressSpace& mapping = *AddressSpace::of(folio);
-  QUIRE_BUG_ON(!folio_test_locked(folio) || folio_test_writeback(folio));
+  QUIRE_BUG_ON(!phys::folio_test_locked(folio) || phys::folio_test_writeback(folio));
   const sim::SpinGuard guard(mapping.i_pages_lock_);
   phys::folio_start_writeback(services_.phys, folio);
   mapping.i_pages_.set_mark(folio.index, kTagWriteback);
-  if (!folio_test_dirty(folio)) mapping.i_pages_.clear_mark(folio.index, kTagDirty);
+  if (!phys::folio_test_dirty(folio)) mapping.i_pages_.clear_mark(folio.index, kTagDirty);
   mapping.i_pages_.clear_mark(folio.index, kTagTowrite);
   services_.phys.page_node(folio).stats.add(NodeStat::kNrWriteback);
   services_.phys.page_zone(folio).stats.add(ZoneStat::kNrZoneWritePending);
@@ -90,9 +90,9 @@ void Filemap::folio_start_writeback(Folio& folio) {
 
 void Filemap::folio_end_writeback(Folio& folio) {
   AddressSpace& mapping = *AddressSpace::of(folio);
-  QUIRE_BUG_ON(!folio_test_writeback(folio));
+  QUIRE_BUG_ON(!phys::folio_test_writeback(folio));
   folio_get(folio);
-  if (folio_test_clear_reclaim(folio)) services_.lru.folio_rotate_reclaimable(folio);
+  if (phys::folio_test_clear_reclaim(folio)) services_.lru.folio_rotate_reclaimable(folio);
   {
     const sim::SpinGuard guard(mapping.i_pages_lock_);
     mapping.i_pages_.clear_mark(folio.index, kTagWriteback);

@@ -60,8 +60,8 @@ void Filemap::page_cache_async_ra(File& file, Folio& folio, Pgoff index, std::ui
   FileRaState& ra = file.f_ra;
   if (ra.ra_pages == 0) return;
   // The bit means PG_reclaim on a folio under writeback.
-  if (folio_test_writeback(folio)) return;
-  folio_clear_readahead(folio);
+  if (phys::folio_test_writeback(folio)) return;
+  phys::folio_clear_readahead(folio);
   ReadaheadControl rac{.mapping = file.mapping(), .ra = &ra, .index = index};
   ondemand_readahead(rac, ReadaheadTrigger::kMarker, req_count);
 }
@@ -177,7 +177,7 @@ void Filemap::do_page_cache_ra(ReadaheadControl& rac, std::uint64_t nr_to_read, 
       rac.index = Pgoff(first + i + 1);
       continue;
     }
-    if (lookahead_size > 0 && i == marker) folio_set_readahead(*folio);
+    if (lookahead_size > 0 && i == marker) phys::folio_set_readahead(*folio);
     ++rac.nr_pages;
     folio_put(*folio);  // the cache's reference and the lock keep it
   }
@@ -197,10 +197,10 @@ void Filemap::end_read(AddressSpace& mapping, Pgoff first, std::uint64_t count, 
     QUIRE_BUG_ON(!entry.is_pointer());  // a locked folio stays in its place
     Folio& folio = *entry.pointer<Folio>();
     if (status) {
-      folio_set_uptodate(folio);
+      phys::folio_set_uptodate(folio);
     } else {
-      folio_clear_uptodate(folio);
-      folio_set_error(folio);
+      phys::folio_clear_uptodate(folio);
+      phys::folio_set_error(folio);
     }
     phys::folio_unlock(services_.phys, folio);
   }

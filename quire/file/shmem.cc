@@ -58,7 +58,7 @@ void Shmem::shmem_recalc_inode(ShmemInode& inode) {
 // --- between page cache and swap cache --------------------------------------------------------------------------------
 
 Status Shmem::shmem_add_to_page_cache(Folio& folio, AddressSpace& mapping, Pgoff index, XaEntry expected) {
-  QUIRE_BUG_ON(!folio_test_locked(folio) || !folio_test_swapbacked(folio));
+  QUIRE_BUG_ON(!phys::folio_test_locked(folio) || !phys::folio_test_swapbacked(folio));
   folio_get(folio);
   folio.mapping = reinterpret_cast<std::uint64_t>(&mapping);
   folio.index = index.value();
@@ -81,7 +81,7 @@ void Shmem::shmem_delete_from_page_cache(Folio& folio, SwapEntry entry) {
 }
 
 Result<WritepageOutcome> Shmem::shmem_writepage(Folio& folio) {
-  QUIRE_BUG_ON(!folio_test_locked(folio) || folio_mapped(folio) || folio_test_swapcache(folio));
+  QUIRE_BUG_ON(!phys::folio_test_locked(folio) || folio_mapped(folio) || phys::folio_test_swapcache(folio));
   ShmemInode& inode = shmem_inode(AddressSpace::of(folio)->host());
   services_.scheduler.charge(services_.scheduler.costs().swap_slot);
   const Result<SwapEntry> entry = services_.swap.get_swap_page();
@@ -112,9 +112,9 @@ Result<ShmemGet> Shmem::shmem_swapin_folio(ShmemInode& inode, Pgoff index, SwapE
   Folio& folio = *got.folio;
   phys::folio_lock(services_.phys, folio);
   Status status;
-  if (!folio_test_swapcache(folio) || swap::SwapSystem::folio_swap_entry(folio) != entry || !still_there()) {
+  if (!phys::folio_test_swapcache(folio) || swap::SwapSystem::folio_swap_entry(folio) != entry || !still_there()) {
     status = fail(Errno::kExist);
-  } else if (!folio_test_uptodate(folio)) {
+  } else if (!phys::folio_test_uptodate(folio)) {
     status = fail(Errno::kIo);
   } else {
     phys::folio_wait_writeback(services_.phys, folio);
@@ -141,8 +141,8 @@ Result<ShmemGet> Shmem::shmem_alloc_and_add(ShmemInode& inode, Pgoff index) {
   if (folio == nullptr) {
     status = fail(Errno::kNoMem);
   } else {
-    folio_set_locked(*folio);
-    folio_set_swapbacked(*folio);
+    phys::folio_set_locked(*folio);
+    phys::folio_set_swapbacked(*folio);
     status = shmem_add_to_page_cache(*folio, inode.mapping, index, XaEntry());
   }
   --inode.in_flight;
@@ -155,7 +155,7 @@ Result<ShmemGet> Shmem::shmem_alloc_and_add(ShmemInode& inode, Pgoff index) {
     return fail(status.error());
   }
   services_.phys.clear_page(*folio);
-  folio_set_uptodate(*folio);
+  phys::folio_set_uptodate(*folio);
   services_.lru.folio_add_lru(*folio);
   return ShmemGet{.folio = folio};
 }
@@ -264,7 +264,7 @@ void Shmem::validate() const {
         ++swapped;
         QUIRE_BUG_ON(services_.swap.swap_count(radix_to_swp_entry(entry)) == 0);
       } else {
-        QUIRE_BUG_ON(!folio_test_swapbacked(*entry.pointer<Folio>()));
+        QUIRE_BUG_ON(!phys::folio_test_swapbacked(*entry.pointer<Folio>()));
       }
     });
     QUIRE_BUG_ON(swapped != file.swapped || file.alloced < swapped + file.mapping.nrpages());

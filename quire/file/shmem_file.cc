@@ -224,6 +224,6 @@ void Shmem::readahead(ReadaheadControl&) { bug("shmem has no readahead"); }
 Result<WritepageOutcome> Shmem::writepage(Folio& folio, WritebackControl&) { return shmem_writepage(folio); }
 Status Shmem::writepages(AddressSpace&, WritebackControl&) { return {}; }
 
-bool Shmem::dirty_folio(AddressSpace&, Folio& folio) { return !folio_test_set_dirty(folio); }
+bool Shmem::dirty_folio(AddressSpace&, Folio& folio) { return !phys::folio_test_set_dirty(folio); }
 
 }  // namespace quire::file

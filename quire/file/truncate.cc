@@ -25,7 +25,7 @@ void Filemap::unmap_mapping_range(AddressSpace& mapping, Pgoff first, std::uint6
 void Filemap::truncate_folio(AddressSpace& mapping, Folio& folio) {
   if (folio_mapped(folio)) unmap_mapping_range(mapping, Pgoff(folio.index), 1);
   folio_cancel_dirty(folio);
-  folio_clear_mappedtodisk(folio);
+  phys::folio_clear_mappedtodisk(folio);
   filemap_remove_folio(folio);
 }
 
@@ -33,7 +33,7 @@ void Filemap::zero_partial_folio(AddressSpace& mapping, Pgoff index, std::uint64
   Folio* folio = filemap_lock_folio(mapping, index);
   if (folio == nullptr) return;
   phys::folio_wait_writeback(services_.phys, *folio);
-  if (folio_test_uptodate(*folio)) zero_folio_range(*folio, from, to);
+  if (phys::folio_test_uptodate(*folio)) zero_folio_range(*folio, from, to);
   phys::folio_unlock(services_.phys, *folio);
   folio_put(*folio);
 }
@@ -100,7 +100,7 @@ void Filemap::truncate_inode_pages_final(AddressSpace& mapping) {
 
 bool Filemap::mapping_evict_folio(AddressSpace& mapping, Folio& folio) {
   if (AddressSpace::of(folio) != &mapping) return false;
-  if (folio_test_dirty(folio) || folio_test_writeback(folio) || folio_mapped(folio)) return false;
+  if (phys::folio_test_dirty(folio) || phys::folio_test_writeback(folio) || folio_mapped(folio)) return false;
   if (!mapping.a_ops().release_folio(folio)) return false;
   if (!remove_mapping(folio, Reclaimed::kNo)) return false;
   folio_ref_unfreeze(folio, 1);  // the caller's
