@@ -34,19 +34,18 @@ struct PathBits {
   }
 };
 
-// Bits that hardware demands to be zero in a present entry.
-bool reserved_bits(std::uint64_t entry, unsigned level, const Geometry& g) {
-  std::uint64_t reserved = kPteFrameMask & ~((std::uint64_t{1} << g.physical_bits) - 1);
-  const bool huge = level > kPteLevel && (entry & word(PteBits::kPse)) != 0;
-  if (huge) {
-    if (level > g.max_leaf_level) {
-      reserved |= word(PteBits::kPse);
-    } else {
-      constexpr std::uint64_t kHugePat = std::uint64_t{1} << 12;
-      reserved |= (g.entry_span(level) - 1) & kPteFrameMask & ~kHugePat;
-    }
+// Bits that hardware demands to be zero in a present entry of this level.
+std::uint64_t reserved_in_table_entry(unsigned level, const Geometry& g) {
+  const std::uint64_t frame = kPteFrameMask & ~((std::uint64_t{1} << g.physical_bits) - 1);
+  return level > g.max_leaf_level ? frame | word(PteBits::kPse) : frame;
+}
+std::uint64_t reserved_in_leaf(unsigned level, const Geometry& g) {
+  std::uint64_t reserved = reserved_in_table_entry(level, g);
+  if (level > kPteLevel) {
+    constexpr std::uint64_t kHugePat = std::uint64_t{1} << 12;
+    reserved |= (g.entry_span(level) - 1) & kPteFrameMask & ~kHugePat;
   }
-  return (entry & reserved) != 0;
+  return reserved;
 }
 
 bool is_leaf(std::uint64_t entry, unsigned level) {
@@ -60,32 +59,44 @@ PhysAddr leaf_address(std::uint64_t entry, VirtAddr va, unsigned level, const Ge
 
 }  // namespace
 
+PageTables::PageTables(std::byte* direct_map, const Geometry& geometry) : direct_map_(direct_map), geometry_(geometry) {
+  for (unsigned level = kPteLevel; level <= geometry.levels; ++level) {
+    reserved_[level] = reserved_in_table_entry(level, geometry);
+    reserved_in_leaf_[level] = reserved_in_leaf(level, geometry);
+  }
+}
+
+bool PageTables::has_reserved_bits(std::uint64_t entry, unsigned level) const {
+  return (entry & (is_leaf(entry, level) ? reserved_in_leaf_ : reserved_)[level]) != 0;
+}
+
 template <unsigned kLevels>
 WalkResult PageTables::walk_levels(PhysAddr root, VirtAddr va, Access access, Privilege privilege) const {
   WalkResult result;
-  if (!geometry_.canonical(va)) [[unlikely]] {
+  constexpr unsigned kUnused = 64 - (12 + 9 * kLevels);
+  if (static_cast<std::int64_t>(va.value() << kUnused) >> kUnused != static_cast<std::int64_t>(va.value())) [[unlikely]] {
     result.outcome = WalkOutcome::kGeneralProtection;
     return result;
   }
+  const auto fault = [&](unsigned level, std::uint64_t* at, FaultCode cause) {
+    result.level = static_cast<std::uint8_t>(level);
+    result.entry = at;
+    result.code = fault_code(access, privilege, cause);
+    return result;
+  };
+
   std::uint64_t* path[kLevels + 1];
   PathBits bits;
   PhysAddr table_address = root;
   unsigned level = kLevels;
   std::uint64_t entry = 0;
-  for (;; --level) {
+#pragma GCC unroll 5
+  for (; level >= kPteLevel; --level) {
     std::uint64_t* at = table<std::uint64_t>(table_address) + ((va.value() >> (3 + 9 * level)) & 511);
     path[level] = at;
     entry = *at;
-    result.level = static_cast<std::uint8_t>(level);
-    result.entry = at;
-    if (!(entry & word(PteBits::kPresent))) {
-      result.code = fault_code(access, privilege, FaultCode::kNone);
-      return result;
-    }
-    if (reserved_bits(entry, level, geometry_)) [[unlikely]] {
-      result.code = fault_code(access, privilege, FaultCode::kProt | FaultCode::kRsvd);
-      return result;
-    }
+    if (!(entry & word(PteBits::kPresent))) return fault(level, at, FaultCode::kNone);
+    if (has_reserved_bits(entry, level)) [[unlikely]] return fault(level, at, FaultCode::kProt | FaultCode::kRsvd);
     bits.add(entry);
     if (is_leaf(entry, level)) break;
     table_address = PhysAddr(entry & kPteFrameMask);
@@ -93,18 +104,18 @@ WalkResult PageTables::walk_levels(PhysAddr root, VirtAddr va, Access access, Pr
 
   // The rights with D taken as set, since this very walk sets it for a write.
   const Rights rights = bits.rights(entry);
-  if (!permits(rights | Rights::kDirty, access, privilege)) {
-    result.code = fault_code(access, privilege, FaultCode::kProt);
-    return result;
+  if (!permits(rights | Rights::kDirty, access, privilege)) return fault(level, path[level], FaultCode::kProt);
+
+  if (!(bits.all & word(PteBits::kAccessed))) {
+    for (unsigned l = kLevels; l >= level; --l) *path[l] |= word(PteBits::kAccessed);
   }
-  for (unsigned l = kLevels; l > level; --l) {
-    if (!(*path[l] & word(PteBits::kAccessed))) *path[l] |= word(PteBits::kAccessed);
-  }
-  const std::uint64_t used = entry | word(PteBits::kAccessed) | (access == Access::kWrite ? word(PteBits::kDirty) : 0);
-  if (used != entry) *path[level] = used;
+  if (access == Access::kWrite && !(entry & word(PteBits::kDirty))) *path[level] |= word(PteBits::kDirty);
   result.outcome = WalkOutcome::kTranslated;
+  result.level = static_cast<std::uint8_t>(level);
+  result.entry = path[level];
   result.rights = access == Access::kWrite ? rights | Rights::kDirty : rights;
-  result.pa = leaf_address(entry, va, level, geometry_);
+  const std::uint64_t offset_mask = (std::uint64_t{1} << (3 + 9 * level)) - 1;
+  result.pa = PhysAddr((entry & kPteFrameMask & ~offset_mask) | (va.value() & offset_mask));
   return result;
 }
 
@@ -128,7 +139,7 @@ WalkResult PageTables::probe(PhysAddr root, VirtAddr va) const {
     result.level = static_cast<std::uint8_t>(level);
     result.entry = at;
     if (!(entry & word(PteBits::kPresent))) return result;
-    if (reserved_bits(entry, level, geometry_)) {
+    if (has_reserved_bits(entry, level)) {
       result.code = FaultCode::kProt | FaultCode::kRsvd;
       return result;
     }

@@ -71,7 +71,7 @@ struct WalkResult {
 class PageTables {
  public:
   // `direct_map` is the host address of physical address 0 (Arena::base()).
-  PageTables(std::byte* direct_map, const Geometry& geometry) : direct_map_(direct_map), geometry_(geometry) {}
+  PageTables(std::byte* direct_map, const Geometry& geometry);
 
   [[nodiscard]] const Geometry& geometry() const { return geometry_; }
   [[nodiscard]] bool pgtable_l5_enabled() const { return geometry_.levels == 5; }
@@ -125,8 +125,13 @@ class PageTables {
   template <unsigned kLevels>
   WalkResult walk_levels(PhysAddr root, VirtAddr va, Access access, Privilege privilege) const;
 
+  [[nodiscard]] bool has_reserved_bits(std::uint64_t entry, unsigned level) const;
+
   std::byte* direct_map_;
   Geometry geometry_;
+  // By level: bits that must be zero in a present entry that points to a table, and in a leaf.
+  std::uint64_t reserved_[kMaxLevels + 1]{};
+  std::uint64_t reserved_in_leaf_[kMaxLevels + 1]{};
 };
 
 }  // namespace quire::arch

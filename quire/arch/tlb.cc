@@ -1,6 +1,7 @@
 #include "quire/arch/tlb.h"
 
 #include <bit>
+#include <cstring>
 
 #include <fmt/format.h>
 
@@ -30,6 +31,14 @@ Tlb::Tlb(const TlbConfig& config) : config_(config) {
   QUIRE_BUG_ON(entries_.size() > kHintable);
   l2_[0] = l2_[1] = add_array(config.l2);
   l2_[2] = add_array(config.l2_1g);
+  tags_.resize(entries_.size() + kMaxWays);  // a set is read in blocks that may reach past its end
+  referenced_.resize(entries_.size() + kMaxWays);
+}
+
+// Never 0; equal for equal keys, and seldom equal for different ones in a set.
+std::uint32_t Tlb::tag_of(Asid asid, std::uint64_t first_vpn, unsigned level) {
+  const std::uint64_t mixed = (first_vpn ^ (std::uint64_t{asid} << 36) ^ level) * 0x9e3779b97f4a7c15;
+  return static_cast<std::uint32_t>(mixed >> 32) | 1;
 }
 
 std::uint32_t Tlb::set_of(const Array& array, std::uint64_t vpn, unsigned level) {
@@ -37,11 +46,36 @@ std::uint32_t Tlb::set_of(const Array& array, std::uint64_t vpn, unsigned level)
   return array.first + static_cast<std::uint32_t>(page & array.set_mask) * array.ways;
 }
 
+// The ways of a set whose tag is `tag`, one bit each. Without branches: which way it is cannot be predicted.
+std::uint32_t Tlb::ways_with_tag(const Array& array, std::uint32_t set, std::uint32_t tag) const {
+  const std::uint32_t* tags = tags_.data() + set;
+  std::uint32_t ways = 0;
+  for (std::uint32_t block = 0; block < array.ways; block += 4) {
+    std::uint32_t equal = 0;
+    for (std::uint32_t i = 0; i < 4; ++i) equal |= std::uint32_t{tags[block + i] == tag} << i;
+    ways |= equal << block;
+  }
+  return ways & ((1u << array.ways) - 1);
+}
+
+std::uint32_t Tlb::unreferenced_ways(const Array& array, std::uint32_t set) const {
+  std::uint32_t ways = 0;
+  for (std::uint32_t block = 0; block < array.ways; block += 4) {
+    std::uint32_t bytes;  // four ways, 0 or 1 each
+    std::memcpy(&bytes, referenced_.data() + set + block, sizeof bytes);
+    constexpr std::uint32_t kGather = 0x0102'0408;  // bit 0 of each byte into bits 24..27
+    ways |= (((bytes ^ 0x0101'0101) * kGather) >> 24 & 15) << block;
+  }
+  return ways & ((1u << array.ways) - 1);
+}
+
 const TlbEntry* Tlb::find(const Array& array, Asid asid, std::uint64_t vpn, unsigned level) const {
-  const TlbEntry* way = entries_.data() + set_of(array, vpn, level);
   const std::uint64_t first_vpn = vpn & ~(level_pages(level) - 1);
-  for (const TlbEntry* end = way + array.ways; way != end; ++way) {
-    if (way->vpn == first_vpn && way->asid == asid && way->level == level) return way;
+  const std::uint32_t tag = tag_of(asid, first_vpn, level);
+  const std::uint32_t set = set_of(array, vpn, level);
+  for (std::uint32_t ways = ways_with_tag(array, set, tag); ways != 0; ways &= ways - 1) {
+    const TlbEntry& entry = entries_[set + static_cast<std::uint32_t>(std::countr_zero(ways))];
+    if (entry.vpn == first_vpn && entry.asid == asid && entry.level == level) return &entry;
   }
   return nullptr;
 }
@@ -54,7 +88,7 @@ TlbEntry* Tlb::lookup_slow(Asid asid, std::uint64_t vpn) {
   for (unsigned level = 1; level <= kLeafLevels; ++level) {
     if (live_[level - 1] == 0) continue;
     if (TlbEntry* hit = find(l1_[level - 1], asid, vpn, level)) {
-      hit->referenced = 1;
+      referenced_[way_of(*hit)] = 1;
       remember_way(*hit, vpn);
       ++stats_.l1_hits;
       return hit;
@@ -63,7 +97,7 @@ TlbEntry* Tlb::lookup_slow(Asid asid, std::uint64_t vpn) {
   for (unsigned level = 1; level <= kLeafLevels; ++level) {
     if (live_[level - 1] == 0) continue;
     if (TlbEntry* hit = find(l2_[level - 1], asid, vpn, level)) {
-      hit->referenced = 1;
+      referenced_[way_of(*hit)] = 1;
       ++stats_.l2_hits;
       return fill_l1(*hit, vpn);
     }
@@ -73,26 +107,24 @@ TlbEntry* Tlb::lookup_slow(Asid asid, std::uint64_t vpn) {
 }
 
 TlbEntry* Tlb::victim(const Array& array, std::uint64_t vpn, unsigned level) {
-  TlbEntry* const set = entries_.data() + set_of(array, vpn, level);
-  TlbEntry* const end = set + array.ways;
-  TlbEntry* idle = nullptr;
-  for (TlbEntry* way = set; way != end; ++way) {
-    if (!way->valid()) return way;
-    if (idle == nullptr && way->referenced == 0) idle = way;
-  }
-  if (idle != nullptr) return idle;
-  for (TlbEntry* way = set; way != end; ++way) way->referenced = 0;
-  return set;
+  const std::uint32_t set = set_of(array, vpn, level);
+  std::uint32_t ways = ways_with_tag(array, set, 0);  // invalid ones first
+  if (ways == 0) ways = unreferenced_ways(array, set);
+  if (ways != 0) return &entries_[set + static_cast<std::uint32_t>(std::countr_zero(ways))];
+  std::memset(referenced_.data() + set, 0, array.ways);
+  return &entries_[set];
 }
 
 void Tlb::remember_way(const TlbEntry& l1_entry, std::uint64_t vpn) {
-  hint_[vpn % kHints] = static_cast<std::uint8_t>(&l1_entry - entries_.data());
+  hint_[vpn % kHints] = static_cast<std::uint8_t>(way_of(l1_entry));
 }
 
 void Tlb::put(TlbEntry& way, const TlbEntry& entry) {
   if (way.valid()) --live_[way.level - 1];
   way = entry;
   ++live_[way.level - 1];
+  tags_[way_of(way)] = tag_of(way.asid, way.vpn, way.level);
+  referenced_[way_of(way)] = 1;
 }
 
 TlbEntry* Tlb::fill_l1(const TlbEntry& entry, std::uint64_t vpn) {
@@ -113,7 +145,6 @@ TlbEntry* Tlb::insert(Asid asid, VirtAddr va, const WalkResult& walk) {
   entry.asid = asid;
   entry.rights = walk.rights;
   entry.level = walk.level;
-  entry.referenced = 1;
   ++stats_.insertions;
 
   const Array& l2 = l2_[walk.level - 1];
@@ -135,6 +166,8 @@ TlbEntry* Tlb::insert(Asid asid, VirtAddr va, const WalkResult& walk) {
 void Tlb::drop(TlbEntry& entry) {
   --live_[entry.level - 1];
   entry = TlbEntry();
+  tags_[way_of(entry)] = 0;
+  referenced_[way_of(entry)] = 0;
 }
 
 template <class Match>
@@ -244,6 +277,7 @@ void Tlb::validate() const {
   std::uint32_t live[kLeafLevels]{};
   for (std::size_t i = 0; i < entries_.size(); ++i) {
     const TlbEntry& entry = entries_[i];
+    QUIRE_BUG_ON(entry.valid() != (tags_[i] != 0));
     if (!entry.valid()) continue;
     QUIRE_BUG_ON(entry.level < 1 || entry.level > kLeafLevels || entry.asid > kAsidMax);
     ++live[entry.level - 1];

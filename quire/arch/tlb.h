@@ -43,7 +43,6 @@ struct TlbEntry {
   Asid asid = 0;
   Rights rights : 8 = Rights::kNone;
   std::uint32_t level : 8 = 0;      // page-table level of the leaf: 1, 2 or 3
-  std::uint32_t referenced : 8 = 0; // replacement state
 
   static constexpr std::uint64_t kInvalidVpn = ~std::uint64_t{0};
 
@@ -104,9 +103,10 @@ class Tlb {
   // The entry that covers va, or nullptr. Valid until the next call that is not const. Rights are the caller's to check.
   [[nodiscard]] TlbEntry* lookup(Asid asid, VirtAddr va) {
     const std::uint64_t vpn = va.value() >> kPageShift;
-    TlbEntry* entry = entries_.data() + hint_[vpn % kHints];
+    const std::size_t way = hint_[vpn % kHints];
+    TlbEntry* entry = entries_.data() + way;
     if (entry->matches(asid, vpn)) [[likely]] {
-      entry->referenced = 1;
+      referenced_[way] = 1;
       ++stats_.l1_hits;
       return entry;
     }
@@ -155,12 +155,18 @@ class Tlb {
   static constexpr std::size_t kHintable = 256;  // hint_ holds bytes, so L1 has at most this many entries
 
   [[nodiscard]] Array add_array(const TlbConfig::Array& shape);
+  [[nodiscard]] static std::uint32_t tag_of(Asid asid, std::uint64_t first_vpn, unsigned level);
   [[nodiscard]] static std::uint32_t set_of(const Array& array, std::uint64_t vpn, unsigned level);
+  [[nodiscard]] std::uint32_t ways_with_tag(const Array& array, std::uint32_t set, std::uint32_t tag) const;
+  [[nodiscard]] std::uint32_t unreferenced_ways(const Array& array, std::uint32_t set) const;
   [[nodiscard]] const TlbEntry* find(const Array& array, Asid asid, std::uint64_t vpn, unsigned level) const;
   [[nodiscard]] TlbEntry* find(const Array& array, Asid asid, std::uint64_t vpn, unsigned level);
   [[nodiscard]] TlbEntry* victim(const Array& array, std::uint64_t vpn, unsigned level);
   [[nodiscard]] TlbEntry* lookup_slow(Asid asid, std::uint64_t vpn);
   TlbEntry* fill_l1(const TlbEntry& entry, std::uint64_t vpn);
+  [[nodiscard]] std::size_t way_of(const TlbEntry& entry) const {
+    return static_cast<std::size_t>(&entry - entries_.data());
+  }
   void remember_way(const TlbEntry& l1_entry, std::uint64_t vpn);
   void put(TlbEntry& way, const TlbEntry& entry);
   void drop(TlbEntry& entry);
@@ -170,6 +176,10 @@ class Tlb {
 
   TlbStats stats_;
   std::vector<TlbEntry> entries_;     // L1 first
+  // Beside each entry, packed so that a set is searched within a line or two: a digest of its key (0 when invalid), and
+  // the replacement bit.
+  std::vector<std::uint32_t> tags_;
+  std::vector<std::uint8_t> referenced_;
   Array l1_[kLeafLevels];             // by level - 1
   Array l2_[kLeafLevels];             // by level - 1; the first two are the same
   std::uint32_t live_[kLeafLevels]{}; // valid entries by level - 1, L1 and L2 together
