@@ -22,7 +22,7 @@
 #include "quire/base/interval_tree.h"
 #include "quire/base/intrusive_list.h"
 #include "quire/base/types.h"
-#include "quire/sim/lock.h"
+#include "quire/sim/lock_guards.h"
 
 namespace quire::vm {
 
@@ -34,9 +34,6 @@ struct AnonVmaChain {
   AnonVma* anon_vma = nullptr;
   ListNode same_vma;        // in Vma::anon_vma_chain; guarded by mmap_lock held for writing
   IntervalNode rb;          // in AnonVma::rb_root, keyed by the area's page offsets; guarded by the root's rwsem
-
-  [[nodiscard]] std::uint64_t interval_start() const;
-  [[nodiscard]] std::uint64_t interval_last() const;
 };
 
 struct AnonVma {
@@ -48,7 +45,7 @@ struct AnonVma {
   std::int32_t refcount = 1;
   std::uint32_t num_children = 0;
   std::uint32_t num_active_vmas = 0;
-  // areas that may map folios of this AnonVma
+  IntervalTreeOf<AnonVmaChain, &AnonVmaChain::rb> rb_root;  // areas that may map folios of this AnonVma
 };
 
 }  // namespace quire::vm

@@ -39,7 +39,7 @@ enum class FaultFlags : std::uint32_t {
 enum class Signal : std::uint8_t { kNone = 0, kBus = 7, kKill = 9, kSegv = 11 };
 
 // si_code of SIGSEGV (SEGV_*) and SIGBUS (BUS_*).
-enum class SiCode : std::uint8_t { kNone = 0, kSegvMapErr = 1, kSegvAccErr = 2, kBusAdrErr = 2 };
+enum class SiCode : std::uint8_t { kNone = 0, kSegvMapErr = 1, kSegvAccErr = 2, kBusAdrErr = 2, kKernel = 0x80 };
 
 enum class AccessStatus : std::uint8_t { kOk, kSignal, kOom };
 

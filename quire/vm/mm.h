@@ -10,7 +10,7 @@
 
 #include "quire/base/intrusive_list.h"
 #include "quire/base/types.h"
-#include "quire/sim/lock.h"
+#include "quire/sim/lock_guards.h"
 #include "quire/vm/cpu_mask.h"
 #include "quire/vm/limits.h"
 #include "quire/vm/vma_tree.h"
@@ -29,12 +29,13 @@ enum class MmFlags : std::uint32_t {
   kOomVictim = 1u << 1,  // chosen by the OOM killer
   kKilled = 1u << 2,     // a SIGKILL is pending for its tasks: faults and waits return instead of retrying
   kHasPinned = 1u << 3,
+  kExiting = 1u << 4,    // in exit_mmap: no area will be added any more
 };
 
 struct Mm {
-  Mm(Vm& vm, sim::Scheduler& scheduler, sim::LockClass& mmap_lock_class, sim::LockClass& page_table_lock_class,
+  Mm(Vm& of, sim::Scheduler& scheduler, sim::LockClass& mmap_lock_class, sim::LockClass& page_table_lock_class,
      std::uint32_t id)
-      : vm(vm), context_id(id), mmap_lock(scheduler, mmap_lock_class),
+      : vm(of), context_id(id), mmap_lock(scheduler, mmap_lock_class),
         page_table_lock(scheduler, page_table_lock_class) {}
 
   Vm& vm;

@@ -39,6 +39,7 @@ class [[nodiscard]] MmuGather {
   }
   [[nodiscard]] bool need_flush() const { return count_ == folios_.size(); }
   void flush();
+  void flush_tlb_only();
   void finish() { flush(); }
 
   [[nodiscard]] Mm& mm() const { return mm_; }

@@ -9,6 +9,7 @@
 #include "quire/base/result.h"
 #include "quire/base/types.h"
 #include "quire/phys/phys_mem.h"
+#include "quire/sim/lock_guards.h"
 #include "quire/vm/mm.h"
 
 namespace quire::vm {
@@ -41,8 +42,9 @@ class PageTableSource {
     }
   }
 
-  // Frees the tables that serve only [range), where areas are known absent in [floor, ceiling) (free_pgd_range).
-  void free_pgtables(Mm& mm, Range<VirtAddr> range, VirtAddr floor, VirtAddr ceiling);
+  // Frees the tables of `range` that serve addresses of [floor, ceiling) only, where no area is and every entry is clear
+  // (free_pgtables). mmap_lock held for writing; translations flushed.
+  void free_pgtables(Mm& mm, Range<VirtAddr> range, Range<VirtAddr> free);
 
   [[nodiscard]] arch::PageTables& tables() { return tables_; }
   [[nodiscard]] const arch::Geometry& geometry() const { return geometry_; }
@@ -50,6 +52,8 @@ class PageTableSource {
  private:
   [[nodiscard]] phys::Page* table_alloc(Mm& mm);
   void table_free(Mm& mm, PhysAddr table);
+  void free_below(Mm& mm, PhysAddr table, unsigned level, VirtAddr base, Range<VirtAddr> range,
+                  Range<VirtAddr> free);
 
   phys::PhysMem& phys_;
   arch::Geometry geometry_;

@@ -63,8 +63,9 @@ class Rmap {
   // --- map counts ------------------------------------------------------------------------------------------------------
   void page_add_new_anon_rmap(phys::Page& page, Vma& vma, VirtAddr address);
   void page_add_anon_rmap(phys::Page& page, Vma& vma, VirtAddr address, RmapExclusive exclusive);
-  // fork: one more mapping of an anonymous page. False when it may be pinned and has to be copied at once.
-  [[nodiscard]] bool page_try_dup_anon_rmap(phys::Page& page);
+  // fork: one more mapping of an anonymous page, which is no longer one process's own. (Pinned pages, which Linux copies at
+  // once, are not told apart yet.)
+  void page_dup_anon_rmap(phys::Page& page);
   void page_add_file_rmap(phys::Page& page, Vma& vma);
   void page_remove_rmap(phys::Page& page, Vma& vma);
   // The page belongs to this area's AnonVma from now on (a reused COW page).
@@ -74,10 +75,13 @@ class Rmap {
   enum class Walk : std::uint8_t { kContinue, kStop };
   // Calls f(area, address) for each area that may map the folio, with the tree's lock held for reading.
   void rmap_walk(phys::Folio& folio, FunctionRef<Walk(Vma&, VirtAddr)> f);
+  // The area that embeds a file's mapping node.
+  [[nodiscard]] static Vma& vma_of(file::MappingNode& node);
   // The entry that maps `folio` at `address` of the area, or null (page_vma_mapped_walk); page_table_lock held.
   [[nodiscard]] arch::Pte* page_vma_mapped(phys::Folio& folio, Vma& vma, VirtAddr address);
 
-  // How often the folio was used since last asked; clears the Accessed bits. Folio locked, or isolated.
+  // How often the folio was used since last asked; clears the Accessed bits. The caller has a reference; the folio need not be
+  // locked (a mapped folio's mapping lives, and its tree's lock keeps it so).
   FolioReferenced folio_referenced(phys::Folio& folio);
   // Replaces every mapping by a swap entry (anonymous) or nothing (file). Folio locked. True when nothing maps it any more.
   bool try_to_unmap(phys::Folio& folio, TtuFlags flags);
@@ -85,7 +89,17 @@ class Rmap {
   int folio_mkclean(phys::Folio& folio);
 
  private:
+  friend class VmValidator;
   Status anon_vma_prepare_slow(Vma& vma);
+  [[nodiscard]] AnonVma* anon_vma_alloc();
+  void put_anon_vma(AnonVma& anon_vma);
+  void anon_vma_chain_link(Vma& vma, AnonVmaChain& avc, AnonVma& anon_vma);
+  enum class LockHow : std::uint8_t { kWait, kTry };
+  enum class WalkEnd : std::uint8_t { kDone, kContended };
+  WalkEnd walk(phys::Folio& folio, LockHow how, FunctionRef<Walk(Vma&, VirtAddr)> f);
+  WalkEnd walk_anon(phys::Folio& folio, LockHow how, FunctionRef<Walk(Vma&, VirtAddr)> f);
+  WalkEnd walk_file(phys::Folio& folio, LockHow how, FunctionRef<Walk(Vma&, VirtAddr)> f);
+  [[nodiscard]] Walk unmap_anon_pte(phys::Folio& folio, Vma& vma, arch::Pte old, arch::Pte* pte);
   Walk try_to_unmap_one(phys::Folio& folio, Vma& vma, VirtAddr address, TtuFlags flags);
 
   Vm& vm_;

@@ -43,10 +43,8 @@
 #include "quire/vm/vma_change.h"
 
 namespace quire::file {
-class Filemap;
-class Shmem;
 class Vfs;
-}  // namespace quire::file
+}
 
 namespace quire::vm {
 
@@ -56,6 +54,17 @@ struct VmFault;
 // What a zap spares: truncation that keeps private copies leaves anonymous pages alone.
 enum class ZapCows : std::uint8_t { kNo, kYes };
 
+// Through the swap cache, or past it (a synchronous device and one user).
+enum class SwapinWay : std::uint8_t { kCached, kSkippedCache };
+
+// Reclaim on demand (MADV_PAGEOUT); the reclaim floor implements it. Without one the advice only deactivates.
+class Pageout {
+ public:
+  virtual ~Pageout() = default;
+  // Reclaims isolated folios (each with the isolation's reference) as far as it can, and puts the others back.
+  virtual std::uint64_t reclaim_pages(phys::FolioList& folios) = 0;
+};
+
 // The floors below, as one machine has them.
 struct VmParts {
   phys::PhysMem& phys;
@@ -64,7 +73,6 @@ struct VmParts {
   lru::Lru& lru;
   swap::SwapSystem& swap;
   file::Vfs& vfs;
-  file::Shmem& shmem;
   TraceRegistry& traces;
 };
 
@@ -86,6 +94,8 @@ class Vm final : public file::MappingUpcalls {
   void mmdrop(Mm& mm);
   // exec's stack: an area at the top of user space that grows down, its stack pointer. kNoMem.
   [[nodiscard]] Result<VirtAddr> setup_stack(Mm& mm, std::uint64_t initial_bytes = 128 * kKiB);
+  // Where mappings go when no address is asked for; before the first one. Computes mmap_base from the limits (RLIMIT_STACK).
+  void set_layout(Mm& mm, MmapLayout layout);
   // The SIGKILL of the OOM killer (or a user) as memory management sees it: faults and calls end early.
   void mark_killed(Mm& mm) { mm.flags |= MmFlags::kKilled; }
   void mark_oom_victim(Mm& mm) { mm.flags |= MmFlags::kOomVictim | MmFlags::kKilled; }
@@ -151,6 +161,7 @@ class Vm final : public file::MappingUpcalls {
   [[nodiscard]] const VmParts& parts() const { return parts_; }
   [[nodiscard]] phys::Page& zero_page() const { return *zero_page_; }
   void set_fault_hooks(FaultHooks* hooks) { hooks_ = hooks; }
+  void set_pageout(Pageout* pageout) { pageout_ = pageout; }
 
   // Every Mm, in order of creation.
   using MmList = List<Mm, &Mm::mmlist>;
@@ -168,8 +179,8 @@ class Vm final : public file::MappingUpcalls {
 
   [[gnu::noinline]] AccessOutcome access_slow(Mm& mm, VirtAddr address, arch::Access kind);
   AccessOutcome exc_page_fault(Mm& mm, VirtAddr address, arch::FaultCode code);
-  [[nodiscard]] std::uint64_t copy_user(Mm& mm, VirtAddr address, std::uint64_t length, arch::Access kind,
-                                        std::byte* to, const std::byte* from);
+  template <class Each>
+  std::uint64_t for_user_pages(Mm& mm, VirtAddr address, std::uint64_t length, arch::Access kind, Each&& each);
 
   // fault*.cc
   FaultOutcome handle_pte_fault(VmFault& vmf);
@@ -183,13 +194,17 @@ class Vm final : public file::MappingUpcalls {
   FaultOutcome finish_fault(VmFault& vmf, phys::Folio& folio);
   void do_set_pte(VmFault& vmf, phys::Folio& folio, VirtAddr address, arch::Pte* pte);
   FaultOutcome do_page_mkwrite(VmFault& vmf, phys::Folio& folio);
-  void fault_dirty_shared_page(phys::Folio& folio);
+  void fault_dirty_shared_page(VmFault& vmf, phys::Folio& folio);
   FaultOutcome do_wp_page(VmFault& vmf);
-  FaultOutcome wp_page_copy(VmFault& vmf);
-  FaultOutcome wp_page_shared(VmFault& vmf);
+  FaultOutcome wp_page_copy(VmFault& vmf, phys::Folio* old);
+  FaultOutcome wp_page_shared(VmFault& vmf, phys::Folio& folio);
+  [[nodiscard]] bool wp_can_reuse_anon(Vma& vma, phys::Page& page);
   void wp_page_reuse(VmFault& vmf);
+  void free_swap_cache(phys::Folio& folio);
   FaultOutcome do_swap_page(VmFault& vmf);
-  [[nodiscard]] phys::Folio* vma_alloc_folio(Vma& vma, VirtAddr address, phys::Gfp extra = phys::Gfp::kNone);
+  FaultOutcome map_swapped_in(VmFault& vmf, swap::SwapEntry entry, phys::Folio& folio, SwapinWay way);
+  [[nodiscard]] bool should_try_to_free_swap(const VmFault& vmf, const phys::Folio& folio) const;
+  [[nodiscard]] phys::Folio* vma_alloc_folio(Vma& vma, VirtAddr address);
   void folio_add_lru_vma(phys::Folio& folio, Vma& vma);
 
   // mm.cc, vma.cc
@@ -200,7 +215,7 @@ class Vm final : public file::MappingUpcalls {
   void vma_link(Vma& vma);
   void vma_link_file(Vma& vma);
   void unlink_file_vma(Vma& vma);
-  void remove_vma(Vma& vma);
+  void unlink_rmap(Vma& vma);
   Status vma_adjust(const VmaChange& change);
   // Cuts the area in two at `at`; the new area is the upper or the lower part.
   enum class NewPart : std::uint8_t { kUpper, kLower };
@@ -215,10 +230,22 @@ class Vm final : public file::MappingUpcalls {
                                          file::File* file, std::uint64_t offset, Range<VirtAddr>* populate);
   [[nodiscard]] Result<VirtAddr> mmap_region(Mm& mm, Range<VirtAddr> range, VmFlags flags, file::File* file, Pgoff pgoff);
   Status do_munmap(Mm& mm, Range<VirtAddr> range);
-  Status do_brk_flags(Mm& mm, Range<VirtAddr> range, VmFlags flags);
-  void unmap_region(Mm& mm, List<Vma, &Vma::detached>& areas, VirtAddr floor, VirtAddr ceiling);
+  [[nodiscard]] Result<VirtAddr> find_area(Mm& mm, VirtAddr hint, std::uint64_t length, MapFlags flags) const;
+  VirtAddr do_brk(Mm& mm, VirtAddr new_brk, Range<VirtAddr>* populate);
+  Status do_brk_flags(Mm& mm, Range<VirtAddr> range);
+  void unmap_region(Mm& mm, List<Vma, &Vma::detached>& areas, Range<VirtAddr> free);
   void unmap_page_range(MmuGather& tlb, Vma& vma, Range<VirtAddr> range, ZapCows cows = ZapCows::kYes);
+  VirtAddr zap_pte_range(MmuGather& tlb, Vma& vma, Range<VirtAddr> range, ZapCows cows);
+  void zap_nonpresent(Mm& mm, arch::Pte* pte, ZapCows cows);
   void zap_page_range(Vma& vma, Range<VirtAddr> range);
+  // The page of a present entry; null for the zero page and others that are not counted.
+  [[nodiscard]] phys::Page* vm_normal_page(arch::Pte pte) {
+    return arch::pte_special(pte) ? nullptr : &parts_.phys.pfn_to_page(pte.pfn());
+  }
+  [[nodiscard]] bool mlock_future_check(const Mm& mm, VmFlags flags, std::uint64_t bytes) const;
+  [[nodiscard]] static bool can_do_mlock(const Mm& mm) {
+    return mm.rlimits.memlock != 0 || mm.ipc_lock == CapIpcLock::kYes;
+  }
   std::uint64_t count_vma_pages_range(const Mm& mm, Range<VirtAddr> range) const;
   Status expand_stack(Vma& vma, VirtAddr address);
   Status acct_stack_growth(Vma& vma, std::uint64_t size, std::uint64_t grow);
@@ -228,6 +255,15 @@ class Vm final : public file::MappingUpcalls {
   [[nodiscard]] arch::Pgprot vma_page_prot(const Vma& vma) const;
   [[nodiscard]] Result<VirtAddr> move_vma(Vma& vma, VirtAddr old_address, std::uint64_t old_length, std::uint64_t new_length,
                                           VirtAddr new_address, MremapFlags flags);
+  [[nodiscard]] Result<Vma*> vma_to_resize(Mm& mm, VirtAddr address, std::uint64_t old_length, std::uint64_t new_length,
+                                           MremapFlags flags);
+  [[nodiscard]] Result<VirtAddr> do_mremap(Mm& mm, VirtAddr address, std::uint64_t old_length, std::uint64_t new_length,
+                                           MremapFlags flags);
+  [[nodiscard]] Result<VirtAddr> mremap_to(Mm& mm, VirtAddr address, std::uint64_t old_length, VirtAddr new_address,
+                                           std::uint64_t new_length, MremapFlags flags);
+  [[nodiscard]] bool vma_expandable(const Vma& vma, std::uint64_t delta);
+  [[nodiscard]] Result<VirtAddr> expand_in_place(Vma& vma, VirtAddr address, std::uint64_t delta);
+  [[nodiscard]] Vma* copy_vma(Vma** vma, VirtAddr address, std::uint64_t length, Pgoff pgoff);
   [[nodiscard]] std::uint64_t move_page_tables(Vma& vma, VirtAddr old_address, Vma& new_vma, VirtAddr new_address,
                                                std::uint64_t length);
   // Sets an area's flags on a part of it: merges, else splits. `*vma` becomes the area that covers the range.
@@ -236,13 +272,27 @@ class Vm final : public file::MappingUpcalls {
   Status apply_vma_lock_flags(Mm& mm, Range<VirtAddr> range, VmFlags lock_flags);
   Status do_mlock(Mm& mm, VirtAddr start, std::uint64_t length, VmFlags flags);
   void mlock_vma_pages_range(Vma& vma, Range<VirtAddr> range, VmFlags new_flags);
+  void apply_mlockall_flags(Mm& mm, MclFlags flags);
   Status mm_populate(Mm& mm, Range<VirtAddr> range);
+  Status mm_populate_all(Mm& mm);
+  [[nodiscard]] Result<phys::Page*> fault_in_page(Vma& vma, VirtAddr address, arch::Access kind);
+  [[nodiscard]] std::uint8_t mincore_page(const Vma& vma, VirtAddr address);
   Status populate_vma_range(Vma& vma, Range<VirtAddr> range, arch::Access kind);
+  Status madvise_walk(Mm& mm, Range<VirtAddr> range, Advice advice);
+  Status madvise_populate(Mm& mm, Range<VirtAddr> range, arch::Access kind);
+  Status madvise_io(Mm& mm, Range<VirtAddr> range, Advice advice);
+  void madvise_free_range(Vma& vma, Range<VirtAddr> range);
+  void madvise_cold_or_pageout(Vma& vma, Range<VirtAddr> range, Advice advice);
+  void swapin_range(Vma& vma, Range<VirtAddr> range);
   Status madvise_vma(Vma** vma, Vma** prev, Range<VirtAddr> range, Advice advice);
 
   // fork.cc
   Status dup_mmap(Mm& mm, Mm& parent);
+  Status dup_vma(Mm& mm, Vma& src);
   Status copy_page_range(Vma& dst, Vma& src);
+  Status copy_pte_range(Vma& dst, Vma& src, arch::Pte* to, arch::Pte* from, std::uint64_t count);
+  void copy_present_pte(Vma& dst, Vma& src, arch::Pte* to, arch::Pte* from);
+  Status copy_nonpresent_pte(Vma& dst, arch::Pte* to, arch::Pte* from);
 
   VmParts parts_;
   VmTunables tunables_;
@@ -254,9 +304,13 @@ class Vm final : public file::MappingUpcalls {
   TlbShootdown shootdown_;
   Rmap rmap_;
   CommitLimit commit_;
+  sim::LockClass& mmap_lock_class_;
+  sim::LockClass& page_table_lock_class_;
+  sim::LockClass& anon_vma_lock_class_;
   MmList mms_;
   phys::Page* zero_page_ = nullptr;
   FaultHooks* hooks_ = nullptr;
+  Pageout* pageout_ = nullptr;
   std::uint32_t next_context_id_ = 1;
 };
 

@@ -59,11 +59,11 @@ struct Vma {
 
  private:
   friend class VmaTree;
-  friend struct VmaTreeAccess;
   RbNode rb_node_;
   Vma* vm_next_ = nullptr;
   Vma* vm_prev_ = nullptr;
-  std::uint64_t subtree_gap_ = 0;  // bytes; the largest free gap in front of any area of this subtree
+  std::uint64_t gap_before_ = 0;   // bytes; free, in front of the area and its stack guard gap
+  std::uint64_t subtree_gap_ = 0;  // the largest gap_before_ of this subtree
 };
 
 }  // namespace quire::vm

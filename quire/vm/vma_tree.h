@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <optional>
 
+#include "quire/base/rbtree.h"
 #include "quire/base/types.h"
 #include "quire/vm/vma.h"
 
@@ -18,6 +19,7 @@ namespace quire::vm {
 class VmaTree {
  public:
   explicit VmaTree(std::uint64_t stack_guard_bytes = 256 * kPageSize) : guard_(stack_guard_bytes) {}
+  void set_stack_guard(std::uint64_t bytes) { guard_ = bytes; }  // while the tree is empty
   VmaTree(const VmaTree&) = delete;
   VmaTree& operator=(const VmaTree&) = delete;
 
@@ -72,6 +74,22 @@ class VmaTree {
   void validate() const;
 
  private:
+  struct ByStart {
+    bool operator()(const Vma& a, const Vma& b) const { return a.vm_start < b.vm_start; }
+  };
+  struct MaxGap {
+    static bool update(RbNode& node);
+  };
+  using Tree = RbTree<Vma, &Vma::rb_node_, ByStart, MaxGap>;
+
+  // The free bytes in front of `vma`, its guard gap taken off.
+  [[nodiscard]] std::uint64_t gap_of(const Vma& vma) const;
+  void update_gap(Vma* vma);
+  [[nodiscard]] Range<VirtAddr> clipped_gap(const Vma& vma, Range<VirtAddr> limits) const;
+  [[nodiscard]] std::optional<VirtAddr> highest_below(const Vma* node, std::uint64_t length, Range<VirtAddr> limits) const;
+  [[nodiscard]] std::optional<VirtAddr> lowest_below(const Vma* node, std::uint64_t length, Range<VirtAddr> limits) const;
+
+  Tree tree_;
   Vma* first_ = nullptr;
   Vma* last_ = nullptr;
   mutable Vma* cached_ = nullptr;  // the area found last (Linux's mmap_cache)

@@ -1,0 +1,164 @@
+// The page fault: from the exception to handle_pte_fault.
+#include "quire/file/vfs.h"
+#include "quire/vm/folio_map.h"
+#include "quire/vm/vm.h"
+#include "quire/vm/vm_fault.h"
+
+namespace quire::vm {
+
+namespace {
+
+AccessOutcome signal(Signal number, SiCode code) {
+  return {.phys = PhysAddr(0), .status = AccessStatus::kSignal, .signal = number, .si_code = code};
+}
+
+// Does the area forbid what the access wanted? (x86's access_error: a fetch from a page that is not executable faults the
+// page in first and is refused when it is present.)
+bool access_error(arch::FaultCode code, const Vma& vma) {
+  if (any(code, arch::FaultCode::kWrite)) return !vma.has(VmFlags::kWrite);
+  if (any(code, arch::FaultCode::kProt)) return true;
+  return !vma.has(VmFlags::kAccessFlags);
+}
+
+}  // namespace
+
+AccessOutcome Vm::access_slow(Mm& mm, VirtAddr address, arch::Access kind) {
+  while (true) {
+    parts_.scheduler.sync_point();
+    arch::Mmu& mmu = shootdown_.mmu(parts_.scheduler.cpu());
+    parts_.scheduler.charge(parts_.scheduler.costs().tlb_walk);
+    const arch::WalkResult walk = mmu.refill(mm.context_id, mm.pgd, address, kind, arch::Privilege::kUser);
+    if (walk) {
+      mm.cpumask.set(parts_.scheduler.cpu());
+      return {.phys = walk.pa};
+    }
+    if (walk.outcome == arch::WalkOutcome::kGeneralProtection) return signal(Signal::kSegv, SiCode::kKernel);
+    const AccessOutcome outcome = exc_page_fault(mm, address, walk.code);
+    if (!outcome.ok()) return outcome;
+  }
+}
+
+// do_user_addr_fault. kOk: restart the instruction.
+AccessOutcome Vm::exc_page_fault(Mm& mm, VirtAddr address, arch::FaultCode code) {
+  const sim::CostModel& costs = parts_.scheduler.costs();
+  parts_.scheduler.charge(costs.page_fault_entry);
+  if (address >= mm.task_size) return signal(Signal::kSegv, SiCode::kSegvMapErr);
+  parts_.phys.vmstat().count_vm_event(phys::VmEvent::kPgfault);
+
+  FaultFlags flags = FaultFlags::kUser;
+  if (any(code, arch::FaultCode::kWrite)) flags |= FaultFlags::kWrite;
+  if (any(code, arch::FaultCode::kInstr)) flags |= FaultFlags::kInstruction;
+
+  FaultOutcome outcome;
+  {
+    sim::ReadGuard guard(mm.mmap_lock);
+    if (mm.killed()) return signal(Signal::kKill, SiCode::kNone);
+    parts_.scheduler.charge(costs.vma_lookup);
+    Vma* vma = mm.mm_vmas.find(address);
+    if (vma == nullptr) return signal(Signal::kSegv, SiCode::kSegvMapErr);
+    if (vma->vm_start > address) {
+      if (!vma->has(VmFlags::kGrowsDown) || !expand_stack(*vma, address)) {
+        return signal(Signal::kSegv, SiCode::kSegvMapErr);
+      }
+    }
+    if (access_error(code, *vma)) return signal(Signal::kSegv, SiCode::kSegvAccErr);
+    outcome = handle_mm_fault(*vma, address, flags);
+    if (any(outcome, FaultOutcome::kMajor)) {
+      ++mm.maj_flt;
+    } else if (!any(outcome, FaultOutcome::kError)) {
+      ++mm.min_flt;
+    }
+  }
+  if (mm.killed()) return signal(Signal::kKill, SiCode::kNone);
+  if (!any(outcome, FaultOutcome::kError)) return {};
+  if (any(outcome, FaultOutcome::kOom)) return {.phys = PhysAddr(0), .status = AccessStatus::kOom};
+  if (any(outcome, FaultOutcome::kSigbus)) return signal(Signal::kBus, SiCode::kBusAdrErr);
+  return signal(Signal::kSegv, SiCode::kSegvMapErr);
+}
+
+FaultOutcome Vm::handle_mm_fault(Vma& vma, VirtAddr address, FaultFlags flags) {
+  VmFault vmf{.vma = vma,
+              .address = align_down(address, kPageSize),
+              .pgoff = vma.linear_page_index(address),
+              .flags = flags};
+  if (hooks_ != nullptr) [[unlikely]] {
+    const FaultOutcome huge = hooks_->create_huge_pmd(vma, vmf.address, flags);
+    if (!any(huge, FaultOutcome::kFallback)) return huge;
+  }
+  vmf.pte = pgtable_.pte_offset(*vma.vm_mm, vmf.address);
+  if (vmf.pte != nullptr) vmf.orig_pte = *vmf.pte;
+  return handle_pte_fault(vmf);
+}
+
+FaultOutcome Vm::handle_pte_fault(VmFault& vmf) QUIRE_NO_THREAD_SAFETY_ANALYSIS {
+  if (vmf.orig_pte.none()) return vmf.vma.is_anonymous() ? do_anonymous_page(vmf) : do_fault(vmf);
+  if (!vmf.orig_pte.present()) return do_swap_page(vmf);
+  if (vmf.orig_pte.protnone() && vmf.vma.has(VmFlags::kAccessFlags) && hooks_ != nullptr) {
+    return hooks_->do_numa_page(vmf.vma, vmf.address, vmf.flags);
+  }
+  Mm& mm = vmf.mm();
+  mm.page_table_lock.lock();
+  if (*vmf.pte != vmf.orig_pte) {
+    mm.page_table_lock.unlock();
+    return FaultOutcome::kNone;
+  }
+  arch::Pte entry = vmf.orig_pte;
+  if (vmf.write()) {
+    if (!arch::pte_write(entry)) return do_wp_page(vmf);  // unlocks
+    entry = arch::pte_mkdirty(entry);
+  }
+  *vmf.pte = arch::pte_mkyoung(entry);
+  mm.page_table_lock.unlock();
+  return FaultOutcome::kNone;
+}
+
+phys::Folio* Vm::vma_alloc_folio(Vma&, VirtAddr) {
+  return parts_.phys.folio_alloc(phys::Gfp::kHighUserMovable);
+}
+
+// A new anonymous folio joins the LRU, the unevictable list at once when its area is locked.
+void Vm::folio_add_lru_vma(phys::Folio& folio, Vma& vma) {
+  if (vma.has(VmFlags::kLocked) && !vma.has(VmFlags::kSpecial)) [[unlikely]] {
+    parts_.lru.mlock_new_folio(folio);
+  } else {
+    parts_.lru.folio_add_lru(folio);
+  }
+}
+
+FaultOutcome Vm::do_anonymous_page(VmFault& vmf) {
+  Vma& vma = vmf.vma;
+  Mm& mm = vmf.mm();
+  if (vma.has(VmFlags::kShared)) return FaultOutcome::kSigbus;
+  vmf.pte = pgtable_.pte_alloc(mm, vmf.address);
+  if (vmf.pte == nullptr) return FaultOutcome::kOom;
+  const arch::Pgprot prot = vma_page_prot(vma);
+
+  if (!vmf.write()) {
+    const arch::Pte zero = arch::pte_mkspecial(arch::mk_pte(parts_.phys.page_to_pfn(*zero_page_), prot));
+    sim::SpinGuard guard(mm.page_table_lock);
+    if (vmf.pte->none()) *vmf.pte = zero;
+    return FaultOutcome::kNone;
+  }
+
+  if (!rmap_.anon_vma_prepare(vma)) return FaultOutcome::kOom;
+  phys::Folio* folio = vma_alloc_folio(vma, vmf.address);
+  if (folio == nullptr) return FaultOutcome::kOom;
+  parts_.phys.clear_page(*folio);
+  phys::folio_set_uptodate(*folio);
+  parts_.scheduler.charge(parts_.scheduler.costs().fault_map);
+  const arch::Pte entry = maybe_mkwrite(arch::pte_mkdirty(arch::mk_pte(parts_.phys.page_to_pfn(*folio), prot)), vma);
+  {
+    sim::SpinGuard guard(mm.page_table_lock);
+    if (vmf.pte->none()) [[likely]] {
+      mm.add_counter(Rss::kAnonPages, 1);
+      rmap_.page_add_new_anon_rmap(*folio, vma, vmf.address);
+      folio_add_lru_vma(*folio, vma);
+      *vmf.pte = entry;
+      return FaultOutcome::kNone;
+    }
+  }
+  parts_.lru.folio_put(*folio);  // another task was quicker
+  return FaultOutcome::kNone;
+}
+
+}  // namespace quire::vm

@@ -1,0 +1,150 @@
+// fork: a copy-on-write copy of an address space.
+#include <algorithm>
+
+#include "quire/file/vfs.h"
+#include "quire/vm/folio_map.h"
+#include "quire/vm/vm.h"
+
+namespace quire::vm {
+
+Result<Mm*> Vm::dup_mm(Mm& parent) {
+  Result<Mm*> made = mm_alloc();
+  if (!made) return made;
+  Mm& mm = **made;
+  if (Status copied = dup_mmap(mm, parent); !copied) {
+    mmput(mm);
+    return fail(copied.error());
+  }
+  mm.hiwater_rss = mm.rss();
+  mm.hiwater_vm = mm.total_vm;
+  return &mm;
+}
+
+namespace {
+
+// The parts of an address space that are values (the memcpy in Linux's dup_mm).
+void copy_layout(Mm& mm, const Mm& parent) {
+  mm.task_size = parent.task_size;
+  mm.mmap_base = parent.mmap_base;
+  mm.layout = parent.layout;
+  mm.start_code = parent.start_code;
+  mm.end_code = parent.end_code;
+  mm.start_data = parent.start_data;
+  mm.end_data = parent.end_data;
+  mm.start_brk = parent.start_brk;
+  mm.brk = parent.brk;
+  mm.start_stack = parent.start_stack;
+  mm.arg_start = parent.arg_start;
+  mm.arg_end = parent.arg_end;
+  mm.env_start = parent.env_start;
+  mm.env_end = parent.env_end;
+  mm.rlimits = parent.rlimits;
+  mm.ipc_lock = parent.ipc_lock;
+}
+
+// Linux's vma_needs_copy: pages that can be had again from the file are left to faults in the child.
+bool vma_needs_copy(const Vma& src) {
+  return src.has(VmFlags::kPfnMap | VmFlags::kMixedMap) || src.anon_vma != nullptr;
+}
+
+}  // namespace
+
+Status Vm::dup_mmap(Mm& mm, Mm& parent) {
+  sim::WriteGuard parent_guard(parent.mmap_lock);
+  sim::WriteGuard guard(mm.mmap_lock, sim::kSingleDepthNesting);
+  copy_layout(mm, parent);
+  Status result{};
+  for (Vma& src : parent.mm_vmas) {
+    if (parent.killed()) result = fail(Errno::kIntr);
+    if (!result) break;
+    if (src.has(VmFlags::kDontCopy)) continue;
+    result = dup_vma(mm, src);
+  }
+  shootdown_.flush_tlb_mm(parent);  // its private pages are read-only now
+  return result;
+}
+
+Status Vm::dup_vma(Mm& mm, Vma& src) {
+  const std::uint64_t charged = src.has(VmFlags::kAccount) ? src.pages() : 0;
+  if (charged != 0) {
+    if (Status enough = commit_.vm_enough_memory(mm, charged); !enough) return enough;
+  }
+  Vma* vma = vm_area_dup(src, mm);
+  if (vma == nullptr) {
+    commit_.vm_unacct_memory(charged);
+    return fail(Errno::kNoMem);
+  }
+  vma->vm_flags &= ~VmFlags::kLockedMask;
+  vma->anon_vma = nullptr;
+  if (!vma->has(VmFlags::kWipeOnFork)) {
+    if (Status forked = rmap_.anon_vma_fork(*vma, src); !forked) {
+      vm_area_free(*vma);
+      commit_.vm_unacct_memory(charged);
+      return forked;
+    }
+  }
+  vma_link(*vma);
+  vm_stat_account(mm, vma->vm_flags, static_cast<std::int64_t>(vma->pages()));
+  if (vma->has(VmFlags::kWipeOnFork)) return {};
+  return copy_page_range(*vma, src);
+}
+
+Status Vm::copy_page_range(Vma& dst, Vma& src) {
+  if (!vma_needs_copy(src)) return {};
+  const arch::Geometry& geometry = pgtable_.geometry();
+  for (VirtAddr at = src.vm_start; at < src.vm_end;) {
+    const VirtAddr stop = geometry.addr_end(at, src.vm_end, arch::kPmdLevel);
+    if (arch::Pte* from = pgtable_.pte_offset(*src.vm_mm, at)) {
+      arch::Pte* to = pgtable_.pte_alloc(*dst.vm_mm, at);
+      if (to == nullptr) return fail(Errno::kNoMem);
+      if (Status copied = copy_pte_range(dst, src, to, from, (stop - at) >> kPageShift); !copied) return copied;
+    }
+    at = stop;
+  }
+  return {};
+}
+
+Status Vm::copy_pte_range(Vma& dst, Vma& src, arch::Pte* to, arch::Pte* from, std::uint64_t count) {
+  const sim::Nanos cost = parts_.scheduler.costs().pte_copy;
+  sim::SpinGuard guard(dst.vm_mm->page_table_lock);
+  sim::SpinGuard src_guard(src.vm_mm->page_table_lock, sim::kSingleDepthNesting);
+  for (std::uint64_t i = 0; i < count; ++i) {
+    if (from[i].none()) continue;
+    parts_.scheduler.charge(cost);
+    if (from[i].present()) {
+      copy_present_pte(dst, src, to + i, from + i);
+    } else if (Status copied = copy_nonpresent_pte(dst, to + i, from + i); !copied) {
+      return copied;
+    }
+  }
+  return {};
+}
+
+void Vm::copy_present_pte(Vma& dst, Vma& src, arch::Pte* to, arch::Pte* from) {
+  if (phys::Page* page = vm_normal_page(*from)) {
+    phys::Folio& folio = phys::page_folio(*page);
+    phys::folio_get(folio);
+    dst.vm_mm->add_counter(mm_counter(folio), 1);
+    if (phys::folio_test_anon(folio)) {
+      rmap_.page_dup_anon_rmap(*page);
+    } else {
+      rmap_.page_add_file_rmap(*page, dst);
+    }
+  }
+  if (src.is_cow_mapping() && arch::pte_write(*from)) arch::ptep_set_wrprotect(from);
+  arch::Pte entry = *from;
+  if (src.has(VmFlags::kShared)) entry = arch::pte_mkclean(entry);
+  *to = arch::pte_mkold(entry);
+}
+
+Status Vm::copy_nonpresent_pte(Vma& dst, arch::Pte* to, arch::Pte* from) {
+  const arch::SwapEntry entry = arch::pte_to_swp_entry(*from);
+  QUIRE_BUG_ON(arch::non_swap_entry(entry));
+  if (Status counted = parts_.swap.swap_duplicate(entry); !counted) return counted;
+  *from = arch::pte_swp_clear_exclusive(*from);
+  *to = *from;
+  dst.vm_mm->add_counter(Rss::kSwapEnts, 1);
+  return {};
+}
+
+}  // namespace quire::vm

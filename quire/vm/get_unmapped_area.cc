@@ -1,0 +1,46 @@
+// Where a mapping goes (x86-64's arch_get_unmapped_area and its top-down sibling).
+#include "quire/vm/vm.h"
+
+namespace quire::vm {
+
+namespace {
+
+// MAP_32BIT looks here only.
+constexpr Range<VirtAddr> kLow32{VirtAddr(0x40000000), VirtAddr(0x80000000)};
+
+}  // namespace
+
+Result<VirtAddr> Vm::find_area(Mm& mm, VirtAddr hint, std::uint64_t length, MapFlags flags) const {
+  const bool low32 = any(flags, MapFlags::k32Bit);
+  const bool top_down = mm.layout == MmapLayout::kTopDown && !low32;
+  const VirtAddr address = top_down ? align_down(hint, kPageSize) : align_up(hint, kPageSize);
+  const VirtAddr end = low32 ? kLow32.end : mm.task_size;
+  if (length > end.value()) return fail(Errno::kNoMem);
+  if (hint.value() != 0 && address.value() <= end.value() - length) {
+    const Vma* vma = mm.mm_vmas.find(address);
+    if (vma == nullptr || address + length <= mm.mm_vmas.start_with_gap(*vma)) return address;
+  }
+  if (top_down) {
+    if (auto gap = mm.mm_vmas.highest_gap(length, {VirtAddr(kPageSize), mm.mmap_base})) return *gap;
+  }
+  const VirtAddr legacy_base = align_up(VirtAddr(mm.task_size.value() / 3), kPageSize);
+  const Range<VirtAddr> limits = low32 ? kLow32 : Range<VirtAddr>{legacy_base, end};
+  if (auto gap = mm.mm_vmas.lowest_gap(length, limits)) return *gap;
+  return fail(Errno::kNoMem);
+}
+
+Result<VirtAddr> Vm::get_unmapped_area(Mm& mm, VirtAddr hint, std::uint64_t length, MapFlags flags) {
+  if (length > mm.task_size.value()) return fail(Errno::kNoMem);
+  VirtAddr address = hint;
+  if (!any(flags, MapFlags::kFixed)) {
+    const Result<VirtAddr> found = find_area(mm, hint, length, flags);
+    if (!found) return found;
+    address = *found;
+  }
+  if (address.value() > mm.task_size.value() - length) return fail(Errno::kNoMem);
+  if (page_offset(address) != 0) return fail(Errno::kInval);
+  if (address < tunables_.mmap_min_addr) return fail(Errno::kPerm);
+  return address;
+}
+
+}  // namespace quire::vm

@@ -1,0 +1,90 @@
+// Life of an address space: mm_alloc … exit_mmap.
+#include "quire/vm/mm.h"
+
+#include <algorithm>
+
+#include "quire/vm/mmu_gather.h"
+#include "quire/vm/vm.h"
+
+namespace quire::vm {
+
+namespace {
+
+// mmap_base for the top-down layout: below the stack's largest extent, at least 128 MiB and at most 5/6 of user space away.
+VirtAddr mmap_base_of(const Mm& mm, std::uint64_t guard_bytes) {
+  const std::uint64_t gap_min = 128 * kMiB;
+  const std::uint64_t gap_max = mm.task_size.value() / 6 * 5;
+  std::uint64_t gap = mm.rlimits.stack;
+  if (gap + guard_bytes > gap) gap += guard_bytes;
+  gap = std::clamp(gap, gap_min, gap_max);
+  return align_down(VirtAddr(mm.task_size.value() - gap), kPageSize);
+}
+
+}  // namespace
+
+Result<Mm*> Vm::mm_alloc() {
+  Mm* mm = mm_cache_.alloc(phys::Gfp::kKernel, *this, parts_.scheduler, mmap_lock_class_, page_table_lock_class_,
+                           next_context_id_);
+  if (mm == nullptr) return fail(Errno::kNoMem);
+  next_context_id_ = next_context_id_ == arch::kAsidMax ? 1 : next_context_id_ + 1;
+  if (Status made = pgtable_.pgd_alloc(*mm); !made) {
+    mm_cache_.free(mm);
+    return fail(made.error());
+  }
+  mm->mm_vmas.set_stack_guard(tunables_.stack_guard_gap * kPageSize);
+  mm->task_size = pgtable_.geometry().default_map_window;
+  mm->mmap_base = mmap_base_of(*mm, tunables_.stack_guard_gap * kPageSize);
+  mms_.push_back(*mm);
+  return mm;
+}
+
+void Vm::set_layout(Mm& mm, MmapLayout layout) {
+  mm.layout = layout;
+  mm.mmap_base = layout == MmapLayout::kTopDown ? mmap_base_of(mm, tunables_.stack_guard_gap * kPageSize)
+                                                : align_up(VirtAddr(mm.task_size.value() / 3), kPageSize);
+}
+
+void Vm::mmput(Mm& mm) {
+  QUIRE_BUG_ON(mm.mm_users == 0);
+  if (--mm.mm_users != 0) return;
+  exit_mmap(mm);
+  mmdrop(mm);
+}
+
+void Vm::mmdrop(Mm& mm) {
+  QUIRE_BUG_ON(mm.mm_count == 0);
+  if (--mm.mm_count != 0) return;
+  QUIRE_BUG_ON(mm.mm_users != 0);
+  pgtable_.pgd_free(mm);
+  for (const std::int64_t counter : mm.rss_stat) QUIRE_BUG_ON(counter != 0);
+  QUIRE_BUG_ON(mm.pgtables_pages != 0);
+  mms_.erase(mm);
+  mm_cache_.free(&mm);
+}
+
+void Vm::exit_mmap(Mm& mm) {
+  sim::WriteGuard guard(mm.mmap_lock);
+  mm.flags |= MmFlags::kExiting;
+  {
+    MmuGather tlb(*this, mm, MmuGather::Scope::kFullMm);
+    for (Vma& vma : mm.mm_vmas) unmap_page_range(tlb, vma, vma.range());
+    tlb.finish();
+  }
+  for (Vma& vma : mm.mm_vmas) unlink_rmap(vma);
+  const Range<VirtAddr> user_space{VirtAddr(0), pgtable_.geometry().task_size + kPageSize};
+  pgtable_.free_pgtables(mm, user_space, user_space);
+  shootdown_.flush_tlb_mm(mm);
+  std::uint64_t accounted = 0;
+  while (Vma* vma = mm.mm_vmas.first()) {
+    if (vma->has(VmFlags::kAccount)) accounted += vma->pages();
+    vm_stat_account(mm, vma->vm_flags, -static_cast<std::int64_t>(vma->pages()));
+    if (vma->has(VmFlags::kLocked)) mm.locked_vm -= vma->pages();
+    mm.mm_vmas.erase(*vma);
+    --mm.map_count;
+    vm_area_free(*vma);
+    parts_.scheduler.sync_point();
+  }
+  commit_.vm_unacct_memory(accounted);
+}
+
+}  // namespace quire::vm

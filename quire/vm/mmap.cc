@@ -1,0 +1,180 @@
+// mmap(2).
+#include <algorithm>
+
+#include "quire/file/vfs.h"
+#include "quire/vm/folio_map.h"
+#include "quire/vm/vm.h"
+
+namespace quire::vm {
+
+namespace {
+
+// Flags that MAP_SHARED_VALIDATE knows (LEGACY_MAP_MASK); others are EOPNOTSUPP there and ignored elsewhere.
+constexpr MapFlags kLegacyMapMask =
+    MapFlags::kShared | MapFlags::kPrivate | MapFlags::kFixed | MapFlags::kAnonymous | MapFlags::kDenyWrite |
+    MapFlags::kExecutable | MapFlags::kUninitialized | MapFlags::kGrowsDown | MapFlags::kLocked | MapFlags::kNoReserve |
+    MapFlags::kPopulate | MapFlags::kNonBlock | MapFlags::kStack | MapFlags::kHugeTlb | MapFlags::k32Bit;
+
+VmFlags calc_vm_prot_bits(Prot prot) {
+  return static_cast<VmFlags>(static_cast<std::uint64_t>(prot) & static_cast<std::uint64_t>(VmFlags::kAccessFlags));
+}
+
+VmFlags calc_vm_flag_bits(MapFlags flags) {
+  VmFlags result = VmFlags::kNone;
+  if (any(flags, MapFlags::kGrowsDown)) result |= VmFlags::kGrowsDown;
+  if (any(flags, MapFlags::kLocked)) result |= VmFlags::kLocked;
+  return result;
+}
+
+constexpr VmFlags kGrows = VmFlags::kGrowsDown;
+
+// What mapping this file this way allows; adds its flags.
+Status check_file_mapping(const file::File& file, Prot prot, MapFlags flags, std::uint64_t pages, std::uint64_t pgoff,
+                          VmFlags& vm_flags) {
+  constexpr std::uint64_t kMaxPages = file::kMaxLfsFilesize >> kPageShift;
+  if (pages > kMaxPages || pgoff > kMaxPages - pages) return fail(Errno::kOverflow);
+  const MapFlags type = flags & MapFlags::kTypeMask;
+  if (type == MapFlags::kSharedValidate && any(flags, ~(kLegacyMapMask | MapFlags::kFixedNoReplace))) {
+    return fail(Errno::kOpNotSupp);
+  }
+  if (type == MapFlags::kShared || type == MapFlags::kSharedValidate) {
+    if (any(prot, Prot::kWrite) && !any(file.f_mode, file::FileMode::kWrite)) return fail(Errno::kAcces);
+    vm_flags |= VmFlags::kShared | VmFlags::kMayShare;
+    if (!any(file.f_mode, file::FileMode::kWrite)) vm_flags &= ~(VmFlags::kMayWrite | VmFlags::kShared);
+  } else if (type != MapFlags::kPrivate) {
+    return fail(Errno::kInval);
+  }
+  if (!any(file.f_mode, file::FileMode::kRead)) return fail(Errno::kAcces);
+  if (any(vm_flags, kGrows)) return fail(Errno::kInval);
+  return {};
+}
+
+}  // namespace
+
+bool Vm::mlock_future_check(const Mm& mm, VmFlags flags, std::uint64_t bytes) const {
+  if (!any(flags, VmFlags::kLocked) || mm.ipc_lock == CapIpcLock::kYes) return true;
+  return mm.locked_vm + (bytes >> kPageShift) <= mm.rlimits.memlock >> kPageShift;
+}
+
+Result<VirtAddr> Vm::mmap(Mm& mm, VirtAddr hint, std::uint64_t length, Prot prot, MapFlags flags, file::File* file,
+                          std::uint64_t offset) {
+  if ((offset & (kPageSize - 1)) != 0) return fail(Errno::kInval);
+  if (any(flags, MapFlags::kAnonymous)) {
+    file = nullptr;
+    if (any(flags, MapFlags::kHugeTlb)) return fail(Errno::kNoMem);  // no pool of huge pages
+  } else {
+    if (file == nullptr) return fail(Errno::kBadF);
+    if (any(flags, MapFlags::kHugeTlb)) return fail(Errno::kInval);
+  }
+  Range<VirtAddr> populate{};
+  Result<VirtAddr> mapped = fail(Errno::kNoMem);
+  {
+    sim::WriteGuard guard(mm.mmap_lock);
+    mapped = do_mmap(mm, hint, length, prot, flags, file, offset, &populate);
+  }
+  if (mapped && !populate.empty()) static_cast<void>(mm_populate(mm, populate));
+  return mapped;
+}
+
+Result<VirtAddr> Vm::do_mmap(Mm& mm, VirtAddr hint, std::uint64_t length, Prot prot, MapFlags flags, file::File* file,
+                             std::uint64_t offset, Range<VirtAddr>* populate) {
+  if (length == 0) return fail(Errno::kInval);
+  if (any(flags, MapFlags::kFixedNoReplace)) flags |= MapFlags::kFixed;
+  if (!any(flags, MapFlags::kFixed)) {
+    hint = align_down(hint, kPageSize);
+    if (hint.value() != 0 && hint < tunables_.mmap_min_addr) hint = align_up(tunables_.mmap_min_addr, kPageSize);
+  }
+  length = align_up(length, kPageSize);
+  if (length == 0) return fail(Errno::kNoMem);
+  const std::uint64_t pages = length >> kPageShift;
+  Pgoff pgoff(offset >> kPageShift);
+  if (mm.map_count > tunables_.max_map_count) return fail(Errno::kNoMem);
+
+  const Result<VirtAddr> area = get_unmapped_area(mm, hint, length, flags);
+  if (!area) return area;
+  const Range<VirtAddr> range{*area, *area + length};
+  if (any(flags, MapFlags::kFixedNoReplace) && mm.mm_vmas.find_intersection(range) != nullptr) {
+    return fail(Errno::kExist);
+  }
+
+  VmFlags vm_flags = calc_vm_prot_bits(prot) | calc_vm_flag_bits(flags) | mm.def_flags | VmFlags::kMayFlags;
+  if (any(flags, MapFlags::kLocked) && !can_do_mlock(mm)) return fail(Errno::kPerm);
+  if (!mlock_future_check(mm, vm_flags, length)) return fail(Errno::kAgain);
+
+  if (file != nullptr) {
+    if (Status checked = check_file_mapping(*file, prot, flags, pages, pgoff.value(), vm_flags); !checked) {
+      return fail(checked.error());
+    }
+  } else {
+    switch (flags & MapFlags::kTypeMask) {
+      case MapFlags::kShared:
+        if (any(vm_flags, kGrows)) return fail(Errno::kInval);
+        pgoff = Pgoff(0);
+        vm_flags |= VmFlags::kShared | VmFlags::kMayShare;
+        break;
+      case MapFlags::kPrivate:
+        pgoff = Pgoff(range.begin.value() >> kPageShift);
+        break;
+      default:
+        return fail(Errno::kInval);
+    }
+  }
+  if (any(flags, MapFlags::kNoReserve) && tunables_.overcommit_memory != OvercommitMode::kNever) {
+    vm_flags |= VmFlags::kNoReserve;
+  }
+
+  const Result<VirtAddr> mapped = mmap_region(mm, range, vm_flags, file, pgoff);
+  if (!mapped) return mapped;
+  const bool wants_pages = (flags & (MapFlags::kPopulate | MapFlags::kNonBlock)) == MapFlags::kPopulate;
+  if (any(vm_flags, VmFlags::kLocked) || wants_pages) *populate = range;
+  return mapped;
+}
+
+Result<VirtAddr> Vm::mmap_region(Mm& mm, Range<VirtAddr> range, VmFlags flags, file::File* file, Pgoff pgoff) {
+  const std::uint64_t pages = range.size() >> kPageShift;
+  if (!may_expand_vm(mm, flags, pages) && !may_expand_vm(mm, flags, pages - count_vma_pages_range(mm, range))) {
+    return fail(Errno::kNoMem);
+  }
+  if (mm.mm_vmas.find_intersection(range) != nullptr && !do_munmap(mm, range)) return fail(Errno::kNoMem);
+
+  std::uint64_t charged = 0;
+  if (accountable_mapping(flags)) {
+    charged = pages;
+    if (!commit_.vm_enough_memory(mm, charged)) return fail(Errno::kNoMem);
+    flags |= VmFlags::kAccount;
+  }
+
+  file::File* shm = nullptr;
+  if (file == nullptr && any(flags, VmFlags::kShared)) {
+    const Result<file::File*> made = parts_.vfs.shmem_file_setup(range.size());
+    if (!made) return fail(made.error());  // shared memory is not charged here
+    shm = file = *made;
+  }
+  const MergeRequest request{
+      .prev = mm.mm_vmas.find_prev(range.begin), .range = range, .flags = flags, .file = file, .pgoff = pgoff};
+  if (vma_merge(mm, request) == nullptr) {
+    Vma* vma = vm_area_alloc(mm, range, flags, pgoff, file);
+    if (vma == nullptr) {
+      if (shm != nullptr) parts_.vfs.fput(*shm);
+      commit_.vm_unacct_memory(charged);
+      return fail(Errno::kNoMem);
+    }
+    vma_link(*vma);
+  }
+  if (shm != nullptr) parts_.vfs.fput(*shm);  // the area has its own reference
+  vm_stat_account(mm, flags, static_cast<std::int64_t>(pages));
+  mm.update_hiwater_vm();
+  if (any(flags, VmFlags::kLocked)) mm.locked_vm += pages;
+  return range.begin;
+}
+
+std::uint64_t Vm::count_vma_pages_range(const Mm& mm, Range<VirtAddr> range) const {
+  std::uint64_t pages = 0;
+  for (const Vma* vma = mm.mm_vmas.find_intersection(range); vma != nullptr && vma->vm_start < range.end;
+       vma = VmaTree::next(*vma)) {
+    pages += vma->range().intersect(range).size() >> kPageShift;
+  }
+  return pages;
+}
+
+}  // namespace quire::vm

@@ -1,0 +1,86 @@
+#include "quire/vm/pgtable.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace quire::vm {
+
+namespace {
+
+using Entry = arch::TableEntry<struct AnyLevel>;
+
+}  // namespace
+
+PageTableSource::PageTableSource(phys::PhysMem& phys, const arch::Geometry& geometry)
+    : phys_(phys), geometry_(geometry), tables_(phys.arena().base(), geometry) {}
+
+phys::Page* PageTableSource::table_alloc(Mm& mm) {
+  phys::Page* page = phys_.alloc_page(phys::Gfp::kKernelAccount);
+  if (page == nullptr) return nullptr;
+  std::memset(phys_.page_address(*page), 0, kPageSize);  // kernel data: real in a dataless machine too
+  phys_.scheduler().charge(phys_.scheduler().costs().clear_page);
+  page->set(phys::PageFlag::kTable);
+  phys_.page_node(*page).stats.add(phys::NodeStat::kNrPageTablePages);
+  ++mm.pgtables_pages;
+  return page;
+}
+
+void PageTableSource::table_free(Mm& mm, PhysAddr table) {
+  phys::Page& page = phys_.phys_to_page(table);
+  QUIRE_BUG_ON(!page.test_and_clear(phys::PageFlag::kTable));
+  phys_.page_node(page).stats.sub(phys::NodeStat::kNrPageTablePages);
+  --mm.pgtables_pages;
+  phys_.free_page(page);
+}
+
+Status PageTableSource::pgd_alloc(Mm& mm) {
+  phys::Page* page = table_alloc(mm);
+  if (page == nullptr) return fail(Errno::kNoMem);
+  mm.pgd = phys_.page_to_phys(*page);
+  return {};
+}
+
+void PageTableSource::pgd_free(Mm& mm) { table_free(mm, mm.pgd); }
+
+arch::Pte* PageTableSource::pte_alloc(Mm& mm, VirtAddr address) {
+  PhysAddr table = mm.pgd;
+  for (unsigned level = geometry_.levels; level > arch::kPteLevel; --level) {
+    Entry* entry = tables_.table<Entry>(table) + geometry_.index(address, level);
+    if (entry->none()) {
+      phys::Page* fresh = table_alloc(mm);
+      if (fresh == nullptr) return nullptr;
+      sim::SpinGuard guard(mm.page_table_lock);
+      if (entry->none()) {
+        arch::entry_populate(entry, phys_.page_to_phys(*fresh));
+      } else {
+        table_free(mm, phys_.page_to_phys(*fresh));  // another task was quicker
+      }
+    }
+    table = entry->phys();
+  }
+  return tables_.table<arch::Pte>(table) + geometry_.index(address, arch::kPteLevel);
+}
+
+void PageTableSource::free_pgtables(Mm& mm, Range<VirtAddr> range, Range<VirtAddr> free) {
+  free_below(mm, mm.pgd, geometry_.levels, VirtAddr(0), range, free);
+}
+
+// Frees the tables under entries whose whole span lies in `free`, and goes down where it lies there in part.
+void PageTableSource::free_below(Mm& mm, PhysAddr table, unsigned level, VirtAddr base, Range<VirtAddr> range,
+                                 Range<VirtAddr> free) {
+  const std::uint64_t span = geometry_.entry_span(level);
+  const std::uint64_t skip = range.begin > base ? (range.begin - base) / span : 0;
+  for (std::uint64_t i = skip; i < geometry_.entries(level); ++i) {
+    const VirtAddr start = base + i * span;
+    if (start >= range.end) return;
+    Entry* entry = tables_.table<Entry>(table) + i;
+    if (entry->none()) continue;
+    const PhysAddr below = entry->phys();
+    if (level - 1 > arch::kPteLevel) free_below(mm, below, level - 1, start, range, free);
+    if (start < free.begin || start + span > free.end) continue;
+    arch::entry_clear(entry);
+    table_free(mm, below);
+  }
+}
+
+}  // namespace quire::vm

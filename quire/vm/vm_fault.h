@@ -1,0 +1,25 @@
+// One page fault on its way through the fault tree (Linux's struct vm_fault).
+#pragma once
+
+#include "quire/arch/pte.h"
+#include "quire/phys/folio.h"
+#include "quire/vm/fault_outcome.h"
+#include "quire/vm/vma.h"
+
+namespace quire::vm {
+
+struct VmFault {
+  Vma& vma;
+  VirtAddr address;               // page aligned
+  Pgoff pgoff;                    // linear_page_index of address
+  FaultFlags flags;
+  arch::Pte* pte = nullptr;       // its entry; null while there is no table
+  arch::Pte orig_pte{};           // what the entry held when the fault was looked at
+  phys::Folio* folio = nullptr;   // do_fault: the file's folio, locked, with a reference
+  FaultOutcome outcome = FaultOutcome::kNone;
+
+  [[nodiscard]] Mm& mm() const { return *vma.vm_mm; }
+  [[nodiscard]] bool write() const { return any(flags, FaultFlags::kWrite); }
+};
+
+}  // namespace quire::vm
