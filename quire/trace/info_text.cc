@@ -14,8 +14,12 @@ constexpr std::size_t kTasksShown = 40, kFilesShown = 20;
 
 // 1234567 → "1,234,567"
 std::string grouped(std::uint64_t n) {
-  std::string text = fmt::format("{}", n);
-  for (std::size_t at = text.size(); at > 3;) text.insert(at -= 3, ",");
+  const std::string digits = fmt::format("{}", n);
+  std::string text;
+  for (std::size_t i = 0; i < digits.size(); ++i) {
+    if (i != 0 && (digits.size() - i) % 3 == 0) text += ',';
+    text += digits[i];
+  }
   return text;
 }
 
