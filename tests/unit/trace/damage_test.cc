@@ -99,7 +99,7 @@ TEST(Damage, OverwrittenStretches) {
 
 TEST(Damage, ALostChunkIsNoticed) {
   const Sample sample = make_sample();
-  // Cut the second chunk out: header 40 bytes, compressed size at 28 of a chunk's header.
+  // Cut the second chunk out: header 40 bytes, compressed size at 24 of a chunk's header.
   const auto chunk_size = [&](std::size_t at) {
     return 40 + (sample.bytes[at + 24] | std::size_t{sample.bytes[at + 25]} << 8 | std::size_t{sample.bytes[at + 26]} << 16);
   };
