@@ -100,7 +100,8 @@ bool Reclaim::throttle_direct_reclaim(Gfp gfp, phys::ZoneList& zonelist) {
   zonelist.for_each_zone(phys::gfp_zone(gfp), [&](Zone& zone) {
     if (zone.type() > ZoneType::kNormal) return true;
     NodeReclaim& node = node_of(zone.node());
-    if (!allow_direct_reclaim(node)) throttled = &node;
+    // Without a kswapd nobody would end the wait.
+    if (node.kswapd != nullptr && !allow_direct_reclaim(node)) throttled = &node;
     return false;
   });
   if (throttled == nullptr) return false;
