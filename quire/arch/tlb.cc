@@ -31,14 +31,14 @@ Tlb::Tlb(const TlbConfig& config) : config_(config) {
   QUIRE_BUG_ON(entries_.size() > kHintable);
   l2_[0] = l2_[1] = add_array(config.l2);
   l2_[2] = add_array(config.l2_1g);
-  tags_.resize(entries_.size() + kMaxWays);  // a set is read in blocks that may reach past its end
-  referenced_.resize(entries_.size() + kMaxWays);
+  tags_.resize(entries_.size() + sizeof(std::uint64_t));  // sets are read by words, which may reach past the last one
+  referenced_.resize(tags_.size());
 }
 
 // Never 0; equal for equal keys, and seldom equal for different ones in a set.
-std::uint32_t Tlb::tag_of(Asid asid, std::uint64_t first_vpn, unsigned level) {
+std::uint8_t Tlb::tag_of(Asid asid, std::uint64_t first_vpn, unsigned level) {
   const std::uint64_t mixed = (first_vpn ^ (std::uint64_t{asid} << 36) ^ level) * 0x9e3779b97f4a7c15;
-  return static_cast<std::uint32_t>(mixed >> 32) | 1;
+  return static_cast<std::uint8_t>(mixed >> 56) | 0x80;
 }
 
 std::uint32_t Tlb::set_of(const Array& array, std::uint64_t vpn, unsigned level) {
@@ -46,38 +46,35 @@ std::uint32_t Tlb::set_of(const Array& array, std::uint64_t vpn, unsigned level)
   return array.first + static_cast<std::uint32_t>(page & array.set_mask) * array.ways;
 }
 
-// The ways of a set whose tag is `tag`, one bit each. Without branches: which way it is cannot be predicted.
-std::uint32_t Tlb::ways_with_tag(const Array& array, std::uint32_t set, std::uint32_t tag) const {
-  const std::uint32_t* tags = tags_.data() + set;
-  std::uint32_t ways = 0;
-  for (std::uint32_t block = 0; block < array.ways; block += 4) {
-    std::uint32_t equal = 0;
-    for (std::uint32_t i = 0; i < 4; ++i) equal |= std::uint32_t{tags[block + i] == tag} << i;
-    ways |= equal << block;
+// Calls f(way) for the ways of a set, from `set` on, whose byte in `bytes` is `value`, in order, until it returns true. Eight
+// ways at a time and without a branch a way: which one it is cannot be predicted.
+template <class F>
+bool Tlb::any_way(const std::vector<std::uint8_t>& bytes, const Array& array, std::uint32_t set, std::uint8_t value, F&& f) {
+  constexpr std::uint64_t kOnes = 0x0101'0101'0101'0101;
+  constexpr std::uint64_t kLow7 = 0x7f7f'7f7f'7f7f'7f7f;
+  for (std::uint32_t base = 0; base < array.ways; base += 8) {
+    std::uint64_t word;
+    std::memcpy(&word, bytes.data() + set + base, sizeof word);
+    word ^= value * kOnes;
+    std::uint64_t equal = ~(((word & kLow7) + kLow7) | word | kLow7);  // the top bit of each byte that is zero now
+    if (array.ways - base < 8) equal &= (std::uint64_t{1} << (8 * (array.ways - base))) - 1;
+    for (; equal != 0; equal &= equal - 1) {
+      if (f(set + base + static_cast<std::uint32_t>(std::countr_zero(equal)) / 8)) return true;
+    }
   }
-  return ways & ((1u << array.ways) - 1);
-}
-
-std::uint32_t Tlb::unreferenced_ways(const Array& array, std::uint32_t set) const {
-  std::uint32_t ways = 0;
-  for (std::uint32_t block = 0; block < array.ways; block += 4) {
-    std::uint32_t bytes;  // four ways, 0 or 1 each
-    std::memcpy(&bytes, referenced_.data() + set + block, sizeof bytes);
-    constexpr std::uint32_t kGather = 0x0102'0408;  // bit 0 of each byte into bits 24..27
-    ways |= (((bytes ^ 0x0101'0101) * kGather) >> 24 & 15) << block;
-  }
-  return ways & ((1u << array.ways) - 1);
+  return false;
 }
 
 const TlbEntry* Tlb::find(const Array& array, Asid asid, std::uint64_t vpn, unsigned level) const {
   const std::uint64_t first_vpn = vpn & ~(level_pages(level) - 1);
-  const std::uint32_t tag = tag_of(asid, first_vpn, level);
-  const std::uint32_t set = set_of(array, vpn, level);
-  for (std::uint32_t ways = ways_with_tag(array, set, tag); ways != 0; ways &= ways - 1) {
-    const TlbEntry& entry = entries_[set + static_cast<std::uint32_t>(std::countr_zero(ways))];
-    if (entry.vpn == first_vpn && entry.asid == asid && entry.level == level) return &entry;
-  }
-  return nullptr;
+  const TlbEntry* found = nullptr;
+  any_way(tags_, array, set_of(array, vpn, level), tag_of(asid, first_vpn, level), [&](std::uint32_t way) {
+    const TlbEntry& entry = entries_[way];
+    if (entry.vpn != first_vpn || entry.asid != asid || entry.level != level) return false;
+    found = &entry;
+    return true;
+  });
+  return found;
 }
 
 TlbEntry* Tlb::find(const Array& array, Asid asid, std::uint64_t vpn, unsigned level) {
@@ -108,9 +105,13 @@ TlbEntry* Tlb::lookup_slow(Asid asid, std::uint64_t vpn) {
 
 TlbEntry* Tlb::victim(const Array& array, std::uint64_t vpn, unsigned level) {
   const std::uint32_t set = set_of(array, vpn, level);
-  std::uint32_t ways = ways_with_tag(array, set, 0);  // invalid ones first
-  if (ways == 0) ways = unreferenced_ways(array, set);
-  if (ways != 0) return &entries_[set + static_cast<std::uint32_t>(std::countr_zero(ways))];
+  std::uint32_t chosen = set;
+  const auto choose = [&chosen](std::uint32_t way) {
+    chosen = way;
+    return true;
+  };
+  if (any_way(tags_, array, set, 0, choose)) return &entries_[chosen];  // invalid ones first
+  if (any_way(referenced_, array, set, 0, choose)) return &entries_[chosen];
   std::memset(referenced_.data() + set, 0, array.ways);
   return &entries_[set];
 }

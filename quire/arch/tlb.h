@@ -155,10 +155,11 @@ class Tlb {
   static constexpr std::size_t kHintable = 256;  // hint_ holds bytes, so L1 has at most this many entries
 
   [[nodiscard]] Array add_array(const TlbConfig::Array& shape);
-  [[nodiscard]] static std::uint32_t tag_of(Asid asid, std::uint64_t first_vpn, unsigned level);
+  [[nodiscard]] static std::uint8_t tag_of(Asid asid, std::uint64_t first_vpn, unsigned level);
   [[nodiscard]] static std::uint32_t set_of(const Array& array, std::uint64_t vpn, unsigned level);
-  [[nodiscard]] std::uint32_t ways_with_tag(const Array& array, std::uint32_t set, std::uint32_t tag) const;
-  [[nodiscard]] std::uint32_t unreferenced_ways(const Array& array, std::uint32_t set) const;
+  template <class F>
+  static bool any_way(const std::vector<std::uint8_t>& bytes, const Array& array, std::uint32_t set, std::uint8_t value,
+                      F&& f);
   [[nodiscard]] const TlbEntry* find(const Array& array, Asid asid, std::uint64_t vpn, unsigned level) const;
   [[nodiscard]] TlbEntry* find(const Array& array, Asid asid, std::uint64_t vpn, unsigned level);
   [[nodiscard]] TlbEntry* victim(const Array& array, std::uint64_t vpn, unsigned level);
@@ -176,9 +177,9 @@ class Tlb {
 
   TlbStats stats_;
   std::vector<TlbEntry> entries_;     // L1 first
-  // Beside each entry, packed so that a set is searched within a line or two: a digest of its key (0 when invalid), and
+  // Beside each entry, packed so that a set is searched within one line: a digest of its key (0 when invalid), and
   // the replacement bit.
-  std::vector<std::uint32_t> tags_;
+  std::vector<std::uint8_t> tags_;
   std::vector<std::uint8_t> referenced_;
   Array l1_[kLeafLevels];             // by level - 1
   Array l2_[kLeafLevels];             // by level - 1; the first two are the same
