@@ -94,6 +94,7 @@ void Scheduler::deliver_event() {
   ++stats_.events;
   Callback callback = events_.pop();
   callback();
+  interrupt_end_ = std::max(interrupt_end_, now_);
   QUIRE_BUG_ON(interrupt_task_->preempt_count != 0);
 }
 
@@ -227,7 +228,7 @@ RunOutcome Scheduler::run_until(Nanos when) {
 }
 
 Nanos Scheduler::latest_time() const {
-  Nanos latest = last_event_;
+  Nanos latest = interrupt_end_;
   for (const Cpu& cpu : cpus_) latest = std::max(latest, cpu.clock);
   return latest;
 }

@@ -266,6 +266,7 @@ class Scheduler {
   Nanos limit_ = kNever;         // of run_until
   Nanos boot_time_ = 0;          // when run() began: an event that was due before runs then
   Nanos last_event_ = 0;
+  Nanos interrupt_end_ = 0;      // the latest time an interrupt has charged up to
   Nanos last_user_run_ = 0;      // when a user task last got a CPU
   unsigned user_tasks_ = 0;      // unfinished
   RunEnd end_ = RunEnd::kDone;   // why dispatch went back to boot context
