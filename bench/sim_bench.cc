@@ -82,11 +82,12 @@ BENCHMARK(peer_std_mutex_pair);
 void yield_there_and_back(benchmark::State& state) {
   in_task(state, 1, [](Scheduler& s, benchmark::State& loop) {
     bool stop = false;
-    s.spawn("other", [&] {
+    Task& other = s.spawn("other", [&] {
       while (!stop) s.yield();
     });
     for (auto _ : loop) s.yield();
     stop = true;
+    s.join(other);
   });
 }
 BENCHMARK(yield_there_and_back);
@@ -95,7 +96,7 @@ BENCHMARK(yield_there_and_back);
 void cpu_interleaving_there_and_back(benchmark::State& state) {
   in_task(state, 2, [](Scheduler& s, benchmark::State& loop) {
     bool stop = false;
-    s.spawn("other", [&] {
+    Task& other = s.spawn("other", [&] {
       while (!stop) {
         s.charge(100);
         s.sync_point();
@@ -106,6 +107,7 @@ void cpu_interleaving_there_and_back(benchmark::State& state) {
       s.sync_point();
     }
     stop = true;
+    s.join(other);
   });
 }
 BENCHMARK(cpu_interleaving_there_and_back);
@@ -129,7 +131,7 @@ void wait_and_wake_there_and_back(benchmark::State& state) {
     WaitQueue pong(s, "pong");
     bool turn = false;
     bool stop = false;
-    s.spawn("other", [&] {
+    Task& other = s.spawn("other", [&] {
       while (!stop) {
         ping.wait_until([&] { return turn || stop; });
         turn = false;
@@ -143,6 +145,7 @@ void wait_and_wake_there_and_back(benchmark::State& state) {
     }
     stop = true;
     ping.wake_all();
+    s.join(other);
   });
 }
 BENCHMARK(wait_and_wake_there_and_back);
