@@ -15,9 +15,9 @@
 namespace quire::phys {
 
 struct NodeConfig {
-  std::uint64_t bytes = 0;           // RAM of this node (as installed, before the firmware's holes); 0: memory-less
-  std::vector<unsigned> cpus;        // empty on every node: CPUs are dealt out in turn
-  std::vector<unsigned> distances;   // to each node; empty: 10 to itself, 20 to the others
+  std::uint64_t bytes = 0;               // RAM of this node (as installed, before the firmware's holes); 0: memory-less
+  std::vector<unsigned> cpus = {};       // empty on every node: CPUs are dealt out in turn
+  std::vector<unsigned> distances = {};  // to each node; empty: 10 to itself, 20 to the others
 };
 
 enum class DeferredInit : std::uint8_t {

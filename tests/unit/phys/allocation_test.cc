@@ -1,0 +1,264 @@
+#include <gmock/gmock.h>
+
+#include <cstring>
+#include <set>
+
+#include "machine.h"
+
+namespace quire::phys {
+namespace {
+
+class Allocation : public ::testing::Test {
+ protected:
+  Allocation() : machine_(small_machine()) {}
+  void SetUp() override { ASSERT_TRUE(machine_.mem) << machine_.error; }
+  void TearDown() override { mem().validate(); }
+  PhysMem& mem() { return *machine_.mem; }
+  Zone& dma32() { return mem().node(Nid(0)).zone(ZoneType::kDma32); }
+  // Free pages, those on per-CPU lists included.
+  std::uint64_t all_free() {
+    mem().drain_all_pages();
+    return mem().meminfo().freeram;
+  }
+  TestMachine machine_;
+};
+
+TEST_F(Allocation, PairGivesEverythingBack) {
+  const std::uint64_t before = all_free();
+  for (unsigned order = 0; order <= kMaxOrder.value(); ++order) {
+    Page* page = mem().alloc_pages(Gfp::kKernel, Order(order));
+    ASSERT_NE(page, nullptr) << order;
+    EXPECT_EQ(page->refcount, 1);
+    EXPECT_EQ(page->flags & kPageFlagsMask, 0u);
+    EXPECT_EQ(mem().page_to_pfn(*page).value() % Order(order).pages(), 0u);
+    mem().free_pages(*page, Order(order));
+  }
+  EXPECT_EQ(all_free(), before);
+  EXPECT_EQ(mem().alloc_pages(Gfp::kKernel, Order(11)), nullptr);
+}
+
+TEST_F(Allocation, CountersFollow) {
+  Page* page = mem().alloc_page(Gfp::kKernel);
+  EXPECT_EQ(mem().vmstat()[VmEvent::kPgallocDma32], 1);
+  EXPECT_EQ(mem().global_numa_state(NumaStat::kNumaHit), 1);
+  EXPECT_EQ(mem().global_numa_state(NumaStat::kNumaLocal), 1);
+  mem().free_page(*page);
+  EXPECT_EQ(mem().vmstat()[VmEvent::kPgfree], 1);
+  // The second comes from the list that the first filled.
+  page = mem().alloc_page(Gfp::kKernel);
+  EXPECT_EQ(mem().vmstat()[VmEvent::kPgallocDma32], 2);
+  EXPECT_GT(dma32().pcp(0).count, 0);
+  mem().free_page(*page);
+}
+
+TEST_F(Allocation, PerCpuListStaysBelowHigh) {
+  std::vector<Page*> pages;
+  for (int i = 0; i < 3000; ++i) pages.push_back(mem().alloc_page(Gfp::kHighUserMovable));
+  for (Page* page : pages) {
+    mem().free_page(*page);
+    ASSERT_LE(dma32().pcp(0).count, dma32().pcp(0).high);
+  }
+}
+
+TEST_F(Allocation, ZeroedPagesAreZero) {
+  Page* page = mem().alloc_page(Gfp::kKernel);
+  std::memset(mem().page_address(*page), 0xff, kPageSize);
+  mem().free_page(*page);
+  page = mem().alloc_page(Gfp::kKernel | Gfp::kZero);
+  const std::byte* bytes = mem().page_address(*page);
+  for (std::size_t i = 0; i < kPageSize; ++i) ASSERT_EQ(bytes[i], std::byte{0});
+  mem().free_page(*page);
+}
+
+TEST_F(Allocation, DatalessZeroesWhatTheKernelAsksForOnly) {
+  PhysConfig config = small_machine();
+  config.data_mode = DataMode::kDataless;
+  TestMachine machine(config);
+  PhysMem& m = *machine.mem;
+  const auto first_byte_after = [&](Gfp gfp) {
+    Page* page = m.alloc_page(gfp);
+    *m.page_address(*page) = std::byte{7};
+    m.free_page(*page);
+    Page* again = m.alloc_page(gfp | Gfp::kZero);
+    EXPECT_EQ(again, page);
+    return *m.page_address(*again);
+  };
+  EXPECT_EQ(first_byte_after(Gfp::kHighUserMovable), std::byte{7});
+  EXPECT_EQ(first_byte_after(Gfp::kKernel), std::byte{0});
+}
+
+TEST_F(Allocation, FolioIsCompound) {
+  Folio* folio = mem().folio_alloc(Gfp::kHighUserMovable, Order(4));
+  ASSERT_NE(folio, nullptr);
+  EXPECT_EQ(folio_order(*folio), Order(4));
+  EXPECT_EQ(folio_nr_pages(*folio), 16u);
+  EXPECT_EQ(&page_folio(folio_page(*folio, 11)), folio);
+  EXPECT_EQ(folio_page_idx(*folio, folio_page(*folio, 11)), 11u);
+  EXPECT_FALSE(folio_mapped(*folio));
+  EXPECT_TRUE(folio_put_testzero(*folio));
+  mem().free_unref_folio(*folio);
+}
+
+TEST_F(Allocation, FreeingClearsWhatAFreePageDoesNotCarry) {
+  Folio* folio = mem().folio_alloc(Gfp::kHighUserMovable);
+  folio_set_uptodate(*folio);
+  folio_set_swapbacked(*folio);
+  folio->mapping = 0x1000 | kMappingAnon;
+  mem().free_page(*folio);
+  Folio* again = mem().folio_alloc(Gfp::kHighUserMovable);
+  EXPECT_EQ(again, folio);
+  EXPECT_EQ(again->flags & kPageFlagsMask, 0u);
+  EXPECT_EQ(again->mapping, 0u);
+  mem().free_page(*again);
+}
+
+TEST_F(Allocation, ExactAndBulk) {
+  const std::uint64_t before = all_free();
+  Page* exact = mem().alloc_pages_exact(5 * kPageSize, Gfp::kKernel);
+  ASSERT_NE(exact, nullptr);
+  EXPECT_EQ(all_free(), before - 5);
+  mem().free_pages_exact(*exact, 5 * kPageSize);
+  std::array<Page*, 40> pages{};
+  pages[3] = mem().alloc_page(Gfp::kKernel);
+  EXPECT_EQ(mem().alloc_pages_bulk(Gfp::kKernel, pages), 40u);
+  EXPECT_EQ(std::set<Page*>(pages.begin(), pages.end()).size(), 40u);
+  for (Page* page : pages) mem().free_page(*page);
+  EXPECT_EQ(all_free(), before);
+}
+
+TEST_F(Allocation, LowZonesKeepTheirProtection) {
+  // GFP_KERNEL may use DMA only above min + protection; GFP_DMA may go lower.
+  Zone& dma = mem().node(Nid(0)).zone(ZoneType::kDma);
+  std::vector<Page*> pages;
+  while (Page* page = mem().alloc_page(Gfp::kNoWait | Gfp::kNoWarn)) pages.push_back(page);
+  const std::uint64_t left = dma.free_pages();
+  EXPECT_GT(left, static_cast<std::uint64_t>(dma.lowmem_reserve(ZoneType::kNormal)));
+  Page* low = mem().alloc_page(Gfp::kNoWait | Gfp::kBareDma);
+  ASSERT_NE(low, nullptr);
+  EXPECT_EQ(low->zone_type(), ZoneType::kDma);
+  mem().free_page(*low);
+  // The reserves: atomic below min, PF_MEMALLOC down to the last page.
+  std::size_t atomic = 0;
+  while (Page* page = mem().alloc_page(Gfp::kAtomic)) {
+    pages.push_back(page);
+    ++atomic;
+  }
+  EXPECT_GT(atomic, 0u);
+  EXPECT_EQ(mem().alloc_page(Gfp::kNoWait), nullptr);
+  {
+    const MemallocScope scope(machine_.scheduler);
+    EXPECT_EQ(mem().alloc_page(Gfp::kNoWait | Gfp::kNoMemAlloc), nullptr);
+    while (Page* page = mem().alloc_page(Gfp::kNoWait)) pages.push_back(page);
+  }
+  EXPECT_LT(mem().meminfo().freeram, 64u);
+  for (Page* page : pages) mem().free_page(*page);
+}
+
+TEST_F(Allocation, UnmovableRequestsTakeAPageblockOver) {
+  Page* page = mem().alloc_page(Gfp::kKernel);
+  EXPECT_EQ(mem().pageblock_migratetype(mem().page_to_pfn(*page)), MigrateType::kUnmovable);
+  Page* movable = mem().alloc_page(Gfp::kHighUserMovable);
+  EXPECT_EQ(mem().pageblock_migratetype(mem().page_to_pfn(*movable)), MigrateType::kMovable);
+  EXPECT_NE(mem().page_to_pfn(*page).value() >> 9, mem().page_to_pfn(*movable).value() >> 9);
+  mem().free_page(*page);
+  mem().free_page(*movable);
+}
+
+TEST_F(Allocation, HighOrderAtomicReservesAPageblock) {
+  std::vector<Page*> pages;
+  while (Page* page = mem().alloc_page(Gfp::kNoWait)) pages.push_back(page);
+  // Free a scattered few, so that only the slow path's atomic rights find anything.
+  Page* high = mem().alloc_pages(Gfp::kAtomic, Order(1));
+  if (high != nullptr) {
+    EXPECT_EQ(dma32().nr_reserved_highatomic() + mem().node(Nid(0)).zone(ZoneType::kDma).nr_reserved_highatomic(),
+              kPageblockPages);
+    mem().free_pages(*high, Order(1));
+  }
+  for (Page* page : pages) mem().free_page(*page);
+}
+
+TEST_F(Allocation, TracepointsTellEachStep) {
+  std::vector<std::string> seen;
+  for (TracepointBase* t : machine_.traces.all()) {
+    t->listen([&](const EventView& e) { seen.emplace_back(e.name()); });
+  }
+  Page* page = mem().alloc_page(Gfp::kKernel);
+  mem().free_page(*page);
+  EXPECT_THAT(seen, ::testing::Contains("mm_page_alloc"));
+  EXPECT_THAT(seen, ::testing::Contains("mm_page_alloc_zone_locked"));
+  EXPECT_THAT(seen, ::testing::Contains("mm_page_alloc_extfrag"));
+  EXPECT_EQ(seen.back(), "mm_page_free");
+  mem().drain_all_pages();
+  EXPECT_EQ(seen.back(), "mm_page_pcpu_drain");
+  for (TracepointBase* t : machine_.traces.all()) t->silence();
+}
+
+TEST_F(Allocation, InjectedFailuresLoseNothing) {
+  const std::uint64_t before = all_free();
+  sim::FaultInjection faults(3);
+  faults.set(sim::FaultPoint::kPageAlloc, {.probability = 30});
+  mem().set_fault_injection(&faults);
+  std::vector<Page*> pages;
+  int failed = 0;
+  for (int i = 0; i < 1000; ++i) {
+    Page* page = mem().alloc_page(Gfp::kKernel);
+    page != nullptr ? pages.push_back(page) : static_cast<void>(++failed);
+  }
+  EXPECT_GT(failed, 200);
+  EXPECT_NE(mem().alloc_page(Gfp::kKernel | Gfp::kNoFail), nullptr);
+  for (Page* page : pages) mem().free_page(*page);
+  mem().set_fault_injection(nullptr);
+  EXPECT_EQ(all_free(), before - 1);
+}
+
+TEST_F(Allocation, SysctlsRecompute) {
+  const std::uint64_t min = dma32().watermark(Watermark::kMin);
+  mem().set_min_free_kbytes(mem().min_free_kbytes() * 4);
+  EXPECT_NEAR(static_cast<double>(dma32().watermark(Watermark::kMin)), static_cast<double>(min) * 4, 4);
+  mem().set_watermark_scale_factor(1000);
+  EXPECT_GE(dma32().watermark(Watermark::kLow) - dma32().watermark(Watermark::kMin), dma32().managed_pages() / 10);
+  const std::array<std::uint32_t, 5> none{};
+  mem().set_lowmem_reserve_ratio(none);
+  EXPECT_EQ(mem().node(Nid(0)).zone(ZoneType::kDma).lowmem_reserve(ZoneType::kNormal), 0);
+}
+
+using BadPage = Allocation;
+
+TEST_F(BadPage, DoubleFreeIsReportedWithADump) {
+  Page* page = mem().alloc_page(Gfp::kKernel);
+  mem().free_page(*page);
+  EXPECT_DEATH(mem().free_page(*page), "double free.*\n.*refcount:0.*flags:\\(pcp\\)");
+}
+
+TEST_F(BadPage, FreeingAMappedPageIsReported) {
+  Page* page = mem().alloc_page(Gfp::kKernel);
+  page->mapcount = 1;
+  EXPECT_DEATH(mem().free_page(*page), "nonzero mapcount.*\n.*mapcount:1");
+  page->mapcount = 0;
+  page->set(PageFlag::kLru);
+  EXPECT_DEATH(mem().free_page(*page), "PAGE_FLAGS_CHECK_AT_FREE.*\n.*flags:\\(lru\\)");
+  page->clear(PageFlag::kLru);
+  mem().free_page(*page);
+}
+
+TEST_F(BadPage, FreeingATailOrWithAnotherOrderIsReported) {
+  Folio* folio = mem().folio_alloc(Gfp::kKernel, Order(2));
+  folio_page(*folio, 1).refcount = 1;
+  EXPECT_DEATH(mem().free_page(folio_page(*folio, 1)), "tail page");
+  folio_page(*folio, 1).refcount = 0;
+  EXPECT_DEATH(mem().free_pages(*folio, Order(3)), "another order");
+  mem().free_pages(*folio, Order(2));
+}
+
+TEST_F(BadPage, WritingToAFreePageIsFoundAtTheNextAllocation) {
+  Page* page = mem().alloc_page(Gfp::kKernel);
+  mem().free_page(*page);
+  page->mapping = 0x1000;
+  page->set(PageFlag::kDirty);
+  EXPECT_DEATH((void)mem().alloc_page(Gfp::kKernel), "Bad page state");
+  page->mapping = 0;
+  page->clear(PageFlag::kDirty);
+}
+
+}  // namespace
+}  // namespace quire::phys
