@@ -6,13 +6,11 @@ namespace {
 
 using lru::LruList;
 
-phys::FolioList isolate_all(ReclaimMachine& m, Space& space) {
+void isolate_all(ReclaimMachine& m, Space& space, phys::FolioList& folios) {
   m.lru.lru_add_drain_all();
-  phys::FolioList folios;
   for (std::size_t i = 0; i < space.size(); ++i) {
     if (space[i].folio != nullptr && m.lru.folio_isolate_lru(*space[i].folio)) folios.push_back(*space[i].folio);
   }
-  return folios;
 }
 
 TEST(ShrinkFolioList, FreesAnonymousFoliosIntoSwap) {
@@ -21,7 +19,8 @@ TEST(ShrinkFolioList, FreesAnonymousFoliosIntoSwap) {
   m.run([&] {
     Space space(m, 100);
     for (std::size_t i = 0; i < 100; ++i) space.write(i, i + 1);
-    phys::FolioList folios = isolate_all(m, space);
+    phys::FolioList folios;
+    isolate_all(m, space, folios);
     EXPECT_EQ(m.reclaim->reclaim_folio_list(folios), 100u);
     EXPECT_EQ(space.resident(), 0u);
     EXPECT_EQ(space.swapped(), 100u);
@@ -43,7 +42,8 @@ TEST(ShrinkFolioList, KeepsWhatDoesNotFitIntoSwap) {
   m.run([&] {
     Space space(m, 40);
     for (std::size_t i = 0; i < 40; ++i) space.write(i, i + 1);
-    phys::FolioList folios = isolate_all(m, space);
+    phys::FolioList folios;
+    isolate_all(m, space, folios);
     EXPECT_EQ(m.reclaim->reclaim_folio_list(folios), 15u);
     EXPECT_EQ(space.resident(), 25u);
     m.lru.lru_add_drain_all();
@@ -66,7 +66,8 @@ TEST(ShrinkFolioList, DirtyFilePagesAreLeftToTheFlusher) {
       space.read(i);
       phys::folio_set_dirty(*space[i].folio);
     }
-    phys::FolioList folios = isolate_all(m, space);
+    phys::FolioList folios;
+    isolate_all(m, space, folios);
     EXPECT_EQ(m.reclaim->reclaim_folio_list(folios), 0u);
     EXPECT_EQ(m.actions.file_writes, 0u);
     EXPECT_EQ(m.node_stat(phys::NodeStat::kNrVmscanImmediateReclaim), 64);
@@ -80,7 +81,8 @@ TEST(ShrinkFolioList, AsynchronousWriteIsFreedOnTheNextRound) {
   m.run([&] {
     Space space(m, 32);
     for (std::size_t i = 0; i < 32; ++i) space.write(i, i + 1);
-    phys::FolioList folios = isolate_all(m, space);
+    phys::FolioList folios;
+    isolate_all(m, space, folios);
     EXPECT_EQ(m.reclaim->reclaim_folio_list(folios), 0u);
     EXPECT_EQ(m.node_stat(phys::NodeStat::kNrWriteback), 32);
     EXPECT_EQ(space.swapped(), 32u);
@@ -105,7 +107,8 @@ TEST(ShrinkFolioList, WriteErrorKeepsTheBytes) {
   m.run([&] {
     Space space(m, 200);
     for (std::size_t i = 0; i < 200; ++i) space.write(i, i + 1);
-    phys::FolioList folios = isolate_all(m, space);
+    phys::FolioList folios;
+    isolate_all(m, space, folios);
     const std::uint64_t reclaimed = m.reclaim->reclaim_folio_list(folios);
     EXPECT_GT(reclaimed, 50u);
     EXPECT_LT(reclaimed, 150u);
