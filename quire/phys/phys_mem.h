@@ -285,7 +285,7 @@ inline Page* PhysMem::alloc_from_pcp(Gfp gfp) {
 
 // False when the page needs the slow way: a special pageblock, a full list, or something is wrong with it.
 inline bool PhysMem::free_to_pcp(Page& page) {
-  if (!page_free_is_sane(page)) [[unlikely]] return false;
+  if (!page_free_is_sane(page) || page.is_compound()) [[unlikely]] return false;
   const Pfn pfn = page_to_pfn(page);
   const MigrateType type = sparse_.pageblock_type(pfn);
   if (static_cast<unsigned>(type) >= kMigratePcpTypes) [[unlikely]] return false;
