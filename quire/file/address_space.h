@@ -88,10 +88,17 @@ namespace quire::file {
 struct AddressSpaceInit {
   AddressSpaceOps& a_ops;
   XaNodeSource& nodes;
+  XaNodeObserver* shadow_nodes;  // keeps the list of nodes that hold nothing but shadows; null where there are none
   sim::Scheduler& scheduler;
   sim::LockClass& i_pages_lock;
   sim::LockClass& i_mmap_rwsem;
   sim::LockClass& invalidate_lock;
+};
+
+// An XArray that knows whose it is, so that the shadow shrinker finds the lock that goes with a node.
+struct PageArray : XArray {
+  PageArray(XaNodeSource& nodes, AddressSpace& owner) : XArray(nodes), mapping(owner) {}
+  AddressSpace& mapping;
 };
 
 class AddressSpace {
@@ -147,7 +154,7 @@ class AddressSpace {
 
   Inode& host_;
   AddressSpaceOps* a_ops_;
-  XArray i_pages_;
+  PageArray i_pages_;
   std::uint64_t nrpages_ = 0;
   std::uint64_t writeback_index_ = 0;  // where a range_cyclic writepages goes on
   IntervalTree i_mmap_;

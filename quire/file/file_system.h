@@ -35,7 +35,7 @@ struct FileSystemConfig {
   std::uint32_t dev = 0x801;                // MKDEV(8, 1) as stat prints it
   std::string name = "ext4";
   std::uint64_t capacity = 1ull << 44;      // bytes that all files together may take; kNoSpc beyond
-  std::optional<sim::DiskConfig> disk;      // nullopt: latencies and bandwidth of the cost model
+  std::optional<sim::DiskConfig> disk = std::nullopt;  // nullopt: latencies and bandwidth of the cost model
 };
 
 class FileSystem final : public SuperBlock, private AddressSpaceOps {

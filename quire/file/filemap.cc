@@ -26,15 +26,19 @@ PageCacheEvent page_cache_event(const phys::PhysMem& phys, const AddressSpace& m
 Filemap::Filemap(const FileServices& services, const ReadTunables& tunables)
     : mm_filemap_add_to_page_cache(services.traces), mm_filemap_delete_from_page_cache(services.traces),
       services_(services), tunables_(tunables), preload_(services.nodes),
+      shadow_nodes_(services.phys, services.slab.shrinkers()),
       i_pages_lock_class_(services.scheduler.locks().lock_class("i_pages")),
       i_mmap_rwsem_class_(services.scheduler.locks().lock_class("i_mmap_rwsem")),
       invalidate_lock_class_(services.scheduler.locks().lock_class("mapping.invalidate_lock")),
-      i_rwsem_class_(services.scheduler.locks().lock_class("i_rwsem")) {}
+      i_rwsem_class_(services.scheduler.locks().lock_class("i_rwsem")) {
+  shadow_nodes_.set_arrays(this);
+}
 
 Filemap::~Filemap() = default;
 
 AddressSpaceInit Filemap::mapping_init(AddressSpaceOps& a_ops) {
-  return {.a_ops = a_ops, .nodes = preload_, .scheduler = services_.scheduler, .i_pages_lock = i_pages_lock_class_,
+  return {.a_ops = a_ops, .nodes = preload_,
+          .shadow_nodes = a_ops.values_are_shadows() ? &shadow_nodes_ : nullptr, .scheduler = services_.scheduler, .i_pages_lock = i_pages_lock_class_,
           .i_mmap_rwsem = i_mmap_rwsem_class_, .invalidate_lock = invalidate_lock_class_};
 }
 
@@ -240,6 +244,18 @@ void Filemap::replace_page_cache_folio(Folio& old, Folio& fresh) {
     account_add(mapping, fresh);
   }
   folio_put(old);
+}
+
+// A leaf of nothing but shadows goes, oldest first, when there are too many of them (shadow_lru_isolate).
+lru::ShadowArrays::Outcome Filemap::reclaim_shadow_node(XaNode& node) {
+  AddressSpace& mapping = static_cast<PageArray&>(node.array()).mapping;
+  if (!mapping.i_pages_lock_.try_lock()) return Outcome::kBusy;
+  std::uint64_t first = 0;
+  for (const XaNode* n = &node; n->up() != nullptr; n = n->up()) first += std::uint64_t{n->offset} << (n->shift + 6);
+  mapping.i_pages_.for_range(first, first + 63, [&](std::uint64_t index, XaEntry) { mapping.i_pages_.erase(index); });
+  mapping.i_pages_lock_.unlock();
+  preload_.trim();
+  return Outcome::kReclaimed;
 }
 
 void Filemap::validate(AddressSpace& mapping) const { mapping.validate(); }

@@ -30,6 +30,7 @@
 #include "quire/file/writeback_control.h"
 #include "quire/file/xa_preload.h"
 #include "quire/lru/lru.h"
+#include "quire/lru/shadow_nodes.h"
 #include "quire/phys/phys_mem.h"
 #include "quire/sim/fault_injection.h"
 #include "quire/sim/lock_guards.h"
@@ -67,10 +68,10 @@ struct ReadaheadControl {
   std::uint64_t nr_pages = 0;
 };
 
-class Filemap {
+class Filemap final : private lru::ShadowArrays {
  public:
   explicit Filemap(const FileServices& services, const ReadTunables& tunables = {});
-  ~Filemap();
+  ~Filemap() override;
   Filemap(const Filemap&) = delete;
   Filemap& operator=(const Filemap&) = delete;
 
@@ -175,6 +176,7 @@ class Filemap {
   void unmap_mapping_range(AddressSpace& mapping, Pgoff first, std::uint64_t count);
 
   [[nodiscard]] XaPreload& preload() { return preload_; }
+  [[nodiscard]] const lru::ShadowNodes& shadow_nodes() const { return shadow_nodes_; }
   // Marks, flags and counters of one mapping's folios agree.
   void validate(AddressSpace& mapping) const;
 
@@ -185,6 +187,9 @@ class Filemap {
   friend class Shmem;
   friend class FileSystem;
   enum class ReadaheadTrigger : std::uint8_t { kMiss, kMarker };
+
+  // lru::ShadowArrays
+  Outcome reclaim_shadow_node(XaNode& node) override;
 
   void account_add(AddressSpace& mapping, phys::Folio& folio);
   void account_remove(AddressSpace& mapping, phys::Folio& folio);
@@ -232,6 +237,7 @@ class Filemap {
   MappingUpcalls* upcalls_ = nullptr;
   Writeback* writeback_ = nullptr;
   XaPreload preload_;
+  lru::ShadowNodes shadow_nodes_;
   sim::LockClass& i_pages_lock_class_;
   sim::LockClass& i_mmap_rwsem_class_;
   sim::LockClass& invalidate_lock_class_;

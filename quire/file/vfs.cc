@@ -193,14 +193,14 @@ void Vfs::drop_pagecache() {
   filemap_.services().lru.lru_add_drain_all();
   for (const auto& mount : mounts_) {
     InodeSbList& inodes = mount->inodes();
-    for (Inode* inode = inodes.front_or_null(); inode != nullptr;) {
-      iget(*inode);  // stays on the list while we sleep
+    Inode* inode = inodes.front_or_null();
+    if (inode != nullptr) iget(*inode);  // stays on the list while we sleep
+    while (inode != nullptr) {
       filemap_.invalidate_mapping_pages(inode->mapping, Pgoff(0), Pgoff(XArray::kMaxIndex));
       Inode* next = inodes.next_or_null(*inode);
       if (next != nullptr) iget(*next);
       iput(*inode);
       inode = next;
-      if (inode != nullptr) --inode->i_count;
     }
   }
 }
