@@ -28,6 +28,12 @@ class Lock {
   pthread_mutex_t& mutex_;
 };
 
+// A system call under way in this thread. Not in the Vcpu, which a fork child shares with its parent at first.
+struct PendingSyscall {
+  std::int64_t number = -1;
+  std::array<std::uint64_t, 6> args{};
+};
+
 // Areas of the guest that the trace accounts for; [begin, end) in bytes, disjoint, merged.
 class KnownAreas {
  public:

@@ -14,6 +14,8 @@ namespace {
 
 using trace::protocol::MessageType;
 
+__attribute__((tls_model("initial-exec"))) thread_local PendingSyscall pending;
+
 // QEMU's own results, never seen by the guest: the call will be made again, or was sigreturn.
 constexpr std::int64_t kRestart = -512;
 constexpr std::int64_t kSigreturn = -513;
@@ -238,7 +240,7 @@ void reconnect_if_closed() {
 }  // namespace
 
 void on_syscall(Vcpu& v, std::int64_t number, const std::array<std::uint64_t, 6>& args) {
-  v.syscall = {number, args};
+  pending = {number, args};
   switch (number) {
     case SYS_fork: case SYS_vfork: case SYS_clone: case SYS_clone3: before_fork(v); break;
     case SYS_execve: on_execve(v, AT_FDCWD, {args[0], args[1], args[2]}, 0); break;
@@ -247,14 +249,14 @@ void on_syscall(Vcpu& v, std::int64_t number, const std::array<std::uint64_t, 6>
     case SYS_exit_group: process_exits(static_cast<int>(args[0])); break;
     case SYS_close: move_connection_away_from(static_cast<int>(args[0])); break;
     case SYS_dup2: case SYS_dup3: move_connection_away_from(static_cast<int>(args[1])); break;
-    case SYS_close_range: close_range_hits_us(v.syscall); break;
+    case SYS_close_range: close_range_hits_us(pending); break;
     case SYS_wait4: case SYS_waitid: flush(v); break;
     default: break;
   }
 }
 
 void on_syscall_return(Vcpu& v, std::int64_t number, std::int64_t result) {
-  const PendingSyscall call = v.syscall;
+  const PendingSyscall call = pending;
   if (call.number != number) return;
   if (is_fork(number)) {
     after_fork(v, call, result);  // v is gone in the child

@@ -70,7 +70,6 @@ Vcpu& make_vcpu() {
   v->id.tid = v->host_tid == static_cast<std::uint32_t>(p.host_pid) ? p.number
                                                                    : ask_number(MessageType::kNumber, v->host_tid);
   v->shared.data_offset = offsetof(Vcpu, data);
-  v->syscall.number = -1;
   pthread_mutex_init(&v->flush_lock, nullptr);
   v->start_epoch(p.window);
   send_task(*v, memfd);

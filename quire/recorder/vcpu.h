@@ -7,6 +7,8 @@
 // makes every tag stale at once. Two levels: a direct-mapped table for each kind (the callbacks QEMU calls on each block and
 // access look no further), and `seen`, open-addressed, which keeps two pages that share a slot from being recorded in turns.
 //
+// A fork child sees its parent's, live, until it has one of its own: what must survive the fork stands elsewhere.
+//
 // Written by its own thread only, but for: epoch_end (another thread sets it to 0 to start a new epoch here) and the
 // records, which the thread that ends the process takes under flush_lock.
 #pragma once
@@ -36,12 +38,6 @@ inline constexpr unsigned kTagEpochShift = 38;
 inline constexpr std::uint64_t kTagPageMask = (std::uint64_t{1} << kTagKindShift) - 1;
 inline constexpr std::uint64_t kLastEpoch = (std::uint64_t{1} << (64 - kTagEpochShift)) - 1;
 
-// A system call under way.
-struct PendingSyscall {
-  std::int64_t number = -1;
-  std::array<std::uint64_t, 6> args{};
-};
-
 struct alignas(64) Vcpu {
   trace::protocol::SharedTask shared;
 
@@ -63,7 +59,6 @@ struct alignas(64) Vcpu {
   TaskId id;
   std::uint32_t host_tid;
   std::uint32_t random_calls;  // how often it asked the kernel for random bytes
-  PendingSyscall syscall;
   Vcpu* next;
 
   std::uint8_t data[trace::protocol::kBufferBytes];

@@ -25,28 +25,36 @@ class FailureTest : public RecordingTest {
   }
 };
 
+RecordOptions program(const std::string& name) {
+  RecordOptions options;
+  options.argv = {name};
+  return options;
+}
+
 TEST_F(FailureTest, PicksTheProgramApart) {
-  EXPECT_EQ(error_of({}), "no program to record: give one after --");
-  EXPECT_EQ(error_of({.argv = {"no-such-program"}}), "no-such-program: no such program in PATH: install it or give its path");
-  EXPECT_EQ(error_of({.argv = {"/no/such"}}), "/no/such: no such program: check the path");
-  EXPECT_EQ(error_of({.argv = {"/etc/passwd"}}),
+  EXPECT_EQ(error_of(RecordOptions{}), "no program to record: give one after --");
+  EXPECT_EQ(error_of(program("no-such-program")), "no-such-program: no such program in PATH: install it or give its path");
+  EXPECT_EQ(error_of(program("/no/such")), "/no/such: no such program: check the path");
+  EXPECT_EQ(error_of(program("/etc/passwd")),
             "/etc/passwd is not executable (or not readable): `chmod +x /etc/passwd`, or name another program");
   const std::string text = file("text", "hello", 0755);
-  EXPECT_EQ(error_of({.argv = {text}}),
+  EXPECT_EQ(error_of(program(text)),
             text + " is neither an ELF program nor a script with a #! line: run it through its interpreter");
 }
 
 TEST_F(FailureTest, NamesThePackageOfQemu) {
-  EXPECT_EQ(error_of({.argv = {"/bin/true"}, .qemu = "/no/qemu"}),
+  RecordOptions options = program("/bin/true");
+  options.qemu = "/no/qemu";
+  EXPECT_EQ(error_of(options),
             "/no/qemu is not there or not executable: it should be QEMU's qemu-x86_64");
   const std::string path = ::getenv("PATH");
   ::setenv("PATH", folder_.c_str(), 1);
-  EXPECT_EQ(error_of({.argv = {"/bin/true"}}), "qemu-x86_64 is not in PATH: recording needs it, install the package qemu-user");
+  EXPECT_EQ(error_of(program("/bin/true")), "qemu-x86_64 is not in PATH: recording needs it, install the package qemu-user");
   ::setenv("PATH", path.c_str(), 1);
 }
 
 TEST_F(FailureTest, NamesThePlugin) {
-  RecordOptions options{.argv = {"/bin/true"}};
+  RecordOptions options = program("/bin/true");
   options.plugin = "/no/plugin.so";
   const auto outcome = record(options);
   ASSERT_FALSE(outcome);
@@ -55,19 +63,23 @@ TEST_F(FailureTest, NamesThePlugin) {
 }
 
 TEST_F(FailureTest, WrongQemu) {
-  EXPECT_NE(error_of({.argv = {"/bin/true"}, .qemu = "/bin/false"}).find("ended before /bin/true ran a single instruction"),
+  RecordOptions options = program("/bin/true");
+  options.qemu = "/bin/false";
+  EXPECT_NE(error_of(options).find("ended before /bin/true ran a single instruction"),
             std::string::npos);
 }
 
 TEST_F(FailureTest, AFolderThatIsNotThere) {
-  RecordOptions options{.argv = {"/bin/true"}, .output = folder_ + "/none/t.qtr"};
+  RecordOptions options = program("/bin/true");
+  options.output = folder_ + "/none/t.qtr";
   const auto outcome = try_record(options);
   ASSERT_FALSE(outcome);
   EXPECT_EQ(outcome.error(), "cannot write " + folder_ + "/none/t.qtr: No such file or directory");
 }
 
 TEST_F(FailureTest, AFullDisk) {
-  RecordOptions options{.argv = {"/bin/true"}, .output = "/dev/full"};
+  RecordOptions options = program("/bin/true");
+  options.output = "/dev/full";
   const auto outcome = try_record(options);
   ASSERT_FALSE(outcome);
   EXPECT_EQ(outcome.error(), "cannot write /dev/full: No space left on device");
@@ -77,7 +89,7 @@ TEST_F(FailureTest, AReaderThatWentAway) {
   int ends[2];
   ASSERT_EQ(::pipe(ends), 0);
   ::close(ends[0]);
-  RecordOptions options{.argv = {"/bin/true"}};
+  RecordOptions options = program("/bin/true");
   options.output_fd = ends[1];
   const auto outcome = try_record(options);
   ASSERT_FALSE(outcome);
@@ -87,7 +99,9 @@ TEST_F(FailureTest, AReaderThatWentAway) {
 
 TEST_F(FailureTest, StoppedHalfway) {
   std::atomic<int> stop = 0;
-  RecordOptions options{.argv = {guest("signals"), "sleep"}, .output = folder_ + "/t.qtr"};
+  RecordOptions options;
+  options.argv = {guest("signals"), "sleep"};
+  options.output = folder_ + "/t.qtr";
   options.stop_signal = &stop;
   std::thread stopper([&] {
     ::sleep(2);

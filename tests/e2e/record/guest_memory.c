@@ -12,6 +12,7 @@ int main(void) {
   madvise(a, size, MADV_DONTNEED);
   for (size_t i = 0; i < size; i += 4096) a[i] = 2;
   mprotect(a, 4096, PROT_READ);
+  mprotect(a, 4096, PROT_READ | PROT_WRITE);
   a = mremap(a, size, 2 * size, MREMAP_MAYMOVE);
   memset(a + size, 3, size);
   munmap(a, 2 * size);

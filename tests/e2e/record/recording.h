@@ -20,7 +20,7 @@ class RecordingTest : public testing::Test {
   void SetUp() override;
 
   struct Run {
-    std::string output;  // standard output and error of the program
+    std::string output;  // standard output of the program
     int exit_status = 0;
   };
   struct Recorded : Run {
