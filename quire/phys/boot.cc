@@ -198,23 +198,23 @@ void PhysBoot::memblock_free_all() {
     if (pfns.empty()) return;
     for_each_zone_part(mem.node(nid), pfns, [&](Zone& zone, Range<Pfn> part) {
       zone.managed_pages_ += part.size();
-      Pfn at = part.begin;
-      while (at < part.end) {  // stretches of one kind: initialised or deferred
-        Pfn end = std::min(part.end, SparseMemory::section_start(SparseMemory::section_of(at) + 1));
-        while (end < part.end && deferred(end) == deferred(at)) end = std::min(part.end, end + kPagesPerSection);
-        const Range<Pfn> stretch{at, end};
-        at = end;
-        if (deferred(stretch.begin)) {
-          zone.deferred_.push_back(stretch);
-          zone.deferred_pages_ += stretch.size();
-          zone.stats.add(ZoneStat::kNrFreePages, static_cast<std::int64_t>(stretch.size()));
-          continue;
-        }
-        sim::SpinGuard guard(zone.lock);
-        for_each_block(stretch, [&](Pfn pfn, Order order) {
+      sim::SpinGuard guard(zone.lock);
+      for_each_block(part, [&](Pfn pfn, Order order) {
+        // From the first deferred section on, whole blocks of the largest order wait in their turn, so that the buddy
+        // hands out the same frames as if everything were initialised.
+        const bool wait = order == kMaxOrder && (deferred(pfn) || zone.deferred_pages_ != 0);
+        if (!wait) {
           mem.buddy_.free_one_page(zone, mem.pfn_to_page(pfn), order, MigrateType::kMovable, FreeHint::kToTail);
-        });
-      }
+          return;
+        }
+        if (!zone.deferred_.empty() && zone.deferred_.back().end == pfn) {
+          zone.deferred_.back().end = pfn + order.pages();
+        } else {
+          zone.deferred_.push_back({pfn, pfn + order.pages()});
+        }
+        zone.deferred_pages_ += order.pages();
+        zone.stats.add(ZoneStat::kNrFreePages, static_cast<std::int64_t>(order.pages()));
+      });
     });
   });
 }

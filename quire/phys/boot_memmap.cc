@@ -101,7 +101,8 @@ BootStatus PhysBoot::sparse_init_node(Nid nid, const std::vector<std::uint64_t>&
 }
 
 // Initialises the struct Pages that are needed at once; the rest stay untouched until the buddy runs short. At once: the
-// first section of each zone, sections that several zones share, and those with memory that boot gives back later.
+// first section of each zone, sections that several zones share, those with memory that boot gives back later, and those
+// with a free stretch that is not whole blocks of the largest order.
 void PhysBoot::memmap_init() {
   PhysMem& mem = *mem_;
   std::uint64_t present = 0;
@@ -125,6 +126,12 @@ void PhysBoot::memmap_init() {
       now[s] = true;
     }
   }
+  memblock_.for_each_free_range([&](Range<PhysAddr> range, Nid) {
+    const Range<Pfn> pfns{phys_to_pfn(align_up(range.begin, kPageSize)), phys_to_pfn(range.end)};
+    if (pfns.empty()) return;
+    if (align_down(pfns.begin, kMaxOrder.pages()) != pfns.begin) now[SparseMemory::section_of(pfns.begin)] = true;
+    if (align_down(pfns.end, kMaxOrder.pages()) != pfns.end) now[SparseMemory::section_of(pfns.end - 1)] = true;
+  });
   mem.memblock_ = memblock_;  // init_section reads it, now and when a deferred section's turn comes
   for (std::uint64_t s = 0; s < mem.sparse_.size(); ++s) {
     if (mem.sparse_.section(s).state == SectionState::kAbsent) continue;
@@ -179,14 +186,14 @@ void PhysMem::init_section(std::uint64_t section) {
   }
 }
 
-// The next deferred section of the zone becomes real: its struct Pages are initialised and its free memory goes to the
-// buddy. It counted as free before, so no counter changes.
+// The next section with waiting blocks becomes real: its struct Pages are initialised and the blocks go to the buddy.
+// They counted as free before, so no counter changes.
 bool PhysMem::grow_zone(Zone& zone) {
   zone.lock.assert_held();
   if (zone.deferred_pages_ == 0) return false;
   const std::uint64_t section = SparseMemory::section_of(zone.deferred_[zone.deferred_next_].begin);
   const Pfn section_end = SparseMemory::section_start(section + 1);
-  init_section(section);
+  if (!sparse_.page_initialised(SparseMemory::section_start(section))) init_section(section);
   while (zone.deferred_next_ < zone.deferred_.size()) {
     Range<Pfn>& range = zone.deferred_[zone.deferred_next_];
     if (range.begin >= section_end) break;

@@ -105,7 +105,7 @@ class Zone {
   [[nodiscard]] std::uint64_t present_pages() const { return present_pages_; }
   [[nodiscard]] std::uint64_t managed_pages() const { return managed_pages_; }
   [[nodiscard]] std::uint64_t cma_pages() const { return cma_pages_; }
-  [[nodiscard]] std::uint64_t deferred_pages() const { return deferred_pages_; }  // free, struct Page not initialised
+  [[nodiscard]] std::uint64_t deferred_pages() const { return deferred_pages_; }  // free, not yet on any list (deferred boot)
   [[nodiscard]] bool populated() const { return present_pages_ != 0; }
   [[nodiscard]] bool managed() const { return managed_pages_ != 0; }
 
@@ -169,7 +169,7 @@ class Zone {
   std::array<FreeArea, kNrOrders> free_area_;
   std::unique_ptr<PerCpuPages[]> pcp_;
   unsigned cpus_ = 0;
-  std::vector<Range<Pfn>> deferred_;  // free, ascending, disjoint; struct Pages not initialised
+  std::vector<Range<Pfn>> deferred_;  // free blocks of the largest order that wait, ascending
   std::size_t deferred_next_ = 0;     // first of them that is not empty
 };
 

@@ -260,14 +260,16 @@ TEST_F(BadPage, FreeingATailOrWithAnotherOrderIsReported) {
   mem().free_pages(*folio, Order(2));
 }
 
-TEST_F(BadPage, WritingToAFreePageIsFoundAtTheNextAllocation) {
-  Page* page = mem().alloc_page(Gfp::kKernel);
-  mem().free_page(*page);
-  page->mapping = 0x1000;
-  page->set(PageFlag::kDirty);
-  EXPECT_DEATH((void)mem().alloc_page(Gfp::kKernel), "Bad page state");
-  page->mapping = 0;
-  page->clear(PageFlag::kDirty);
+TEST(BadPageDeathTest, WritingToAFreePageIsFoundAtTheNextAllocation) {
+  const auto write_after_free = [] {
+    TestMachine machine(small_machine());
+    Page* page = machine.mem->alloc_page(Gfp::kKernel);
+    machine.mem->free_page(*page);
+    page->mapping = 0x1000;
+    page->set(PageFlag::kDirty);
+    (void)machine.mem->alloc_page(Gfp::kKernel);
+  };
+  EXPECT_DEATH(write_after_free(), "Bad page state: PAGE_FLAGS_CHECK_AT_PREP.*\n.*mapping:0x1000.*dirty");
 }
 
 }  // namespace

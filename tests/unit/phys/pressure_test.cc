@@ -71,6 +71,7 @@ class Pressure : public ::testing::Test {
 };
 
 TEST_F(Pressure, KernelRequestWakesKswapdAndReclaims) {
+  hoard_->still_reclaimable = 10000;
   in_task([&] {
     for (int i = 0; i < 200; ++i) ASSERT_NE(mem().alloc_page(Gfp::kKernel), nullptr);
   });
