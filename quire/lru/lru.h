@@ -186,6 +186,7 @@ class Lru {
 
   [[gnu::noinline]] void folio_free(phys::Folio& folio);
   void page_cache_release_locked(Lruvec& lruvec, phys::Folio& folio) QUIRE_REQUIRES(lruvec.lru_lock);
+  void free_unlisted(phys::Folio& folio);
   void clear_mlocked_on_free(phys::Folio& folio);
 
   phys::PhysMem& phys_;

@@ -11,17 +11,23 @@ void Lru::folio_free(Folio& folio) {
     sim::SpinGuard guard(lruvec.lru_lock);
     page_cache_release_locked(lruvec, folio);
   }
-  clear_mlocked_on_free(folio);
-  phys_.free_unref_folio(folio);
+  free_unlisted(folio);
 }
 
-// __page_cache_release: off the list, with the flags that belong to being on one.
+// __page_cache_release: off the list.
 void Lru::page_cache_release_locked(Lruvec& lruvec, Folio& folio) {
   lruvec_del_folio_locked(lruvec, folio);
   QUIRE_BUG_ON(phys::folio_test_active(folio) && phys::folio_test_unevictable(folio));
   phys::folio_clear_lru(folio);
+}
+
+// What says where the folio would stand on the lists ends with it. (Linux lets only the isolator free an isolated folio,
+// after clearing these himself.)
+void Lru::free_unlisted(Folio& folio) {
   phys::folio_clear_active(folio);
   phys::folio_clear_unevictable(folio);
+  clear_mlocked_on_free(folio);
+  phys_.free_unref_folio(folio);
 }
 
 // A locked folio whose last mapping vanished with its file.
@@ -60,12 +66,8 @@ void Lru::release_folios(std::span<Folio* const> folios) {
 
 void Lru::free_folios(phys::FolioList& folios) {
   while (Folio* folio = folios.pop_front()) {
-    // A frozen folio may have been linked here alone; on an LRU list it cannot be any more.
     QUIRE_BUG_ON(phys::folio_ref_count(*folio) != 0 || phys::folio_test_lru(*folio));
-    phys::folio_clear_active(*folio);
-    phys::folio_clear_unevictable(*folio);
-    clear_mlocked_on_free(*folio);
-    phys_.free_unref_folio(*folio);
+    free_unlisted(*folio);
   }
 }
 

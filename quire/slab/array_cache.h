@@ -1,7 +1,7 @@
 // A stack of free objects that belongs to one CPU (Linux's array_cache): the fast path of every cache.
 //
 //   bottom  [null]
-//   entries [o][o][o][o]·[ ][ ][ ]    limit entries of room; refilled and flushed `batchcount` at a time
+//   entries [o][o][o][o]·[ ][ ][ ]    limit entries of room; refilled `batchcount`, flushed half as many at a time
 //                      └ avail
 //
 // The hottest object is on top. `bottom` lets the top be looked at when the stack is empty. Objects here are "active" in

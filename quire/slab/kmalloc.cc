@@ -75,25 +75,26 @@ void* SlabSystem::kmalloc_large(std::size_t size, Gfp gfp, Nid nid) {
   return p;
 }
 
-// The head page of what kmalloc_large gave; nullptr when the address is none of these.
-Page* SlabSystem::large_head(const void* object) const {
-  if (!phys_.arena().contains(object) || !phys_.pfn_valid(phys_to_pfn(phys_.arena().to_phys(object)))) return nullptr;
-  Page& page = phys_.virt_to_page(object);
-  const bool ours = page.is_head() && !page.test(PageFlag::kSlab) && page.owner_word[0] == this &&
-                    phys_.page_address(page) == object;
-  return ours ? &page : nullptr;
+// What kmalloc_large gave?
+bool SlabSystem::is_large(const Page& head, const void* object) const {
+  return head.is_head() && !head.test(PageFlag::kSlab) && head.owner_word[0] == this &&
+         phys_.page_address(head) == object;
 }
 
 void SlabSystem::kfree(const void* object) {
   if (object == nullptr || object == zero_size_ptr()) return;
-  if (KmemCacheBase* cache = virt_to_cache(object)) {
-    const SlabLayout::Place place = SlabLayout(*cache).place_of(object);
+  Page* head = head_page(object);
+  if (head != nullptr && head->test(PageFlag::kSlab)) [[likely]] {
+    KmemCacheBase* cache = SlabLayout::page_cache(*head);
+    const SlabLayout::Place place = SlabLayout(*cache).place_on(*head, object);
+    if (place.slab == nullptr) SlabLayout(*cache).report_foreign(object);
     if (place.slab->bufctl()[place.index] != kBufCtlActive) cache->report_double_free(object);
     cache->free(const_cast<void*>(object));
     return;
   }
-  Page* head = large_head(object);
-  if (head == nullptr) bug(fmt::format("kfree of {}, which kmalloc never gave or which is free", fmt::ptr(object)));
+  if (head == nullptr || !is_large(*head, object)) {
+    bug(fmt::format("kfree of {}, which kmalloc never gave or which is free", fmt::ptr(object)));
+  }
   const Order order = phys::compound_order(*head);
   large_pages_ -= order.pages();
   phys_.page_node(*head).stats.sub(phys::NodeStat::kNrSlabUnreclaimable, static_cast<std::int64_t>(order.pages()));
@@ -103,16 +104,15 @@ void SlabSystem::kfree(const void* object) {
 
 std::size_t SlabSystem::ksize(const void* object) const {
   if (object == nullptr || object == zero_size_ptr()) return 0;
-  if (const KmemCacheBase* cache = virt_to_cache(object)) return cache->object_size();
-  const Page* head = large_head(object);
-  QUIRE_BUG_ON(head == nullptr);
+  const Page* head = head_page(object);
+  if (head != nullptr && head->test(PageFlag::kSlab)) return SlabLayout::page_cache(*head)->object_size();
+  QUIRE_BUG_ON(head == nullptr || !is_large(*head, object));
   return phys::compound_order(*head).bytes();
 }
 
 KmemCacheBase* SlabSystem::virt_to_cache(const void* object) const {
-  if (!phys_.arena().contains(object) || !phys_.pfn_valid(phys_to_pfn(phys_.arena().to_phys(object)))) return nullptr;
-  const Page& head = phys::compound_head(phys_.virt_to_page(object));
-  return head.test(PageFlag::kSlab) ? SlabLayout::page_cache(head) : nullptr;
+  const Page* head = head_page(object);
+  return head != nullptr && head->test(PageFlag::kSlab) ? SlabLayout::page_cache(*head) : nullptr;
 }
 
 }  // namespace quire::slab

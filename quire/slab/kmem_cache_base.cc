@@ -88,7 +88,8 @@ bool KmemCacheBase::alloc_bulk(Gfp gfp, std::span<void*> objects) {
 
 void KmemCacheBase::free_slow(void* object) {
   if (cpu_cache().avail != 0 && cpu_cache().top() == object) report_double_free(object);
-  while (cpu_cache().avail >= cpu_cache().limit) flush(cpu_cache(), cpu_cache().batchcount);
+  // Half a batch: after a whole one, batches of just over batchcount objects would refill and flush each time.
+  while (cpu_cache().avail >= cpu_cache().limit) flush(cpu_cache(), (cpu_cache().batchcount + 1) / 2);
   ArrayCache& ac = cpu_cache();
   ac.entries()[ac.avail++] = object;
 }

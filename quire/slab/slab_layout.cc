@@ -211,29 +211,23 @@ std::uint64_t SlabLayout::drain_free_list(KmemCacheNode& node, std::uint64_t max
 }
 
 SlabLayout::Place SlabLayout::find_place(const void* object) const {
-  phys::PhysMem& phys = cache_.system_->phys_;
-  if (!phys.arena().contains(object) || !phys.pfn_valid(phys_to_pfn(phys.arena().to_phys(object)))) return {};
-  const Page& head = compound_head(phys.virt_to_page(object));
-  if (!head.test(PageFlag::kSlab) || page_cache(head) != &cache_) return {};
-  Slab* slab = page_slab(head);
-  const auto* p = static_cast<const std::byte*>(object);
-  if (p < slab->s_mem) return {};
-  const auto offset = static_cast<std::uint64_t>(p - slab->s_mem);
-  const auto index = static_cast<std::uint32_t>((offset * cache_.reciprocal_size_) >> 32);
-  if (index >= cache_.geometry_.num || index * cache_.geometry_.size != offset) return {};
-  return {slab, index};
+  const Page* head = cache_.system_->head_page(object);
+  if (head == nullptr || !head->test(PageFlag::kSlab) || page_cache(*head) != &cache_) return {};
+  return place_on(*head, object);
 }
 
 SlabLayout::Place SlabLayout::place_of(const void* object) const {
   const Place place = find_place(object);
-  if (place.slab == nullptr) [[unlikely]] {
-    const KmemCacheBase* owner = cache_.system_->virt_to_cache(object);
-    bug(fmt::format("{} is freed to cache {}, but {}", fmt::ptr(object), cache_.name(),
-                    owner == nullptr    ? std::string("is no slab object")
-                    : owner == &cache_ ? std::string("is not the start of an object of it")
-                                        : fmt::format("belongs to cache {}", owner->name())));
-  }
+  if (place.slab == nullptr) [[unlikely]] report_foreign(object);
   return place;
+}
+
+void SlabLayout::report_foreign(const void* object) const {
+  const KmemCacheBase* owner = cache_.system_->virt_to_cache(object);
+  const std::string what = owner == nullptr    ? "is no slab object"
+                           : owner == &cache_ ? "is not the start of an object of it"
+                                               : fmt::format("belongs to cache {}", owner->name());
+  bug(fmt::format("{} is freed to cache {}, but {}", fmt::ptr(object), cache_.name(), what));
 }
 
 }  // namespace quire::slab

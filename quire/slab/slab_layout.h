@@ -38,6 +38,19 @@ class SlabLayout {
   // The same, but nothing (slab == nullptr) for an address that is no object of this cache.
   [[nodiscard]] Place find_place(const void* object) const;
 
+  // The same, on a page known to be a slab of this cache.
+  [[nodiscard]] Place place_on(const phys::Page& head, const void* object) const {
+    Slab* slab = page_slab(head);
+    const auto* p = static_cast<const std::byte*>(object);
+    if (p < slab->s_mem) return {};
+    const auto offset = static_cast<std::uint64_t>(p - slab->s_mem);
+    const auto index = static_cast<std::uint32_t>((offset * cache_.reciprocal_size_) >> 32);
+    if (index >= cache_.geometry_.num || index * cache_.geometry_.size != offset) return {};
+    return {slab, index};
+  }
+
+  [[noreturn, gnu::cold, gnu::noinline]] void report_foreign(const void* object) const;
+
   // The slab a page belongs to, by its head page.
   [[nodiscard]] static KmemCacheBase* page_cache(const phys::Page& head) {
     return static_cast<KmemCacheBase*>(head.owner_word[0]);

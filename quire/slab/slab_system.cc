@@ -36,13 +36,15 @@ SlabSystem::SlabSystem(phys::PhysMem& phys, sim::Scheduler& scheduler)
       percpu_(phys, scheduler.cpus()),
       shrinkers_(static_cast<unsigned>(phys.nodes().size())),
       max_waste_order_(phys.totalram_pages() > kSmallMachinePages ? 1 : 0) {
-  const std::size_t bytes = cache_bytes(phys_);
-  cache_cache_storage_ = std::make_unique<std::byte[]>(bytes + kCacheLineSize);
-  void* room = reinterpret_cast<void*>(
-      align_up(reinterpret_cast<std::uintptr_t>(cache_cache_storage_.get()), kCacheLineSize));
-  cache_cache_ = setup_cache(room, "kmem_cache", bytes, kCacheLineSize, SlabFlags::kPanic, nullptr).value();
-  slab_mgmt_ = kmem_cache_create("slab_mgmt", sizeof(Slab) + kMaxObjectsOffSlab * sizeof(BufCtl), 0, SlabFlags::kPanic)
-                   .value();
+  const std::size_t bytes = align_up(cache_bytes(phys_), kCacheLineSize);
+  boot_caches_ = std::make_unique<std::byte[]>(2 * bytes + kCacheLineSize);
+  const auto start = align_up(reinterpret_cast<std::uintptr_t>(boot_caches_.get()), kCacheLineSize);
+  const auto make = [&](std::size_t place, std::string_view name, std::size_t size, std::size_t align) {
+    return setup_cache(reinterpret_cast<void*>(start + place * bytes), name, size, align, SlabFlags::kPanic, nullptr)
+        .value();
+  };
+  cache_cache_ = make(0, "kmem_cache", cache_bytes(phys_), kCacheLineSize);
+  slab_mgmt_ = make(1, "slab_mgmt", sizeof(Slab) + kMaxObjectsOffSlab * sizeof(BufCtl), 0);
   create_kmalloc_caches();
 }
 
@@ -53,9 +55,11 @@ SlabSystem::~SlabSystem() {
     if (cache != cache_cache_ && cache != slab_mgmt_) release_cache(*cache);
     cache = before;
   }
-  release_cache(*slab_mgmt_);
+  // Slabs of the first may have descriptors in the second.
   kmem_cache_shrink(*cache_cache_);
+  kmem_cache_shrink(*slab_mgmt_);
   tear_down(*cache_cache_);
+  tear_down(*slab_mgmt_);
 }
 
 // --- creation ---------------------------------------------------------------------------------------------------------

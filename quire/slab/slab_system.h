@@ -1,7 +1,7 @@
 // All caches of a machine: creation and destruction, kmalloc, statistics, giving memory back.
 //
-// The cache of caches (`kmem_cache`) is made by hand at boot, then allocates every further KmemCacheBase, itself an
-// object in the machine's RAM. CPU arrays come from a PercpuArea (Linux: the percpu allocator).
+// The cache of caches (`kmem_cache`) and that of off-slab descriptors (`slab_mgmt`) are made by hand at boot; then the
+// first allocates every further KmemCacheBase, itself an object in the machine's RAM. CPU arrays come from a PercpuArea (Linux: the percpu allocator).
 //
 // Lock: slab_mutex is not needed (creation and destruction do not sleep half-way); list_lock per cache and node.
 // Differs from Linux: caches are never merged; sizes above 8 KiB are whole pages, as there.
@@ -127,7 +127,13 @@ class SlabSystem {
 
   void create_kmalloc_caches();
   [[nodiscard]] void* kmalloc_large(std::size_t size, phys::Gfp gfp, Nid nid);
-  [[nodiscard]] phys::Page* large_head(const void* object) const;
+  [[nodiscard]] bool is_large(const phys::Page& head, const void* object) const;
+  // The head of the block that an address lies in; nullptr outside RAM.
+  [[nodiscard]] phys::Page* head_page(const void* object) const {
+    if (!phys_.arena().contains(object)) return nullptr;
+    const Pfn pfn = phys_to_pfn(phys_.arena().to_phys(object));
+    return phys_.pfn_valid(pfn) ? &phys::compound_head(phys_.pfn_to_page(pfn)) : nullptr;
+  }
   Result<KmemCacheBase*> setup_cache(void* room, std::string_view name, std::size_t size, std::size_t align,
                                      SlabFlags flags, SlabConstructor constructor);
   void drain_cpu_caches(KmemCacheBase& cache);
@@ -140,7 +146,7 @@ class SlabSystem {
   sim::LockClass& list_lock_class_;
   PercpuArea percpu_;
   CacheChain caches_;
-  std::unique_ptr<std::byte[]> cache_cache_storage_;  // static data in Linux's kernel image
+  std::unique_ptr<std::byte[]> boot_caches_;          // room of the first two; static data in Linux's kernel image
   KmemCacheBase* cache_cache_ = nullptr;
   KmemCacheBase* slab_mgmt_ = nullptr;                // off-slab descriptors
   std::array<KmemCacheBase*, kKmallocClasses> kmalloc_caches_{};

@@ -52,7 +52,9 @@ class Model {
         const auto& [f, k] = entry;
         if (k.mlocks > 0 && k.place == Known::Place::kListed && f->nid() == nid) unevictable += folio_nr_pages(*f);
         ASSERT_EQ(phys::folio_test_referenced(*f), k.referenced);
-        if (k.mlocks == 0) ASSERT_EQ(phys::folio_test_active(*f), k.active);
+        if (k.mlocks == 0) {
+          ASSERT_EQ(phys::folio_test_active(*f), k.active);
+        }
       }
       ASSERT_EQ(m_.lru.lruvec(nid).size(LruList::kUnevictable), unevictable);
     }

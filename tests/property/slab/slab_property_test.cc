@@ -123,9 +123,15 @@ class Model {
       ASSERT_GE(m_.slab->ksize(p), object.size);
     }
     const auto after = alive_.lower_bound(p);
-    if (after != alive_.end()) ASSERT_LE(p + object.size, after->first);
-    if (after != alive_.begin()) ASSERT_LE(std::prev(after)->first + std::prev(after)->second.size, p);
-    if (any(gfp, Gfp::kZero)) ASSERT_EQ(std::count(p, p + object.size, std::byte{0}), static_cast<long>(object.size));
+    if (after != alive_.end()) {
+      ASSERT_LE(p + object.size, after->first);
+    }
+    if (after != alive_.begin()) {
+      ASSERT_LE(std::prev(after)->first + std::prev(after)->second.size, p);
+    }
+    if (any(gfp, Gfp::kZero)) {
+      ASSERT_EQ(std::count(p, p + object.size, std::byte{0}), static_cast<long>(object.size));
+    }
   }
 
   void check_bytes(const std::byte* p, const Living& object) {
@@ -201,7 +207,9 @@ TEST(SlabProperty, EachPageAllocationMayFail) {
       }
       m.slab->validate();
     }
-    if (keep < 5) EXPECT_GT(failed, 0);
+    if (keep < 5) {
+      EXPECT_GT(failed, 0);
+    }
     for (auto& [cache, p] : got) cache->free(p);
     m.slab->validate();
     EXPECT_TRUE(m.slab->kmem_cache_destroy(*big).has_value());

@@ -78,7 +78,10 @@ class LruMachine {
     config.ram_bytes = spec.ram;
     config.cpus = spec.cpus;
     config.kernel_reserved = 4 * kMiB;
-    if (spec.nodes > 1) config.nodes.resize(spec.nodes, {.bytes = spec.ram / spec.nodes});
+    if (spec.nodes > 1) {
+      config.nodes.resize(spec.nodes);
+      for (phys::NodeConfig& node : config.nodes) node.bytes = spec.ram / spec.nodes;
+    }
     auto booted = phys::PhysMem::boot(config, scheduler, traces);
     if (!booted) ADD_FAILURE() << booted.error().message;
     return std::move(*booted);

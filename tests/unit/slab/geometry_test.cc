@@ -19,7 +19,9 @@ TEST(SlabGeometry, EverySizeAddsUpToTheSlab) {
       EXPECT_GE(g->management_size, sizeof(Slab) + g->num * sizeof(BufCtl));
       EXPECT_LE((g->colours - 1) * g->colour_off, g->left_over);
       EXPECT_EQ(g->colour_off % g->align, 0u);
-      if (g->management == SlabManagement::kOffSlab) EXPECT_LE(g->num, kMaxObjectsOffSlab);
+      if (g->management == SlabManagement::kOffSlab) {
+        EXPECT_LE(g->num, kMaxObjectsOffSlab);
+      }
     }
   }
 }

@@ -71,18 +71,36 @@ TEST(Kmalloc, EdgeSizes) {
   EXPECT_EQ(m.slab->kmalloc(~std::size_t{0}, kGfp), nullptr);
 }
 
-TEST(KmallocDeath, KfreeOfWhatIsNotItsOwn) {
+// Each death test makes its machine in the child, since the arena is a shared mapping.
+template <class Misuse>
+void misuse(Misuse&& what) {
   SlabMachine m;
-  int on_the_stack = 0;
-  EXPECT_DEATH(m.slab->kfree(&on_the_stack), "kmalloc never gave");
-  void* small = m.slab->kmalloc(64, kGfp);
-  EXPECT_DEATH(m.slab->kfree(static_cast<std::byte*>(small) + 4), "not the start of an object");
-  m.slab->kfree(small);
-  EXPECT_DEATH(m.slab->kfree(small), "freed twice");
-  void* large = m.slab->kmalloc(20'000, kGfp);
-  EXPECT_DEATH(m.slab->kfree(static_cast<std::byte*>(large) + 4096), "kmalloc never gave");
-  m.slab->kfree(large);
-  EXPECT_DEATH(m.slab->kfree(large), "kmalloc never gave");
+  what(*m.slab, static_cast<std::byte*>(m.slab->kmalloc(64, kGfp)), static_cast<std::byte*>(m.slab->kmalloc(20'000, kGfp)));
+}
+
+TEST(KmallocDeath, KfreeOfWhatIsNotItsOwn) {
+  EXPECT_DEATH(misuse([](SlabSystem& slab, std::byte*, std::byte*) {
+                 int on_the_stack = 0;
+                 slab.kfree(&on_the_stack);
+               }),
+               "kmalloc never gave");
+  EXPECT_DEATH(misuse([](SlabSystem& slab, std::byte* small, std::byte*) { slab.kfree(small + 4); }),
+               "not the start of an object");
+  EXPECT_DEATH(misuse([](SlabSystem& slab, std::byte*, std::byte* large) { slab.kfree(large + 4096); }),
+               "kmalloc never gave");
+}
+
+TEST(KmallocDeath, KfreeTwice) {
+  EXPECT_DEATH(misuse([](SlabSystem& slab, std::byte* small, std::byte*) {
+                 slab.kfree(small);
+                 slab.kfree(small);
+               }),
+               "freed twice");
+  EXPECT_DEATH(misuse([](SlabSystem& slab, std::byte*, std::byte* large) {
+                 slab.kfree(large);
+                 slab.kfree(large);
+               }),
+               "kmalloc never gave");
 }
 
 TEST(Kmalloc, EverythingIsBackAtTheEnd) {
