@@ -1,5 +1,6 @@
 #include "quire/trace/decoder.h"
 
+#include <array>
 #include <cstring>
 
 #include "quire/trace/encoder.h"
@@ -11,6 +12,16 @@ constexpr unsigned kInstructionBytes[4] = {0, 1, 2, 4};
 constexpr std::uint32_t kInstructionMask[4] = {0, 0xff, 0xffff, 0xffff'ffff};
 constexpr std::uint64_t kPageMask[8] = {0,          0xff,          0xffff,          0xff'ffff,
                                         0xffff'ffff, 0xff'ffff'ffff, 0xffff'ffff'ffff, 0xff'ffff'ffff'ffff};
+
+// The length of an access by its control byte: the one thing the next access waits for. 0 where it is none.
+constexpr std::array<std::uint8_t, 256> kAccessBytes = [] {
+  std::array<std::uint8_t, 256> bytes{};
+  for (unsigned control = 0; control < kRecordMark; ++control) {
+    const unsigned size = 1 + kInstructionBytes[control >> 2 & 3] + (control >> 4);
+    bytes[control] = (control & 3) == 3 ? std::uint8_t{0} : static_cast<std::uint8_t>(size);
+  }
+  return bytes;
+}();
 
 constexpr std::uint64_t unzigzag(std::uint64_t v) { return (v >> 1) ^ (0 - (v & 1)); }
 
@@ -123,25 +134,28 @@ void Decoder::reset(std::span<const std::byte> padded) {
 
 std::size_t Decoder::accesses(std::span<Access> out) {
   if (skipped_ != 0) return 0;  // the sum may not fit an Access: next() gives it out
+  std::uint64_t last[4] = {last_page_[0], last_page_[1], last_page_[2], 0};
   std::size_t n = 0;
   const std::uint8_t* at = at_;
-  while (n < out.size() && at < end_) {
+  const std::uint8_t* const end = end_;
+  while (n < out.size() && at < end) {
     const unsigned control = *at;
+    const unsigned bytes = kAccessBytes[control];
+    if (bytes == 0) break;
+    const std::uint8_t* const next = at + bytes;
     const unsigned kind = control & 3;
-    if (control >= kRecordMark || kind == 3) break;
     const unsigned code = control >> 2 & 3;
-    const unsigned page_bytes = control >> 4;
-    const std::uint8_t* const page_at = at + 1 + kInstructionBytes[code];
     std::uint32_t instructions;
     std::uint64_t delta;
     std::memcpy(&instructions, at + 1, sizeof instructions);
-    std::memcpy(&delta, page_at, sizeof delta);
-    const std::uint64_t page = last_page_[kind] + unzigzag(delta & kPageMask[page_bytes]);
-    if (page_at + page_bytes > end_ || page >> kPageNumberBits != 0) [[unlikely]] break;
-    last_page_[kind] = page;
-    at = page_at + page_bytes;
+    std::memcpy(&delta, at + 1 + kInstructionBytes[code], sizeof delta);
+    const std::uint64_t page = last[kind] + unzigzag(delta & kPageMask[control >> 4]);
+    if (next > end || page >> kPageNumberBits != 0) [[unlikely]] break;
+    last[kind] = page;
+    at = next;
     out[n++] = Access{page << 2 | kind, instructions & kInstructionMask[code], 0};
   }
+  std::memcpy(last_page_, last, sizeof last_page_);
   at_ = at;
   return n;
 }
