@@ -58,7 +58,7 @@ template <class Out>
 void put_syscalls(Out out, const TraceInfo& info) {
   if (info.syscalls.empty()) return;
   std::vector<std::pair<std::string, std::uint64_t>> calls(info.syscalls.begin(), info.syscalls.end());
-  std::ranges::stable_sort(calls, std::greater(), &std::pair<std::string, std::uint64_t>::second);
+  std::ranges::sort(calls, [](const auto& a, const auto& b) { return a.second != b.second ? a.second > b.second : a.first < b.first; });
   fmt::format_to(out, "\nsystem calls ");
   for (std::size_t i = 0; i < calls.size(); ++i) {
     fmt::format_to(out, "{}{} {}", i == 0 ? "" : i % 8 == 0 ? ",\n             " : ", ", calls[i].first, grouped(calls[i].second));
@@ -70,7 +70,10 @@ template <class Out>
 void put_files(Out out, const TraceInfo& info) {
   if (info.files.empty()) return;
   std::vector<FileInfo> files = info.files;
-  std::ranges::stable_sort(files, std::greater(), [](const FileInfo& f) { return f.bytes_read + f.bytes_written; });
+  const auto moved = [](const FileInfo& f) { return f.bytes_read + f.bytes_written; };
+  std::ranges::sort(files, [&](const FileInfo& a, const FileInfo& b) {
+    return moved(a) != moved(b) ? moved(a) > moved(b) : a.path < b.path;
+  });
   fmt::format_to(out, "\n  {:>12} {:>12} {:>12}  {}\n", "size", "read", "written", "file");
   for (std::size_t i = 0; i < std::min(files.size(), kFilesShown); ++i) {
     const FileInfo& f = files[i];
