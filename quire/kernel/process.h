@@ -40,8 +40,8 @@ struct ExitStatus {
 
 class Process {
  public:
-  Process(sim::Scheduler& scheduler, int pid, Process* parent, std::string comm)
-      : pid(pid), parent(parent), comm(std::move(comm)), child_exit(scheduler, "wait4"),
+  Process(sim::Scheduler& scheduler, int number, Process* made_by, std::string name)
+      : pid(number), parent(made_by), comm(std::move(name)), child_exit(scheduler, "wait4"),
         vfork_done(scheduler, "vfork") {}
   Process(const Process&) = delete;
   Process& operator=(const Process&) = delete;
