@@ -129,6 +129,7 @@ std::expected<pid_t, std::string> start(Command command, const RecordOptions& op
       const int now = ::personality(0xffff'ffff);
       if (now != -1) ::personality(static_cast<unsigned long>(now) | ADDR_NO_RANDOMIZE);
     }
+    if (options.output_fd > STDERR_FILENO) ::fcntl(options.output_fd, F_SETFD, FD_CLOEXEC);  // not the program's business
     ::pthread_sigmask(SIG_SETMASK, &signals, nullptr);
     ::execve(argv[0], argv.data(), envp.data());
     const int why = errno;
