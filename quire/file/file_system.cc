@@ -106,10 +106,10 @@ Status FileSystem::rename(std::string_view from, std::string_view to) {
 }
 
 void FileSystem::evict_inode(Inode& inode) {
+  by_ino_.erase(inode.ino);  // the number is free for another file at once
+  release_beyond(disk_inode(inode), 0);
   writeback_.inode_io_list_del(inode);
   filemap_.truncate_inode_pages_final(inode.mapping);
-  release_beyond(disk_inode(inode), 0);
-  by_ino_.erase(inode.ino);
   s_inodes_.erase(inode);
   inode_cache_.free(&disk_inode(inode));
 }

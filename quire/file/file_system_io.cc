@@ -126,11 +126,16 @@ Result<WritepageOutcome> FileSystem::writepage(Folio& folio, WritebackControl& /
 Status FileSystem::writepages(AddressSpace& mapping, WritebackControl& wbc) {
   DiskInode& inode = disk_inode(mapping.host());
   WriteRun run;
-  const Status status = filemap_.write_cache_pages(mapping, wbc, [&](Folio& folio) {
+  const auto submit = [&] {
+    submit_write(mapping, run);
+    run = WriteRun{};
+  };
+  const auto write = [&](Folio& folio) {
     add_to_write_run(inode, folio, run);
     return Status{};
-  });
-  submit_write(mapping, run);
+  };
+  const Status status = filemap_.write_cache_pages(mapping, wbc, write, submit);
+  submit();
   return status;
 }
 

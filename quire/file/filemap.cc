@@ -47,10 +47,8 @@ AddressSpaceInit Filemap::mapping_init(AddressSpaceOps& a_ops) {
 Folio* Filemap::filemap_get_folio(AddressSpace& mapping, Pgoff index) {
   services_.scheduler.charge(services_.scheduler.costs().page_cache_lookup);
   Folio* folio = as_folio(mapping.i_pages_.load(index.value()));
-  if (folio == nullptr) return nullptr;
-  // References are frozen only under i_pages_lock and the entry is gone before the lock is.
-  QUIRE_BUG_ON(!folio_try_get(*folio));
-  return folio;
+  // Frozen: reclaim is taking it out just now, under i_pages_lock. Who wants to add another waits for that lock.
+  return folio != nullptr && folio_try_get(*folio) ? folio : nullptr;
 }
 
 bool Filemap::folio_lock_mapping(Folio& folio, const AddressSpace& mapping) {

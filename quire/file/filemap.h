@@ -156,11 +156,16 @@ class Filemap final : private lru::ShadowArrays {
   void zero_tail_of_eof_page(Inode& inode);
   // Starts writing [start, end] (bytes) and, with kAll, waits; reports AS_EIO/AS_ENOSPC once.
   Status filemap_fdatawrite_range(AddressSpace& mapping, std::uint64_t start, std::uint64_t end, SyncMode mode);
+  // The same wait, but the error stays for whoever syncs the file (sync(2) reports to nobody).
+  void filemap_fdatawait_keep_errors(AddressSpace& mapping, std::uint64_t start, std::uint64_t end);
   Status filemap_fdatawait_range(AddressSpace& mapping, std::uint64_t start, std::uint64_t end);
   Status filemap_write_and_wait_range(AddressSpace& mapping, std::uint64_t start, std::uint64_t end);
-  // Walks dirty folios in order and hands each, locked and cleaned, to `write` (write_cache_pages). `write` unlocks.
+  // Walks dirty folios in order and hands each, locked and cleaned, to `write`, which unlocks it (write_cache_pages). Calls
+  // `submit` before it sleeps: pages that `write` has gathered but not sent to the disk yet must not be waited for by
+  // whoever we wait for (Linux flushes a task's plug when it sleeps).
   using WriteFolio = FunctionRef<Status(phys::Folio& folio)>;
-  Status write_cache_pages(AddressSpace& mapping, WritebackControl& wbc, WriteFolio write);
+  using SubmitWrites = FunctionRef<void()>;
+  Status write_cache_pages(AddressSpace& mapping, WritebackControl& wbc, WriteFolio write, SubmitWrites submit);
 
   // --- taking out (truncate.cc) ---
   // Drops bytes [start, end] (end included; ~0: to the end), zeroing the parts of pages at the edges. The caller has
@@ -223,7 +228,8 @@ class Filemap final : private lru::ShadowArrays {
 
   [[nodiscard]] Result<phys::Folio*> write_begin(File& file, std::uint64_t pos, std::uint64_t len);
   std::uint64_t write_end(File& file, phys::Folio& folio, std::uint64_t pos, std::uint64_t len, std::uint64_t copied);
-  [[nodiscard]] bool lock_for_writepage(AddressSpace& mapping, phys::Folio& folio, const WritebackControl& wbc);
+  [[nodiscard]] bool lock_for_writepage(AddressSpace& mapping, phys::Folio& folio, const WritebackControl& wbc,
+                                        SubmitWrites submit);
   void tag_pages_for_writeback(AddressSpace& mapping, Pgoff first, Pgoff last);
   void zero_folio_range(phys::Folio& folio, std::uint64_t from, std::uint64_t to);
   void truncate_entry(AddressSpace& mapping, std::uint64_t index, XaEntry entry);

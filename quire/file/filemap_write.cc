@@ -120,9 +120,12 @@ Result<std::uint64_t> Filemap::generic_perform_write(File& file, std::uint64_t p
 
 // --- writing out ------------------------------------------------------------------------------------------------------
 
-bool Filemap::lock_for_writepage(AddressSpace& mapping, Folio& folio, const WritebackControl& wbc) {
+bool Filemap::lock_for_writepage(AddressSpace& mapping, Folio& folio, const WritebackControl& wbc,
+                                 SubmitWrites submit) {
+  if (phys::folio_test_locked(folio)) submit();
   if (!folio_lock_mapping(folio, mapping)) return false;
   if (phys::folio_test_dirty(folio) && phys::folio_test_writeback(folio) && wbc.sync_mode == SyncMode::kAll) {
+    submit();
     phys::folio_wait_writeback(services_.phys, folio);
   }
   if (phys::folio_test_dirty(folio) && !phys::folio_test_writeback(folio) && folio_clear_dirty_for_io(folio)) return true;
@@ -136,7 +139,7 @@ void Filemap::tag_pages_for_writeback(AddressSpace& mapping, Pgoff first, Pgoff 
                               [&](std::uint64_t index, XaEntry) { mapping.i_pages_.set_mark(index, kTagTowrite); });
 }
 
-Status Filemap::write_cache_pages(AddressSpace& mapping, WritebackControl& wbc, WriteFolio write) {
+Status Filemap::write_cache_pages(AddressSpace& mapping, WritebackControl& wbc, WriteFolio write, SubmitWrites submit) {
   const bool cyclic = wbc.range == WritebackControl::Range::kCyclic;
   Pgoff index(cyclic ? mapping.writeback_index_ : wbc.range_start >> kPageShift);
   const Pgoff last(cyclic ? XArray::kMaxIndex : wbc.range_end >> kPageShift);
@@ -152,7 +155,7 @@ Status Filemap::write_cache_pages(AddressSpace& mapping, WritebackControl& wbc, 
     if (n == 0) break;
     for (std::size_t i = 0; i < n; ++i) {
       Folio& folio = *batch[i];
-      if (!done && lock_for_writepage(mapping, folio, wbc)) {
+      if (!done && lock_for_writepage(mapping, folio, wbc, submit)) {
         done_index = Pgoff(folio.index + 1);
         if (const Status written = write(folio); !written) {
           if (result) result = written;
@@ -176,7 +179,7 @@ Status Filemap::filemap_fdatawrite_range(AddressSpace& mapping, std::uint64_t st
   return mapping.a_ops().writepages(mapping, wbc);
 }
 
-Status Filemap::filemap_fdatawait_range(AddressSpace& mapping, std::uint64_t start, std::uint64_t end) {
+void Filemap::filemap_fdatawait_keep_errors(AddressSpace& mapping, std::uint64_t start, std::uint64_t end) {
   Pgoff index(start >> kPageShift);
   const Pgoff last(end >> kPageShift);
   std::array<Folio*, kPagevecSize> batch;
@@ -190,6 +193,10 @@ Status Filemap::filemap_fdatawait_range(AddressSpace& mapping, std::uint64_t sta
     }
     services_.scheduler.sync_point();
   }
+}
+
+Status Filemap::filemap_fdatawait_range(AddressSpace& mapping, std::uint64_t start, std::uint64_t end) {
+  filemap_fdatawait_keep_errors(mapping, start, end);
   return mapping.filemap_check_errors();
 }
 

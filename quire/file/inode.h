@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <string_view>
 
 #include "quire/base/flags.h"
@@ -34,6 +35,13 @@ enum class InodeState : std::uint8_t {
   kSync = 4,           // I_SYNC: being written
   kFreeing = 8,        // I_FREEING: being evicted
 };
+
+}  // namespace quire::file
+
+template <>
+inline constexpr bool quire::kIsFlags<quire::file::InodeState> = true;
+
+namespace quire::file {
 
 struct InodeInit {
   SuperBlock& sb;
@@ -130,19 +138,35 @@ class SuperBlock {
   // The last reference to a file without a name went: drop pages and storage, give the object back.
   virtual void evict_inode(Inode& inode) = 0;
 
-  [[nodiscard]] InodeSbList& inodes() { return s_inodes_; }
+  // Calls f(Inode&) for each inode, which may sleep; what is created or evicted meanwhile may be missed.
+  template <class F>
+  void for_each_inode(F&& f) {
+    Inode* inode = igrab_from(s_inodes_.front_or_null());
+    while (inode != nullptr) {
+      f(*inode);
+      Inode* next = igrab_from(s_inodes_.next_or_null(*inode));
+      iput(*inode);
+      inode = next;
+    }
+  }
+
+ private:
+  // A reference to the first inode from `inode` on that is not being evicted: it stays on the list while somebody sleeps.
+  Inode* igrab_from(Inode* inode) {
+    while (inode != nullptr && any(inode->i_state, InodeState::kFreeing)) inode = s_inodes_.next_or_null(*inode);
+    if (inode != nullptr) ++inode->i_count;
+    return inode;
+  }
 
  protected:
   InodeSbList s_inodes_;
 
  private:
   std::uint32_t dev_;
-  std::string_view name_;
+  std::string name_;
 };
 
 }  // namespace quire::file
 
-template <>
-inline constexpr bool quire::kIsFlags<quire::file::InodeState> = true;
 template <>
 inline constexpr bool quire::kIsFlags<quire::file::FallocateMode> = true;

@@ -127,7 +127,7 @@ Status Vfs::msync_range(File& file, std::uint64_t start, std::uint64_t end, Msyn
 
 void Vfs::sync() {
   writeback_.wakeup_flusher_threads(WbReason::kSync);
-  writeback_.sync_inodes();
+  for (const auto& mount : mounts_) writeback_.sync_inodes(*mount);
 }
 
 // --- advice -----------------------------------------------------------------------------------------------------------
@@ -192,16 +192,9 @@ void Vfs::drop_pagecache() {
   filemap_.services().phys.vmstat().count_vm_event(phys::VmEvent::kDropPagecache);
   filemap_.services().lru.lru_add_drain_all();
   for (const auto& mount : mounts_) {
-    InodeSbList& inodes = mount->inodes();
-    Inode* inode = inodes.front_or_null();
-    if (inode != nullptr) iget(*inode);  // stays on the list while we sleep
-    while (inode != nullptr) {
-      filemap_.invalidate_mapping_pages(inode->mapping, Pgoff(0), Pgoff(XArray::kMaxIndex));
-      Inode* next = inodes.next_or_null(*inode);
-      if (next != nullptr) iget(*next);
-      iput(*inode);
-      inode = next;
-    }
+    mount->for_each_inode([this](Inode& inode) {
+      filemap_.invalidate_mapping_pages(inode.mapping, Pgoff(0), Pgoff(XArray::kMaxIndex));
+    });
   }
 }
 

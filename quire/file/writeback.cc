@@ -96,11 +96,8 @@ Status Writeback::writeback_single_inode(Inode& inode, WritebackControl& wbc) {
   inode.i_state = inode.i_state & ~(InodeState::kDirtyPages | InodeState::kDirtyDatasync);
   unlink_inode(inode);
   const std::uint64_t asked = wbc.nr_to_write;
-  Status status = inode.mapping.a_ops().writepages(inode.mapping, wbc);
-  if (wbc.sync_mode == SyncMode::kAll) {
-    const Status waited = filemap_.filemap_fdatawait_range(inode.mapping, 0, kMaxLfsFilesize);
-    if (status) status = waited;
-  }
+  const Status status = inode.mapping.a_ops().writepages(inode.mapping, wbc);
+  if (wbc.sync_mode == SyncMode::kAll) filemap_.filemap_fdatawait_keep_errors(inode.mapping, 0, kMaxLfsFilesize);
   writeback_single_inode_event([&] {
     return WritebackWritePages{.ino = inode.ino, .wrote = asked - wbc.nr_to_write, .nr_to_write = asked};
   });
@@ -227,25 +224,14 @@ void Writeback::wakeup_flusher_threads(WbReason reason) {
 
 // --- sync(2) ----------------------------------------------------------------------------------------------------------
 
-Inode* Writeback::first_to_sync(SuperBlock* only, sim::Nanos dirtied_before) {
-  for (InodeIoList* list : {&b_io_, &b_dirty_}) {
-    for (Inode& inode : *list) {
-      if (inode.dirtied_when <= dirtied_before && (only == nullptr || &inode.sb == only)) return &inode;
-    }
-  }
-  return nullptr;
-}
-
-void Writeback::sync_inodes(SuperBlock* only) {
-  const sim::Nanos start = scheduler_.now();
-  while (Inode* inode = first_to_sync(only, start)) {
-    ++inode->i_count;
+void Writeback::sync_inodes(SuperBlock& sb) {
+  sb.for_each_inode([this](Inode& inode) {
+    // An inode that the flusher has under its hands is on no list; its state and marks tell.
+    const bool busy = any(inode.i_state, InodeState::kSync | InodeState::kDirtyPages);
+    if (!busy && !inode.mapping.mapping_tagged(kTagDirty) && !inode.mapping.mapping_tagged(kTagWriteback)) return;
     WritebackControl wbc{.sync_mode = SyncMode::kAll, .reason = WbReason::kSync};
-    static_cast<void>(writeback_single_inode(*inode, wbc));
-    // Dirtied again while it was written: that is beyond what was asked for.
-    inode->dirtied_when = std::max(inode->dirtied_when, start + 1);
-    iput(*inode);
-  }
+    static_cast<void>(writeback_single_inode(inode, wbc));
+  });
 }
 
 // --- state ------------------------------------------------------------------------------------------------------------

@@ -75,8 +75,8 @@ class Writeback {
   // --- the flusher's work ---
   // Reclaim met dirty pages: write everything that is dirty now, soon. Does not sleep.
   void wakeup_flusher_threads(WbReason reason);
-  // Writes what is dirty at this moment and waits for it (sync(2)).
-  void sync_inodes(SuperBlock* only = nullptr);
+  // Writes what is dirty in a file system at this moment and waits for it (sync_inodes_sb). Errors stay in the mappings.
+  void sync_inodes(SuperBlock& sb);
 
   // Writes one inode's pages within `wbc`, alone (I_SYNC), and puts it where it belongs afterwards.
   Status writeback_single_inode(Inode& inode, WritebackControl& wbc);
@@ -106,7 +106,6 @@ class Writeback {
   void requeue_inode(Inode& inode, const WritebackControl& wbc);
   void unlink_inode(Inode& inode);
   void wait_for_inode(Inode& inode);
-  [[nodiscard]] Inode* first_to_sync(SuperBlock* only, sim::Nanos dirtied_before);
   [[nodiscard]] bool over_background_thresh() const;
   void wake_flusher();
   void balance_dirty_pages(std::uint64_t pages_dirtied);
