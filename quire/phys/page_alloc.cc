@@ -35,11 +35,15 @@ Page* PhysMem::alloc_pages_slow(Gfp gfp, Order order, Nid nid) {
                   any(gfp, Gfp::kWrite)};
   if (gfpflags_allow_blocking(gfp)) scheduler_.sync_point();  // might_alloc
   Page* page = policy_->alloc_pages(*this, ac);
+  if (trace_.mm_page_alloc.enabled()) [[unlikely]] trace_alloc(page, order, gfp);
+  return page;
+}
+
+void PhysMem::trace_alloc(const Page* page, Order order, Gfp gfp) {
   trace_.mm_page_alloc([&] {
     const Pfn pfn = page != nullptr ? page_to_pfn(*page) : Pfn(kNoPfn);
     return MmPageAlloc{pfn, order.value(), gfp, gfp_migratetype(gfp)};
   });
-  return page;
 }
 
 Page* PhysMem::rmqueue(Zone& preferred, Zone& zone, Order order, AllocFlags flags, MigrateType type) {
@@ -67,7 +71,10 @@ Page* PhysMem::rmqueue_buddy(Zone& preferred, Zone& zone, Order order, AllocFlag
     zone.stats.sub(ZoneStat::kNrFreePages, pages);
     if (static_cast<MigrateType>(page->index) == MigrateType::kCma) zone.stats.sub(ZoneStat::kNrFreeCma, pages);
   }
-  for (std::uint64_t i = 0; i < order.pages(); ++i) check_new_page(page[i]);
+  check_new_page(*page);
+#ifdef QUIRE_DEBUG
+  for (std::uint64_t i = 1; i < order.pages(); ++i) check_new_page(page[i]);
+#endif
   vmstat_.count_zid_vm_events(VmEvent::kPgallocDma, zone.type(), static_cast<std::int64_t>(order.pages()));
   zone_statistics(preferred, zone, 1);
   return page;

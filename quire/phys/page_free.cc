@@ -6,9 +6,13 @@
 
 namespace quire::phys {
 
+void PhysMem::trace_free(const Page& page, Order order) {
+  trace_.mm_page_free([&] { return MmPageFree{page_to_pfn(page), order.value()}; });
+}
+
 // Aborts on a page that must not be freed; else clears what a free page does not carry (free_pages_prepare).
 void PhysMem::free_pages_prepare(Page& page, Order order) {
-  trace_.mm_page_free([&] { return MmPageFree{page_to_pfn(page), order.value()}; });
+  if (trace_.mm_page_free.enabled()) [[unlikely]] trace_free(page, order);
   if (page.is_tail()) bad_page(page, "a tail page was freed instead of its head");
   const bool compound = page.is_head();
   if (compound && compound_order(page) != order) bad_page(page, "freed with another order than it was allocated with");

@@ -204,6 +204,9 @@ class PhysMem final : Buddy::DeferredSource {
   bool free_to_pcp(Page& page);
   Page* alloc_pages_slow(Gfp gfp, Order order, Nid nid);
   void free_unref_page_slow(Page& page, Order order);
+  // Out of line, so that the inline paths stay small.
+  [[gnu::cold]] void trace_alloc(const Page* page, Order order, Gfp gfp);
+  [[gnu::cold]] void trace_free(const Page& page, Order order);
   void free_pages_prepare(Page& page, Order order);
   void free_one_page(Zone& zone, Page& page, Order order, MigrateType type);
   Page* rmqueue_pcplist(Zone& preferred, Zone& zone, Order order, AllocFlags flags, MigrateType type);
@@ -279,7 +282,7 @@ inline Page* PhysMem::alloc_from_pcp(Gfp gfp) {
   zone->numa.add(NumaStat::kNumaLocal);
   scheduler_.charge(alloc_cost_);
   if (any(gfp, Gfp::kZero)) zero_pages(*page, Order(0), gfp);
-  trace_.mm_page_alloc([&] { return MmPageAlloc{page_to_pfn(*page), 0, gfp, gfp_migratetype(gfp)}; });
+  if (trace_.mm_page_alloc.enabled()) [[unlikely]] trace_alloc(page, Order(0), gfp);
   return page;
 }
 
@@ -293,7 +296,7 @@ inline bool PhysMem::free_to_pcp(Page& page) {
   PerCpuPages& pcp = zone.pcp_[scheduler_.cpu()];
   if (pcp.count + 1 >= pcp.high || zone.test(ZoneFlag::kReclaimActive)) [[unlikely]] return false;
 
-  trace_.mm_page_free([&] { return MmPageFree{pfn, 0}; });
+  if (trace_.mm_page_free.enabled()) [[unlikely]] trace_free(page, Order(0));
   page.flags = (page.flags & kZoneAndNode) | bits(PageFlag::kPcp);
   page.mapping = 0;
   page.index = static_cast<std::uint64_t>(type);
