@@ -63,6 +63,7 @@ Nid KmemCacheBase::grow(Gfp gfp, Nid nid) {
 
 void* KmemCacheBase::alloc_node(Gfp gfp, Nid nid) {
   if (nid == kNoNode || nid == system_->phys_.numa_node_id()) return alloc(gfp);
+  scheduler_->charge(cost_);
   if (should_fail_slab(gfp)) return nullptr;
   void* object = nullptr;
   while ((object = SlabLayout(*this).take_one(node(nid))) == nullptr) {

@@ -83,6 +83,7 @@ class KmemCacheBase {
 
   // kmem_cache_alloc: an object, or nullptr when no memory can be had. With __GFP_ZERO the object is zeroed.
   [[nodiscard]] void* alloc(phys::Gfp gfp) {
+    scheduler_->charge(cost_);
     ArrayCache& ac = cpu_cache();
     if (ac.avail != 0 && ((bits(gfp) | kAlways) & slow_mask_) == 0) [[likely]] return ac.entries()[--ac.avail];
     return alloc_slow(gfp);
@@ -158,11 +159,12 @@ class KmemCacheBase {
   std::uint32_t cpu_cache_shift_ = 0;
   std::uint32_t slow_mask_ = kSlowNormally;
   SlabSystem* system_ = nullptr;
-  SlabConstructor constructor_ = nullptr;
+  sim::Nanos cost_ = 0;              // CostModel::slab_alloc and slab_free: the free is paid for at the allocation
   SlabFlags flags_ = SlabFlags::kNone;
   std::uint32_t reciprocal_size_ = 0;  // ceil(2^32 / size): index = offset * this >> 32, exact for slabs up to 4 MiB
-  CpuCacheTunables tunables_{};
   // ---
+  SlabConstructor constructor_ = nullptr;
+  CpuCacheTunables tunables_{};
   SlabGeometry geometry_{};
   enum class Destroy : std::uint8_t { kNotTried, kFailed };
   Destroy destroy_ = Destroy::kNotTried;

@@ -107,9 +107,10 @@ KmemCacheBase::KmemCacheBase(SlabSystem& system, std::string_view name, const Sl
                              SlabConstructor constructor)
     : scheduler_(&system.scheduler()),
       system_(&system),
-      constructor_(constructor),
+      cost_(system.scheduler().costs().slab_alloc + system.scheduler().costs().slab_free),
       flags_(flags),
       reciprocal_size_(static_cast<std::uint32_t>(((std::uint64_t{1} << 32) + geometry.size - 1) / geometry.size)),
+      constructor_(constructor),
       geometry_(geometry) {
   std::copy(name.begin(), name.end(), name_.begin());
 }

@@ -213,7 +213,7 @@ TEST(LruProperty, DrainedOperationsMatchTheModel) {
     Model model(m, seed);
     for (int i = 0; i < 2000 && !testing::Test::HasFatalFailure(); ++i) {
       model.step();
-      if (i % 20 == 0) model.check();
+      if (i % 50 == 0) model.check();
     }
     model.check();
     model.finish();
