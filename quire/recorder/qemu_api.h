@@ -51,6 +51,7 @@ std::size_t qemu_plugin_insn_size(const qemu_plugin_insn* insn);
 std::uint64_t qemu_plugin_insn_vaddr(const qemu_plugin_insn* insn);
 void* qemu_plugin_insn_haddr(const qemu_plugin_insn* insn);
 unsigned qemu_plugin_mem_size_shift(qemu_plugin_meminfo_t info);
+bool qemu_plugin_mem_is_store(qemu_plugin_meminfo_t info);
 
 const char* qemu_plugin_path_to_binary();
 std::uint64_t qemu_plugin_start_code();
