@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "quire/phys/task_flags.h"
+
 namespace quire::kernel {
 
 namespace {
@@ -154,10 +156,7 @@ void ProcessTable::exit_group(Thread& thread, ExitStatus status) {
   Process& process = *thread.process;
   if (process.live_threads > 1 && !process.killed()) {
     process.exit = status;
-    vm_.mark_killed(*process.mm);
-    for (const auto& other : process.threads) {
-      if (other->task != nullptr && other.get() != &thread) phys_.scheduler().wake(*other->task);
-    }
+    send_sigkill(process);
   }
   exit_thread(thread, status);
 }
@@ -184,9 +183,17 @@ Result<ExitStatus> ProcessTable::wait(Process& parent, Process& child) {
 void ProcessTable::kill(Process& process, int signal) {
   if (process.mm == nullptr || process.state != ProcessState::kRunning) return;
   process.exit = ExitStatus{0, signal};
+  send_sigkill(process);
+}
+
+// Its threads end when they next look. Until then they may use reserves and their allocations may fail, or a task that is to
+// die for want of memory would wait for memory first (mark_oom_victim; Linux does it when the OOM killer meets the task).
+void ProcessTable::send_sigkill(Process& process) {
   vm_.mark_killed(*process.mm);
   for (const auto& thread : process.threads) {
-    if (thread->task != nullptr) phys_.scheduler().wake(*thread->task);
+    if (thread->task == nullptr || thread->task->finished()) continue;
+    thread->task->pf_flags |= bits(phys::TaskFlag::kOomVictim);
+    if (thread->task != phys_.scheduler().current()) phys_.scheduler().wake(*thread->task);
   }
 }
 

@@ -58,6 +58,7 @@ class ProcessTable final : public reclaim::OomVictims {
   void free_thread(Thread& thread);
   void put_mm(Process& process);
   void finish(Process& process);
+  void send_sigkill(Process& process);
   Process& add_process(Process* parent, std::string comm);
 
   phys::PhysMem& phys_;
