@@ -1,0 +1,179 @@
+// Address spaces: an access that hits the TLB, a walk, the faults, the mmap family. Peer of the faults and calls is the host
+// kernel, measured in the same run.
+#include <benchmark/benchmark.h>
+#include <sys/mman.h>
+
+#include <map>
+#include <memory>
+
+#include "quire/file/vfs.h"
+#include "quire/sim/fault_injection.h"
+#include "quire/slab/xa_node_cache.h"
+#include "quire/vm/vm.h"
+
+namespace {
+
+using namespace quire;  // NOLINT: a benchmark's own file
+
+struct Machine {
+  explicit Machine(phys::DataMode mode, std::uint64_t ram = 512 * kMiB)
+      : scheduler({}, {}, traces),
+        faults(0),
+        phys(boot(mode, ram)),
+        slab(*phys, scheduler),
+        lru(*phys, scheduler, traces),
+        nodes(slab),
+        swap(*phys, nodes, lru, scheduler),
+        vfs({*phys, slab, nodes, lru, swap, scheduler, faults, traces}),
+        vm({*phys, scheduler, slab, lru, swap, vfs, traces}) {
+    scheduler.set_lock_checks(false);
+  }
+  std::unique_ptr<phys::PhysMem> boot(phys::DataMode mode, std::uint64_t ram) {
+    phys::PhysConfig config;
+    config.ram_bytes = ram;
+    config.data_mode = mode;
+    return std::move(*phys::PhysMem::boot(config, scheduler, traces));
+  }
+  VirtAddr map(vm::Mm& mm, std::uint64_t bytes) {
+    return *vm.mmap(mm, VirtAddr(0), bytes, vm::Prot::kRead | vm::Prot::kWrite,
+                    vm::MapFlags::kPrivate | vm::MapFlags::kAnonymous, nullptr, 0);
+  }
+
+  TraceRegistry traces;
+  sim::Scheduler scheduler;
+  sim::FaultInjection faults;
+  std::unique_ptr<phys::PhysMem> phys;
+  slab::SlabSystem slab;
+  lru::Lru lru;
+  slab::XaNodeCache nodes;
+  swap::SwapSystem swap;
+  file::Vfs vfs;
+  vm::Vm vm;
+};
+
+constexpr std::uint64_t kFaultBytes = 64 * kMiB;
+
+void BM_TlbHit(benchmark::State& state) {
+  Machine m(phys::DataMode::kDataless);
+  vm::Mm& mm = **m.vm.mm_alloc();
+  const VirtAddr at = m.map(mm, 16 * kPageSize);
+  for (int i = 0; i < 16; ++i) benchmark::DoNotOptimize(m.vm.access(mm, at + i * kPageSize, arch::Access::kWrite));
+  std::uint64_t i = 0;
+  for (auto _ : state) {
+    benchmark::DoNotOptimize(m.vm.access(mm, at + (i++ & 15) * kPageSize, arch::Access::kWrite));
+  }
+  m.vm.mmput(mm);
+}
+BENCHMARK(BM_TlbHit);
+
+// A TLB miss whose tables are in the host's cache.
+void BM_PageWalk(benchmark::State& state) {
+  Machine m(phys::DataMode::kDataless);
+  vm::Mm& mm = **m.vm.mm_alloc();
+  constexpr std::uint64_t kPages = 4096;
+  const VirtAddr at = m.map(mm, kPages * kPageSize);
+  for (std::uint64_t i = 0; i < kPages; ++i) benchmark::DoNotOptimize(m.vm.access(mm, at + i * kPageSize, arch::Access::kWrite));
+  std::uint64_t i = 0;
+  for (auto _ : state) {
+    benchmark::DoNotOptimize(m.vm.access(mm, at + (i++ & (kPages - 1)) * kPageSize, arch::Access::kWrite));
+  }
+  m.vm.mmput(mm);
+}
+BENCHMARK(BM_PageWalk);
+
+void anon_fault(benchmark::State& state, phys::DataMode mode) {
+  Machine m(mode);
+  vm::Mm& mm = **m.vm.mm_alloc();
+  const VirtAddr at = m.map(mm, kFaultBytes);
+  for (auto _ : state) {
+    for (std::uint64_t done = 0; done < kFaultBytes; done += kPageSize) {
+      benchmark::DoNotOptimize(m.vm.access(mm, at + done, arch::Access::kWrite));
+    }
+    state.PauseTiming();
+    static_cast<void>(m.vm.madvise(mm, at, kFaultBytes, vm::Advice::kDontNeed));
+    state.ResumeTiming();
+  }
+  state.SetItemsProcessed(static_cast<std::int64_t>(state.iterations() * (kFaultBytes / kPageSize)));
+  m.vm.mmput(mm);
+}
+void BM_AnonFaultDataless(benchmark::State& state) { anon_fault(state, phys::DataMode::kDataless); }
+BENCHMARK(BM_AnonFaultDataless)->Unit(benchmark::kMillisecond);
+void BM_AnonFaultData(benchmark::State& state) { anon_fault(state, phys::DataMode::kData); }
+BENCHMARK(BM_AnonFaultData)->Unit(benchmark::kMillisecond);
+
+void BM_AnonFaultHost(benchmark::State& state) {
+  auto* at = static_cast<volatile char*>(
+      ::mmap(nullptr, kFaultBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  ::madvise(const_cast<char*>(at), kFaultBytes, MADV_NOHUGEPAGE);
+  for (auto _ : state) {
+    for (std::uint64_t done = 0; done < kFaultBytes; done += kPageSize) at[done] = 1;
+    state.PauseTiming();
+    ::madvise(const_cast<char*>(at), kFaultBytes, MADV_DONTNEED);
+    state.ResumeTiming();
+  }
+  state.SetItemsProcessed(static_cast<std::int64_t>(state.iterations() * (kFaultBytes / kPageSize)));
+  ::munmap(const_cast<char*>(at), kFaultBytes);
+}
+BENCHMARK(BM_AnonFaultHost)->Unit(benchmark::kMillisecond);
+
+void BM_MmapMunmap(benchmark::State& state) {
+  Machine m(phys::DataMode::kDataless);
+  vm::Mm& mm = **m.vm.mm_alloc();
+  static_cast<void>(m.vm.mmap(mm, VirtAddr(0), kPageSize, vm::Prot::kRead,
+                              vm::MapFlags::kPrivate | vm::MapFlags::kAnonymous, nullptr, 0));
+  for (auto _ : state) {
+    const VirtAddr at = m.map(mm, 16 * kPageSize);
+    benchmark::DoNotOptimize(m.vm.munmap(mm, at, 16 * kPageSize));
+  }
+  m.vm.mmput(mm);
+}
+BENCHMARK(BM_MmapMunmap);
+
+void BM_MmapMunmapHost(benchmark::State& state) {
+  for (auto _ : state) {
+    void* at = ::mmap(nullptr, 16 * kPageSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    ::munmap(at, 16 * kPageSize);
+  }
+}
+BENCHMARK(BM_MmapMunmapHost);
+
+void BM_Fork64MiB(benchmark::State& state) {
+  Machine m(phys::DataMode::kDataless);
+  vm::Mm& mm = **m.vm.mm_alloc();
+  const VirtAddr at = m.map(mm, kFaultBytes);
+  static_cast<void>(m.vm.touch_user(mm, at, kFaultBytes, arch::Access::kWrite));
+  for (auto _ : state) m.vm.mmput(**m.vm.dup_mm(mm));
+  m.vm.mmput(mm);
+}
+BENCHMARK(BM_Fork64MiB)->Unit(benchmark::kMillisecond);
+
+// find_vma among areas, and std::map over the same keys.
+void BM_FindVma(benchmark::State& state) {
+  Machine m(phys::DataMode::kDataless);
+  vm::Mm& mm = **m.vm.mm_alloc();
+  const auto areas = static_cast<std::uint64_t>(state.range(0));
+  m.vm.tunables().max_map_count = 1 << 20;
+  for (std::uint64_t i = 0; i < areas; ++i) {
+    static_cast<void>(m.vm.mmap(mm, VirtAddr(0x10000000 + i * 2 * kPageSize), kPageSize, vm::Prot::kRead,
+                                vm::MapFlags::kPrivate | vm::MapFlags::kAnonymous | vm::MapFlags::kFixed, nullptr, 0));
+  }
+  Rng rng(1);
+  for (auto _ : state) {
+    benchmark::DoNotOptimize(mm.mm_vmas.find(VirtAddr(0x10000000 + rng.below(areas) * 2 * kPageSize)));
+  }
+  m.vm.mmput(mm);
+}
+BENCHMARK(BM_FindVma)->Arg(50)->Arg(1000)->Arg(65000);
+
+void BM_FindVmaStdMap(benchmark::State& state) {
+  const auto areas = static_cast<std::uint64_t>(state.range(0));
+  std::map<std::uint64_t, int> map;
+  for (std::uint64_t i = 0; i < areas; ++i) map[0x10000000 + (i * 2 + 1) * kPageSize] = 0;
+  Rng rng(1);
+  for (auto _ : state) benchmark::DoNotOptimize(map.upper_bound(0x10000000 + rng.below(areas) * 2 * kPageSize));
+}
+BENCHMARK(BM_FindVmaStdMap)->Arg(50)->Arg(1000)->Arg(65000);
+
+}  // namespace
+
+BENCHMARK_MAIN();
