@@ -38,24 +38,24 @@ void MachineOptions::add_to(CLI::App& app, RamOption ram) {
                     ->type_name(ram == RamOption::kList ? "SIZE,SIZE,..." : "SIZE")
                     ->group(group);
   if (ram == RamOption::kList) {
-    sizes->delimiter(',');
+    sizes->delimiter(',')->allow_extra_args(false);
   } else {
     sizes->expected(1);
   }
   app.add_option("--cpus", cpus_, "Number of CPUs (default 1)")->type_name("N")->group(group);
   app.add_option("--nodes", nodes_, "Number of NUMA nodes (default 1)")->type_name("N")->group(group);
-  app.add_option("--node-ram", node_ram_, "RAM of each node, when they differ")->delimiter(',')->type_name("SIZE,SIZE,...")->group(group);
+  app.add_option("--node-ram", node_ram_, "RAM of each node, when they differ")->delimiter(',')->allow_extra_args(false)->type_name("SIZE,SIZE,...")->group(group);
   app.add_option("--swap", swap_, "A swap area: zram:SIZE[,ratio=X][,limit=SIZE][,priority=N] or disk:SIZE[,priority=N]; may be repeated")
       ->type_name("KIND:SIZE")
       ->expected(1)
-      ->take_all()
+      ->take_all()->allow_extra_args(false)
       ->group(group);
   app.add_option("--profile", profile_, "Whose allocation and reclaim: linux-6 (default)")->type_name("NAME")->group(group);
   app.add_option("--seed", seed_, "Decides every race and tie; the same seed repeats a run (default 0)")->type_name("N")->group(group);
   app.add_option("--kernel-reserved", kernel_reserved_, "What the kernel's image takes (default 16M)")->type_name("SIZE")->group(group);
   app.add_option("--preempt", preempt_, "Extra seeded preemption at sync points, per mille (default 0)")->type_name("N")->group(group);
-  app.add_option("--sysctl", sysctl_, "A tunable, as in vm.swappiness=10; may be repeated")->type_name("NAME=N")->expected(1)->take_all()->group(group);
-  app.add_option("--cost", cost_, "A figure of the cost model, as in clear_page=100; may be repeated")->type_name("NAME=N")->expected(1)->take_all()->group(group);
+  app.add_option("--sysctl", sysctl_, "A tunable, as in vm.swappiness=10; may be repeated")->type_name("NAME=N")->expected(1)->take_all()->allow_extra_args(false)->group(group);
+  app.add_option("--cost", cost_, "A figure of the cost model, as in clear_page=100; may be repeated")->type_name("NAME=N")->expected(1)->take_all()->allow_extra_args(false)->group(group);
 }
 
 Checked<kernel::MachineConfig> MachineOptions::without_ram() const {

@@ -37,6 +37,9 @@ void Program::step() {
     case 8: return wait_for_child();
     case 9:
     case 10: return check_whole_page();
+    case 11:
+    case 12:
+    case 13: return fill();
     default: return rng_.chance(1, 2) ? write_some() : read_some();
   }
 }
@@ -175,7 +178,16 @@ void Program::wait_for_child() {
 
 void Program::write_some() {
   if (pages_.empty()) return map();
-  auto it = random_page();
+  write_to(random_page());
+}
+
+// Touches a stretch as a whole: what makes memory short.
+void Program::fill() {
+  const auto run = random_run(128);
+  for (auto it = pages_.lower_bound(run.begin); it != pages_.end() && it->first < run.end && !killed(); ++it) write_to(it);
+}
+
+void Program::write_to(Pages::iterator it) {
   if (it->second.rights != Rights::kReadWrite) return;
   const std::uint64_t offset = rng_.below(kPageSize);
   const std::uint64_t length = 1 + rng_.below(std::min<std::uint64_t>(kPageSize - offset, 256));

@@ -59,6 +59,8 @@ class Program {
   void forget();
   void fork();
   void write_some();
+  void fill();
+  void write_to(Pages::iterator it);
   void read_some();
   void check_whole_page();
   void check_forbidden();
