@@ -17,6 +17,8 @@ void MmuGather::flush_tlb_only() {
 void MmuGather::flush() {
   flush_tlb_only();
   if (count_ == 0) return;
+  // free_pages_and_swap_cache: what only the swap cache would keep is not kept.
+  for (std::size_t i = 0; i < count_; ++i) vm_.free_swap_cache(*folios_[i]);
   vm_.parts_.lru.release_folios(std::span(folios_.data(), count_));
   count_ = 0;
 }

@@ -80,6 +80,11 @@ class Program {
     return {first, 1 + rng_.below(std::min(kMaxRun, kWindow - first))};
   }
   Process& random_process() { return processes_[rng_.below(processes_.size())]; }
+  // Mostly a mapped one.
+  std::uint64_t random_page(const Process& process) {
+    if (process.model.empty() || rng_.chance(1, 10)) return rng_.below(kWindow);
+    return std::next(process.model.begin(), static_cast<std::ptrdiff_t>(rng_.below(process.model.size())))->first;
+  }
   Prot random_prot() {
     constexpr std::array kProts{kRw, kRw, kRw, Prot::kRead, Prot::kNone, Prot::kRead | Prot::kExec};
     return kProts[rng_.below(kProts.size())];
@@ -291,7 +296,7 @@ class Program {
   }
 
   void reclaim(Process& process) {
-    const VirtAddr at = kBase + rng_.below(kWindow) * kPageSize;
+    const VirtAddr at = kBase + random_page(process) * kPageSize;
     phys::Page* page = machine_.page_at(*process.mm, at);
     if (page == nullptr || page == &machine_.vm.zero_page()) return;
     note("reclaim " + describe(process.model.at((at - kBase) / kPageSize)), process, {(at - kBase) / kPageSize, 1});
@@ -312,7 +317,7 @@ class Program {
   }
 
   void touch(Process& process, arch::Access kind) {
-    const std::uint64_t number = rng_.below(kWindow);
+    const std::uint64_t number = random_page(process);
     const unsigned slot = static_cast<unsigned>(rng_.below(kSlots));
     const auto found = process.model.find(number);
     const VirtAddr at = kBase + number * kPageSize + slot * kSlotStride;

@@ -227,6 +227,7 @@ TEST_F(MmapTest, OvercommitModes) {
 TEST_F(MmapTest, LocksAndTheirLimit) {
   mm_.rlimits.memlock = 4 * kPageSize;
   at(0, 6);
+  m_.write(mm_, page(1), 1);  // one AnonVma for the parts to come, or they would not merge again
   EXPECT_TRUE(fails_with(m_.vm.mlock(mm_, page(0), 5 * kPageSize), Errno::kNoMem));
   ASSERT_TRUE(m_.vm.mlock(mm_, page(1), 2 * kPageSize));
   EXPECT_EQ(mm_.locked_vm, 2u);
