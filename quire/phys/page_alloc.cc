@@ -39,6 +39,14 @@ Page* PhysMem::alloc_pages_slow(Gfp gfp, Order order, Nid nid) {
   return page;
 }
 
+Page* PhysMem::finish_pcp_page(Page& page, Gfp gfp) {
+  page.clear(PageFlag::kPcp);
+  check_new_page(page);
+  prep_new_page(page, Order(0), gfp);
+  if (trace_.mm_page_alloc.enabled()) trace_alloc(&page, Order(0), gfp);
+  return &page;
+}
+
 void PhysMem::trace_alloc(const Page* page, Order order, Gfp gfp) {
   trace_.mm_page_alloc([&] {
     const Pfn pfn = page != nullptr ? page_to_pfn(*page) : Pfn(kNoPfn);

@@ -204,7 +204,8 @@ class PhysMem final : Buddy::DeferredSource {
   bool free_to_pcp(Page& page);
   Page* alloc_pages_slow(Gfp gfp, Order order, Nid nid);
   void free_unref_page_slow(Page& page, Order order);
-  // Out of line, so that the inline paths stay small.
+  // Out of line, so that the inline paths stay small. finish_pcp_page checks, prepares, zeroes and tells.
+  Page* finish_pcp_page(Page& page, Gfp gfp);
   [[gnu::cold]] void trace_alloc(const Page* page, Order order, Gfp gfp);
   [[gnu::cold]] void trace_free(const Page& page, Order order);
   void free_pages_prepare(Page& page, Order order);
@@ -273,20 +274,20 @@ inline Page* PhysMem::alloc_from_pcp(Gfp gfp) {
   list.erase(*page);
   --pcp.count;
   pcp.free_factor >>= 1;
-  if ((page->flags & kPageFlagsMask) != bits(PageFlag::kPcp) || page->refcount != 0) [[unlikely]] check_new_page(*page);
-  page->flags &= kZoneAndNode;
-  page->private_ = 0;
-  page->refcount = 1;
   vmstat_.count_vm_event(for_zone(VmEvent::kPgallocDma, zone->type()));
   zone->numa.add(NumaStat::kNumaHit);
   zone->numa.add(NumaStat::kNumaLocal);
   scheduler_.charge(alloc_cost_);
-  if (any(gfp, Gfp::kZero)) zero_pages(*page, Order(0), gfp);
-  if (trace_.mm_page_alloc.enabled()) [[unlikely]] trace_alloc(page, Order(0), gfp);
+  const bool plain = (page->flags & kPageFlagsMask) == bits(PageFlag::kPcp) && page->refcount == 0 &&
+                     !any(gfp, Gfp::kZero) && !trace_.mm_page_alloc.enabled();
+  if (!plain) [[unlikely]] return finish_pcp_page(*page, gfp);
+  page->flags &= kZoneAndNode;
+  page->private_ = 0;
+  page->refcount = 1;
   return page;
 }
 
-// False when the page needs the slow way: a special pageblock, a full list, or something is wrong with it.
+// False when the page needs the slow way: a special pageblock, a full list, a listener, or something is wrong with it.
 inline bool PhysMem::free_to_pcp(Page& page) {
   if (!page_free_is_sane(page) || page.is_compound()) [[unlikely]] return false;
   const Pfn pfn = page_to_pfn(page);
@@ -295,8 +296,7 @@ inline bool PhysMem::free_to_pcp(Page& page) {
   Zone& zone = page_zone(page);
   PerCpuPages& pcp = zone.pcp_[scheduler_.cpu()];
   if (pcp.count + 1 >= pcp.high || zone.test(ZoneFlag::kReclaimActive)) [[unlikely]] return false;
-
-  if (trace_.mm_page_free.enabled()) [[unlikely]] trace_free(page, Order(0));
+  if (trace_.mm_page_free.enabled()) [[unlikely]] return false;
   page.flags = (page.flags & kZoneAndNode) | bits(PageFlag::kPcp);
   page.mapping = 0;
   page.index = static_cast<std::uint64_t>(type);

@@ -9,7 +9,7 @@ namespace {
 
 TEST(Page, AnUntouchedPageIsAllZero) {
   alignas(Page) std::array<std::byte, sizeof(Page)> zeros{};
-  const Page fresh;
+  const Page fresh{};
   EXPECT_EQ(std::memcmp(&fresh, zeros.data(), sizeof(Page)), 0);
 }
 
