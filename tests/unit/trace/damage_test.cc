@@ -22,9 +22,13 @@ Sample make_sample() {
   };
   for (std::uint64_t i = 0; i < 60; ++i) {
     put({1, 1}, sample.first, access(1000 + i * i, AccessKind::kRead, i));
-    if (i % 20 == 19) EXPECT_TRUE(writer.task({1, 1}).flush());
+    if (i % 20 == 19) {
+      EXPECT_TRUE(writer.task({1, 1}).flush());
+    }
     put({2, 2}, sample.second, access(i % 7, AccessKind::kWrite, 2));
-    if (i % 25 == 24) EXPECT_TRUE(writer.task({2, 2}).flush());
+    if (i % 25 == 24) {
+      EXPECT_TRUE(writer.task({2, 2}).flush());
+    }
   }
   Told exec;
   exec.record.kind = RecordKind::kExec;

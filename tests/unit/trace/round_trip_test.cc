@@ -1,4 +1,5 @@
 #include <fcntl.h>
+#include <gtest/gtest.h>
 #include <rapidcheck.h>
 #include <rapidcheck/gtest.h>
 #include <unistd.h>
@@ -156,7 +157,9 @@ TEST(RoundTrip, ReadsFromAPipeWhileItIsWritten) {
     TraceWriter writer(fd, "pipe", TraceHeader{});
     for (std::uint64_t i = 0; i < 300'000; ++i) {
       EXPECT_TRUE(writer.task({1, 1}).write(Access::make(i * 77 % 5000, AccessKind::kRead, 3)));
-      if (i % 3 == 0) EXPECT_TRUE(writer.task({2, 2}).write(Access::make(i, AccessKind::kWrite, 1)));
+      if (i % 3 == 0) {
+        EXPECT_TRUE(writer.task({2, 2}).write(Access::make(i, AccessKind::kWrite, 1)));
+      }
     }
     EXPECT_TRUE(writer.finish(0));
     ::close(fd);
