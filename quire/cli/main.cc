@@ -1,8 +1,15 @@
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
 #include <string>
+#include <string_view>
+#include <vector>
 
+#include "quire/base/nearest.h"
 #include "quire/cli/command.h"
 
 int main(int argc, char** argv) {
@@ -24,6 +31,16 @@ int main(int argc, char** argv) {
   int words = 1;
   while (words < argc && std::strcmp(argv[words], "--") != 0) ++words;
   if (words < argc) line.program.assign(argv + words + 1, argv + argc);
+  std::vector<std::string> names;
+  for (const CLI::App* command : app.get_subcommands([](CLI::App*) { return true; })) names.push_back(command->get_name());
+  if (words > 1 && argv[1][0] != '-' && std::ranges::find(names, argv[1]) == names.end()) {
+    const std::vector<std::string_view> known(names.begin(), names.end());
+    const std::string_view guess = quire::nearest(argv[1], known);
+    return complain(fmt::format("no command '{}'; {}", argv[1],
+                                guess.empty() ? fmt::format("there are: {}", fmt::join(known, ", "))
+                                              : fmt::format("did you mean '{}'?", guess)),
+                    kUsage);
+  }
   try {
     app.parse(words, argv);
   } catch (const CLI::ParseError& error) {

@@ -74,6 +74,11 @@ ThreadReplay::Handled ThreadReplay::file_call(const trace::Record& r) {
       transfer_in(fd, r.offset, bytes);
       transfer_out(static_cast<int>(r.args[2]), r.offset, bytes);
       break;
+    case SYS_pipe:
+    case SYS_pipe2:
+      new_pipe_ = std::make_shared<kernel::Pipe>(machine_.phys());
+      new_pipe_ends_ = 2;
+      break;
     case SYS_close: (void)process().files->close(fd); break;
     case SYS_close_range:
       for (std::uint64_t n = r.args[0]; n <= std::min<std::uint64_t>(r.args[1], 1u << 16); ++n) {

@@ -2,6 +2,7 @@
 #include <sched.h>
 
 #include <filesystem>
+#include <utility>
 
 #include "quire/engine/thread_replay.h"
 
@@ -44,6 +45,8 @@ void ThreadReplay::exec(const trace::Record& r) {
   const std::string comm = std::filesystem::path(text(r.path)).filename().string();
   expect("execve", machine_.processes().exec(process(), comm));
   if (thread_.task != nullptr) thread_.task->set_name(comm);
+  const std::vector<int> open = process().files->numbers();
+  unconfirmed_.insert(open.begin(), open.end());
 }
 
 void ThreadReplay::area(const trace::Record& r) {
@@ -82,6 +85,7 @@ void ThreadReplay::area(const trace::Record& r) {
 }
 
 void ThreadReplay::file(const trace::Record& r) {
+  unconfirmed_.erase(r.fd);
   kernel::FileTable& files = *process().files;
   switch (r.file) {
     case trace::FileKind::kClosed: (void)files.close(r.fd); return;
@@ -108,23 +112,34 @@ void ThreadReplay::file(const trace::Record& r) {
       files.install(r.fd, {.file = memfd, .pipe = nullptr, .end = kernel::PipeEnd::kNone});
       return;
     }
-    case trace::FileKind::kPipe: {
-      std::weak_ptr<kernel::Pipe>& known = program_.pipes[r.inode];
-      std::shared_ptr<kernel::Pipe> pipe = known.lock();
-      if (!pipe) known = pipe = std::make_shared<kernel::Pipe>(machine_.phys());
-      const bool writes = (r.flags & kAccessMode) == kWriteOnly;
-      writes ? pipe->open_writer() : pipe->open_reader();
-      files.install(r.fd, {.file = nullptr,
-                           .pipe = std::move(pipe),
-                           .end = writes ? kernel::PipeEnd::kWrite : kernel::PipeEnd::kRead});
-      return;
-    }
+    case trace::FileKind::kPipe: pipe_end(r); return;
     case trace::FileKind::kDirectory:
     case trace::FileKind::kSocket:
     case trace::FileKind::kCharacter:
     case trace::FileKind::kBlock:
     case trace::FileKind::kOther: files.install(r.fd, {}); return;
   }
+}
+
+// A trace gives pipes no identity: they are followed from pipe(2) through dup, fork and exec by the machine's own tables. A
+// pipe that none of these made came from outside the recording.
+void ThreadReplay::pipe_end(const trace::Record& r) {
+  kernel::FileTable& files = *process().files;
+  if (new_pipe_ends_ == 0) {
+    const kernel::Descriptor* known = files.find(r.fd);
+    if (known == nullptr || known->pipe == nullptr) files.install(r.fd, {});
+    return;
+  }
+  const bool writes = (r.flags & kAccessMode) == kWriteOnly;
+  writes ? new_pipe_->open_writer() : new_pipe_->open_reader();
+  files.install(r.fd, {.file = nullptr,
+                       .pipe = new_pipe_,
+                       .end = writes ? kernel::PipeEnd::kWrite : kernel::PipeEnd::kRead});
+  if (--new_pipe_ends_ == 0) new_pipe_.reset();
+}
+
+void ThreadReplay::close_unconfirmed() {
+  for (const int fd : std::exchange(unconfirmed_, {})) (void)process().files->close(fd);
 }
 
 void ThreadReplay::wait(const trace::Record& r) {

@@ -68,7 +68,6 @@ class Replay {
     std::unique_ptr<trace::TraceReader> reader;
     kernel::Process* first = nullptr;
     std::map<std::uint32_t, kernel::Process*> processes;                 // by recorded pid
-    std::map<std::uint64_t, std::weak_ptr<kernel::Pipe>> pipes;          // by recorded inode
     std::map<std::int64_t, file::File*> segments;                        // System V shared memory by id
     std::map<std::uint64_t, file::File*> memfds;                         // by recorded inode
   };

@@ -43,6 +43,7 @@ void ThreadReplay::run() {
 }
 
 ThreadReplay::Next ThreadReplay::touch(std::span<const trace::Access> accesses) {
+  if (!unconfirmed_.empty()) close_unconfirmed();
   vm::Mm& mm = this->mm();
   std::uint64_t ps = pending_ps_;
   for (const trace::Access& a : accesses) {
@@ -89,6 +90,8 @@ ThreadReplay::Next ThreadReplay::record(const trace::Record& r) {
     end({0, 9});
     return Next::kEnded;
   }
+  const bool of_exec = r.kind == trace::RecordKind::kArea || r.kind == trace::RecordKind::kFile;
+  if (!of_exec && !unconfirmed_.empty()) close_unconfirmed();
   switch (r.kind) {
     case trace::RecordKind::kAccess: ++replay_.stats_.accesses; return touch_one(r.page, r.access);
     case trace::RecordKind::kSyscall: syscall(r); break;

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <set>
 #include <string_view>
 
 #include "quire/engine/replay.h"
@@ -33,6 +35,8 @@ class ThreadReplay {
   void exec(const trace::Record& r);
   void area(const trace::Record& r);
   void file(const trace::Record& r);
+  void pipe_end(const trace::Record& r);
+  void close_unconfirmed();
   void wait(const trace::Record& r);
 
   // --- syscalls.cc: dispatch; memory_calls.cc, file_calls.cc: each returns whether it was one of its own
@@ -67,7 +71,11 @@ class ThreadReplay {
   vm::Vm& vm_;
   std::uint64_t instruction_ps_;
   std::uint64_t pending_ps_ = 0;  // of a nanosecond not charged yet
-  int reached_exit_ = 0;
+  // Descriptors that an exec has not said to be inherited: closed on exec, once its file records have ended.
+  std::set<int> unconfirmed_;
+  // After pipe(2): the pipe whose ends the next two file records name.
+  std::shared_ptr<kernel::Pipe> new_pipe_;
+  unsigned new_pipe_ends_ = 0;
 };
 
 }  // namespace quire::engine

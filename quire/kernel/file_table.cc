@@ -44,6 +44,12 @@ std::shared_ptr<FileTable> FileTable::clone() const {
   return copy;
 }
 
+std::vector<int> FileTable::numbers() const {
+  std::vector<int> all;
+  for (const auto& [fd, descriptor] : descriptors_) all.push_back(fd);
+  return all;
+}
+
 void FileTable::close_all() {
   while (!descriptors_.empty()) {
     Descriptor old = std::move(descriptors_.begin()->second);

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <vector>
 
 #include "quire/base/result.h"
 #include "quire/file/vfs.h"
@@ -42,6 +43,8 @@ class FileTable {
   // A copy as fork makes it: every descriptor with a reference of its own.
   [[nodiscard]] std::shared_ptr<FileTable> clone() const;
   void close_all();
+  // Every open number, ascending.
+  [[nodiscard]] std::vector<int> numbers() const;
   [[nodiscard]] std::size_t size() const { return descriptors_.size(); }
 
  private:

@@ -199,7 +199,7 @@ TEST_F(Commands, TracesCompeteOnOneMachine) {
 }
 
 TEST_F(Commands, ATruncatedTraceGivesItsGoodPartAndAWarning) {
-  make_words(5000);
+  make_words(60'000);
   ASSERT_EQ(quire("record -o t.qtr -- sort --parallel=1 -o sorted words").status, 0);
   const auto whole = std::filesystem::file_size(path("t.qtr"));
   const auto accesses = [this] { return json::parse(quire("info --json t.qtr").out)["complete"]; };
