@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <optional>
 #include <span>
 
 #include "quire/base/bug.h"
@@ -101,14 +102,15 @@ Status Zram::store(Slot& slot, const phys::Folio& folio) {
     ++stats_.same_pages;
     return {};
   }
-  StreamHold stream(*this);
   scheduler_.charge(scheduler_.costs().zram_compress_page);
+  std::optional<StreamHold> stream;  // held until the bytes are in the store
   std::span<const std::byte> bytes = page_bytes(phys_, folio);
   std::size_t size = kPageSize * 1000 / config_.ratio_permille;
   if (phys_.data_mode() == phys::DataMode::kData) {
-    auto& buffer = (*stream).buffer;
+    Stream& work = *stream.emplace(*this);
+    auto& buffer = work.buffer;
     const int packed = LZ4_compress_fast_extState(
-        (*stream).state.data(), reinterpret_cast<const char*>(bytes.data()), reinterpret_cast<char*>(buffer.data()),
+        work.state.data(), reinterpret_cast<const char*>(bytes.data()), reinterpret_cast<char*>(buffer.data()),
         static_cast<int>(kPageSize), static_cast<int>(buffer.size()), kLz4Acceleration);
     QUIRE_BUG_ON(packed <= 0);
     size = static_cast<std::size_t>(packed);
