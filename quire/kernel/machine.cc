@@ -67,14 +67,17 @@ Checked<void> Machine::boot_phys(const sim::CostModel& costs) {
   auto phys = phys::PhysMem::boot(phys_config(config_), *scheduler_, traces_);
   if (!phys) return user_error(phys.error().message);
   phys_ = std::move(*phys);
+  phys_->set_fault_injection(&faults_);
   return {};
 }
 
 void Machine::boot_memory_management() {
   slab_ = std::make_unique<slab::SlabSystem>(*phys_, *scheduler_);
+  slab_->set_fault_injection(&faults_);
   xa_nodes_ = std::make_unique<slab::XaNodeCache>(*slab_);
   lru_ = std::make_unique<lru::Lru>(*phys_, *scheduler_, traces_);
   swap_ = std::make_unique<swap::SwapSystem>(*phys_, *xa_nodes_, *lru_, *scheduler_);
+  swap_->set_fault_injection(&faults_);
   lru_->set_swap_space(swap_.get());
   vfs_ = std::make_unique<file::Vfs>(file::FileServices{*phys_, *slab_, *xa_nodes_, *lru_, *swap_, *scheduler_, faults_, traces_});
   vm_ = std::make_unique<vm::Vm>(vm::VmParts{*phys_, *scheduler_, *slab_, *lru_, *swap_, *vfs_, traces_});

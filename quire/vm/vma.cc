@@ -137,39 +137,25 @@ Status Vm::vma_adjust(const VmaChange& change) QUIRE_NO_THREAD_SAFETY_ANALYSIS {
   return {};
 }
 
-Status Vm::split_vma(Vma& vma, VirtAddr at, NewPart part) QUIRE_NO_THREAD_SAFETY_ANALYSIS {
+Status Vm::split_vma(Vma& vma, VirtAddr at, NewPart part) {
   Mm& mm = *vma.vm_mm;
   if (mm.map_count >= tunables_.max_map_count) return fail(Errno::kNoMem);
+  const bool upper = part == NewPart::kUpper;
+  const Range<VirtAddr> below{vma.vm_start, at};
+  const Range<VirtAddr> above{at, vma.vm_end};
   Vma* fresh = vm_area_dup(vma, mm);
   if (fresh == nullptr) return fail(Errno::kNoMem);
+  // Bounds before the clone, which enters the area into the AnonVmas' trees by them.
+  fresh->vm_start = upper ? above.begin : below.begin;
+  fresh->vm_end = upper ? above.end : below.end;
+  fresh->vm_pgoff = vma.linear_page_index(fresh->vm_start);
   if (Status cloned = rmap_.anon_vma_clone(*fresh, vma); !cloned) {
     vm_area_free(*fresh);
     return cloned;
   }
-  // The new area's links go by its bounds: out of the AnonVma trees, bounds set, in again.
-  const auto set_fresh = [&](Range<VirtAddr> range) {
-    if (fresh->anon_vma != nullptr) {
-      fresh->anon_vma->root->rwsem.down_write();
-      rmap_.anon_vma_interval_tree_pre_update(*fresh);
-    }
-    fresh->vm_pgoff = vma.linear_page_index(range.begin);
-    fresh->vm_start = range.begin;
-    fresh->vm_end = range.end;
-    if (fresh->anon_vma != nullptr) {
-      rmap_.anon_vma_interval_tree_post_update(*fresh);
-      fresh->anon_vma->root->rwsem.up_write();
-    }
-  };
-  if (part == NewPart::kUpper) {
-    set_fresh({at, vma.vm_end});
-    const Status adjusted = vma_adjust({.vma = &vma, .range = {vma.vm_start, at}, .pgoff = vma.vm_pgoff});
-    QUIRE_BUG_ON(!adjusted);
-  } else {
-    set_fresh({vma.vm_start, at});
-    const Status adjusted =
-        vma_adjust({.vma = &vma, .range = {at, vma.vm_end}, .pgoff = vma.linear_page_index(at)});
-    QUIRE_BUG_ON(!adjusted);
-  }
+  const Range<VirtAddr> kept = upper ? below : above;
+  const Status adjusted = vma_adjust({.vma = &vma, .range = kept, .pgoff = vma.linear_page_index(kept.begin)});
+  QUIRE_BUG_ON(!adjusted);
   vma_link(*fresh);
   return {};
 }

@@ -190,12 +190,12 @@ TEST_F(Commands, CompareMoreMemoryNeverFaultsMore) {
 // What docs/trace-format.md promises of the recorder's filter: a trace without it faults the same, within 1 %, when memory
 // is so short that most pages are swapped.
 TEST_F(Commands, TheFilterKeepsFaultCountsUnderPressure) {
-  make_words(40'000);
-  const std::string program = "-- sort --parallel=1 -S 6M -o sorted words";
+  make_words(60'000);
+  const std::string program = "-- sort --parallel=1 -S 8M -o sorted words";
   ASSERT_EQ(quire("record -o filtered.qtr " + program).status, 0);
   ASSERT_EQ(quire("record --unfiltered -o whole.qtr " + program).status, 0);
   const auto replayed = [this](const std::string& trace) {
-    return json::parse(quire("replay --json --ram 10M --kernel-reserved 2M --swap zram:64M " + trace).out);
+    return json::parse(quire("replay --json --ram 9M --kernel-reserved 1M --swap zram:64M " + trace).out);
   };
   const json filtered = replayed("filtered.qtr");
   const json whole = replayed("whole.qtr");

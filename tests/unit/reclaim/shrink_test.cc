@@ -142,11 +142,11 @@ TEST(SecondChance, ReferencedInactivePageIsKeptThenActivated) {
     }
     EXPECT_LT(major, 20u);
     EXPECT_GT(hot.resident(), hot.size() - 10);
-    EXPECT_GT(m.list_size(LruList::kActiveAnon), hot.size() / 2);
+    EXPECT_GT(m.list_size(LruList::kActiveAnon), hot.size() / 4);
     hot.clear();
     cold.clear();
   });
-  EXPECT_GT(m.event(VmEvent::kPgactivate) + m.node_stat(phys::NodeStat::kWorkingsetActivateAnon), 300);
+  EXPECT_GT(m.event(VmEvent::kPgactivate) + m.node_stat(phys::NodeStat::kWorkingsetActivateAnon), 150);
   m.validate();
 }
 

@@ -108,6 +108,8 @@ class VmMachine {
   // What reclaim does to one folio: isolate, swap or write out, unmap, take out of its cache, free. False: it stays.
   bool reclaim(phys::Folio& folio, TtuFlags flags = TtuFlags::kNone) {
     lru.lru_add_drain_all();
+    // On its way to the buddy: whoever dropped the last reference waits for lru_lock.
+    if (phys::folio_ref_count(folio) == 0) return false;
     if (!lru.folio_isolate_lru(folio)) return false;
     if (!phys::folio_trylock(folio)) return putback(folio);
     if (phys::folio_test_writeback(folio)) return unlock_putback(folio);
