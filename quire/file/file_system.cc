@@ -11,7 +11,6 @@ namespace quire::file {
 
 namespace {
 
-constexpr std::uint64_t kToTheEnd = ~std::uint64_t{0};
 
 sim::DiskConfig disk_config(const FileSystemConfig& config, const sim::Scheduler& scheduler) {
   return config.disk ? *config.disk : sim::DiskConfig::from_costs(scheduler.costs());

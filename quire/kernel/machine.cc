@@ -86,6 +86,8 @@ void Machine::boot_memory_management() {
   reclaim_ = std::make_unique<reclaim::Reclaim>(
       reclaim::ReclaimParts{*phys_, *scheduler_, *slab_, *lru_, *swap_, *actions_, traces_},
       reclaim::make_reclaim_policy(config_.profile));
+  pageout_ = std::make_unique<PageoutThroughReclaim>(*reclaim_);
+  vm_->set_pageout(pageout_.get());
   processes_ = std::make_unique<ProcessTable>(*phys_, *slab_, *vfs_, *vm_);
   reclaim_->set_oom_victims(processes_.get());
   reclaim_->start();

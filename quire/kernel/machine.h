@@ -62,6 +62,16 @@ class Machine {
   void validate();
 
  private:
+  // madvise(MADV_PAGEOUT) asks reclaim, which stands above vm.
+  class PageoutThroughReclaim final : public vm::Pageout {
+   public:
+    explicit PageoutThroughReclaim(reclaim::Reclaim& reclaim) : reclaim_(reclaim) {}
+    std::uint64_t reclaim_pages(phys::FolioList& folios) override { return reclaim_.reclaim_folio_list(folios); }
+
+   private:
+    reclaim::Reclaim& reclaim_;
+  };
+
   explicit Machine(const MachineConfig& config);
   Checked<void> boot_phys(const sim::CostModel& costs);
   void boot_memory_management();
@@ -84,6 +94,7 @@ class Machine {
   std::unique_ptr<vm::Vm> vm_;
   std::unique_ptr<reclaim::VmFolioActions> actions_;
   std::unique_ptr<reclaim::Reclaim> reclaim_;
+  std::unique_ptr<PageoutThroughReclaim> pageout_;
   std::unique_ptr<ProcessTable> processes_;
 };
 

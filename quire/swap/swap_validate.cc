@@ -7,7 +7,6 @@ namespace quire::swap {
 
 void SwapArea::validate() const {
   std::uint64_t inuse = 0;
-  std::uint64_t continued = 0;
   std::uint64_t in_cluster = 0;
   std::uint64_t free_clusters = 0;
   QUIRE_BUG_ON(map_[0] != kSwapMapBad);
@@ -21,7 +20,6 @@ void SwapArea::validate() const {
     }
     const bool more = (byte & kCountContinued) != 0;
     if (more) {
-      ++continued;
       QUIRE_BUG_ON((byte & kSwapMapUsers) != kSwapMapMax);
     }
     QUIRE_BUG_ON(more != !continuation_.load(offset).empty());

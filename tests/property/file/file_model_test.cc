@@ -191,9 +191,10 @@ class Program {
   std::vector<std::byte> stripes_;
 };
 
-void evict(FileMachine& m, std::uint64_t seed, std::vector<Subject>& subjects, File& shared) {
+// Until no program is left, so that no folio is in its hands when the machine is looked over.
+void evict(FileMachine& m, std::uint64_t seed, std::vector<Subject>& subjects, File& shared, const unsigned& running) {
   Rng rng(seed ^ 0xe71c7);
-  for (;;) {
+  while (running > 0) {
     Subject& subject = subjects[rng.below(subjects.size())];
     File& file = rng.chance(1, 4) ? shared : *subject.file;
     m.vfs->fget(file);  // recreate() may close it under our hands
@@ -223,11 +224,15 @@ void run_seed(std::uint64_t seed, unsigned ops, Totals& totals) {
   }
   File& shared = m.create("shared", std::make_unique<ZeroBacking>(kMaxSize));
   std::vector<std::unique_ptr<Program>> programs;
+  unsigned running = kTasks;
   for (unsigned i = 0; i < kTasks; ++i) {
     programs.push_back(std::make_unique<Program>(m, seed, i, subjects[i], shared));
-    m.scheduler.spawn("program", [&programs, i, ops] { programs[i]->run(ops); });
+    m.scheduler.spawn("program", [&programs, &running, i, ops] {
+      programs[i]->run(ops);
+      --running;
+    });
   }
-  m.scheduler.spawn("evictor", [&] { evict(m, seed, subjects, shared); }, {.kind = sim::TaskKind::kDaemon});
+  m.scheduler.spawn("evictor", [&] { evict(m, seed, subjects, shared, running); });
   m.scheduler.run();
   m.vfs->validate();
   m.swap->validate();
@@ -262,9 +267,10 @@ TEST(FileModel, ASeedRepeats) {
     File& shared = m.create("shared", std::make_unique<ZeroBacking>(kMaxSize));
     Program one(m, 5, 0, subjects[0], shared);
     Program two(m, 5, 1, subjects[1], shared);
-    m.scheduler.spawn("one", [&] { one.run(300); });
-    m.scheduler.spawn("two", [&] { two.run(300); });
-    m.scheduler.spawn("evictor", [&] { evict(m, 5, subjects, shared); }, {.kind = sim::TaskKind::kDaemon});
+    unsigned running = 2;
+    m.scheduler.spawn("one", [&] { one.run(300), --running; });
+    m.scheduler.spawn("two", [&] { two.run(300), --running; });
+    m.scheduler.spawn("evictor", [&] { evict(m, 5, subjects, shared, running); });
     m.scheduler.run();
     return std::pair(m.scheduler.now(), m.phys->vmstat().events());
   };
