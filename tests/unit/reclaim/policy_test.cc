@@ -1,6 +1,7 @@
 // The decisions of linux-6, each against what the formulas of 6.1 give.
 #include "quire/reclaim/policies/linux_6.h"
 
+#include "quire/sim/lock_guards.h"
 #include "reclaim_machine.h"
 
 namespace quire::reclaim {
@@ -15,6 +16,7 @@ class Sizes {
  public:
   Sizes() : lruvec(m.scheduler, m.scheduler.locks().lock_class("test lru_lock"), Nid(0)) {}
   void set(LruList list, std::uint64_t pages) {
+    const sim::SpinGuard guard(lruvec.lru_lock);
     m.lru.update_lru_size(lruvec, list, ZoneType::kNormal,
                           static_cast<std::int64_t>(pages) - static_cast<std::int64_t>(lruvec.size(list)));
   }
