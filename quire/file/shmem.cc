@@ -71,11 +71,12 @@ Status Shmem::shmem_add_to_page_cache(Folio& folio, AddressSpace& mapping, Pgoff
   return added;
 }
 
-void Shmem::shmem_delete_from_page_cache(Folio& folio, SwapEntry entry) {
+void Shmem::shmem_delete_from_page_cache(ShmemInode& inode, Folio& folio, SwapEntry entry) {
   AddressSpace& mapping = *AddressSpace::of(folio);
   {
     const sim::SpinGuard guard(mapping.i_pages_lock_);
     filemap_.filemap_remove_folio_locked(mapping, folio, swp_to_radix_entry(entry));
+    ++inode.swapped;
   }
   filemap_.folio_put(folio);
 }
@@ -92,8 +93,7 @@ Result<WritepageOutcome> Shmem::shmem_writepage(Folio& folio) {
   }
   // The file's hold on the slot comes before its entry can be seen.
   QUIRE_BUG_ON(!services_.swap.swap_duplicate(*entry));
-  ++inode.swapped;
-  shmem_delete_from_page_cache(folio, *entry);
+  shmem_delete_from_page_cache(inode, folio, *entry);
   // The folio is dirty as long as it is not written. An error makes it dirty again; the slot stays its place.
   static_cast<void>(services_.swap.swap_writepage(folio));
   return WritepageOutcome::kStarted;

@@ -99,7 +99,7 @@ class Shmem final : public SuperBlock, private AddressSpaceOps {
   [[nodiscard]] Result<ShmemGet> shmem_alloc_and_add(ShmemInode& inode, Pgoff index);
   // `expected`: what i_pages holds there now (nothing, or the swap entry); kExist when it does not any more.
   [[nodiscard]] Status shmem_add_to_page_cache(phys::Folio& folio, AddressSpace& mapping, Pgoff index, XaEntry expected);
-  void shmem_delete_from_page_cache(phys::Folio& folio, swap::SwapEntry entry);
+  void shmem_delete_from_page_cache(ShmemInode& inode, phys::Folio& folio, swap::SwapEntry entry);
   void shmem_free_swap(ShmemInode& inode, std::uint64_t index, XaEntry entry);
   void shmem_undo_entry(ShmemInode& inode, std::uint64_t index, XaEntry entry);
   void shmem_zero_partial(ShmemInode& inode, Pgoff index, std::uint64_t from, std::uint64_t to);

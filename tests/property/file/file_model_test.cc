@@ -245,7 +245,7 @@ void run_seed(std::uint64_t seed, unsigned ops, Totals& totals) {
 
 TEST(FileModel, EveryByteIsRightUnderEvictionAndWriteback) {
   const char* more = std::getenv("QUIRE_SEEDS");
-  const std::uint64_t seeds = more != nullptr ? std::strtoull(more, nullptr, 10) : 30;
+  const std::uint64_t seeds = more != nullptr ? std::strtoull(more, nullptr, 10) : 16;
   Totals totals;
   for (std::uint64_t seed = 1; seed <= seeds && !testing::Test::HasFailure(); ++seed) run_seed(seed, 450, totals);
   // That the runs were about something.
