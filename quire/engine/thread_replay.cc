@@ -45,12 +45,14 @@ void ThreadReplay::run() {
 ThreadReplay::Next ThreadReplay::touch(std::span<const trace::Access> accesses) {
   if (!unconfirmed_.empty()) close_unconfirmed();
   vm::Mm& mm = this->mm();
+  const std::uint64_t instruction_ps = instruction_ps_;
   std::uint64_t ps = pending_ps_;
+  std::uint64_t instructions = 0;
   for (const trace::Access& a : accesses) {
-    ps += a.instructions * instruction_ps_;
+    instructions += a.instructions;
+    ps += a.instructions * instruction_ps;
     scheduler_.charge(ps / 1000);
     ps %= 1000;
-    replay_.stats_.instructions += a.instructions;
     scheduler_.sync_point();
     const vm::AccessOutcome outcome = vm_.access(mm, VirtAddr(a.page() << kPageShift), access_of(a.kind()));
     if (!outcome.ok()) [[unlikely]] {
@@ -58,6 +60,7 @@ ThreadReplay::Next ThreadReplay::touch(std::span<const trace::Access> accesses) 
     }
   }
   pending_ps_ = ps;
+  replay_.stats_.instructions += instructions;
   replay_.stats_.accesses += accesses.size();
   if (killed()) {
     end({0, 9});
