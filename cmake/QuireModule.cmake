@@ -10,7 +10,12 @@ add_library(quire_options INTERFACE)
 target_compile_options(quire_options INTERFACE
   -Wall -Wextra -Wpedantic -Werror -Wshadow -Wnon-virtual-dtor -Woverloaded-virtual -Wno-gnu-zero-variadic-macro-arguments
   -fno-omit-frame-pointer)
+if(CMAKE_CXX_COMPILER_ID STREQUAL GNU)
+  target_compile_options(quire_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-fpch-preprocess>)  # as ccache asks
+endif()
 if(CMAKE_CXX_COMPILER_ID MATCHES Clang)
+  # A precompiled header must not carry the hour of its making, or the compiler cache never sees the same one twice.
+  target_compile_options(quire_options INTERFACE "SHELL:$<$<COMPILE_LANGUAGE:CXX>:-Xclang -fno-pch-timestamp>")
   # libstdc++ 12 hides std::expected from clang unless the concepts level it asks for is claimed.
   target_compile_options(quire_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wthread-safety> -Wno-builtin-macro-redefined
     $<$<COMPILE_LANGUAGE:CXX>:-D__cpp_concepts=202002L>)

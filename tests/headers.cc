@@ -1,0 +1,1 @@
+// The precompiled headers of the tests hang on a target, and a target needs a source.
