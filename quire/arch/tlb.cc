@@ -1,9 +1,11 @@
 #include "quire/arch/tlb.h"
 
+#include <fmt/format.h>
+
+#include <algorithm>
 #include <bit>
 #include <cstring>
-
-#include <fmt/format.h>
+#include <utility>
 
 #include "quire/base/bug.h"
 
@@ -36,8 +38,8 @@ Tlb::Tlb(const TlbConfig& config) : config_(config) {
 }
 
 // Never 0; equal for equal keys, and seldom equal for different ones in a set.
-std::uint8_t Tlb::tag_of(Asid asid, std::uint64_t first_vpn, unsigned level) {
-  const std::uint64_t mixed = (first_vpn ^ (std::uint64_t{asid} << 36) ^ level) * 0x9e3779b97f4a7c15;
+std::uint8_t Tlb::tag_of(std::uint32_t key, std::uint64_t first_vpn, unsigned level) {
+  const std::uint64_t mixed = (first_vpn ^ (std::uint64_t{key} << 36) ^ level) * 0x9e3779b97f4a7c15;
   return static_cast<std::uint8_t>(mixed >> 56) | 0x80;
 }
 
@@ -67,10 +69,11 @@ bool Tlb::any_way(const std::vector<std::uint8_t>& bytes, const Array& array, st
 
 const TlbEntry* Tlb::find(const Array& array, Asid asid, std::uint64_t vpn, unsigned level) const {
   const std::uint64_t first_vpn = vpn & ~(level_pages(level) - 1);
+  const std::uint32_t key = asid | generation_;
   const TlbEntry* found = nullptr;
-  any_way(tags_, array, set_of(array, vpn, level), tag_of(asid, first_vpn, level), [&](std::uint32_t way) {
+  any_way(tags_, array, set_of(array, vpn, level), tag_of(key, first_vpn, level), [&](std::uint32_t way) {
     const TlbEntry& entry = entries_[way];
-    if (entry.vpn != first_vpn || entry.asid != asid || entry.level != level) return false;
+    if (entry.vpn != first_vpn || entry.key != key || entry.level != level) return false;
     found = &entry;
     return true;
   });
@@ -121,11 +124,12 @@ void Tlb::remember_way(const TlbEntry& l1_entry, std::uint64_t vpn) {
 }
 
 void Tlb::put(TlbEntry& way, const TlbEntry& entry) {
-  if (way.valid()) --live_[way.level - 1];
+  const std::size_t place = way_of(way);
+  if (valid(place)) --live_[way.level - 1];
   way = entry;
   ++live_[way.level - 1];
-  tags_[way_of(way)] = tag_of(way.asid, way.vpn, way.level);
-  referenced_[way_of(way)] = 1;
+  tags_[place] = tag_of(way.key, way.vpn, way.level);
+  referenced_[place] = 1;
 }
 
 TlbEntry* Tlb::fill_l1(const TlbEntry& entry, std::uint64_t vpn) {
@@ -143,7 +147,7 @@ TlbEntry* Tlb::insert(Asid asid, VirtAddr va, const WalkResult& walk) {
   entry.vpn_mask = ~(pages - 1);
   entry.vpn = vpn & entry.vpn_mask;
   entry.frame = align_down(walk.pa, pages << kPageShift);
-  entry.asid = asid;
+  entry.key = asid | generation_;
   entry.rights = walk.rights;
   entry.level = walk.level;
   ++stats_.insertions;
@@ -152,7 +156,7 @@ TlbEntry* Tlb::insert(Asid asid, VirtAddr va, const WalkResult& walk) {
   TlbEntry* way = find(l2, asid, vpn, walk.level);
   if (way == nullptr) {
     way = victim(l2, vpn, walk.level);
-    if (way->valid()) ++stats_.evictions;
+    if (valid(way_of(*way))) ++stats_.evictions;
   }
   put(*way, entry);
 
@@ -174,7 +178,7 @@ void Tlb::drop(TlbEntry& entry) {
 template <class Match>
 void Tlb::drop_if(Match&& match) {
   for (TlbEntry& entry : entries_) {
-    if (!entry.valid() || !match(entry)) continue;
+    if (!valid(way_of(entry)) || !match(entry)) continue;
     drop(entry);
     ++stats_.flushed_entries;
   }
@@ -213,17 +217,22 @@ void Tlb::flush_range(Asid asid, Range<VirtAddr> range) {
     }
     return;
   }
-  drop_if([&](const TlbEntry& e) { return e.asid == asid && e.vpn <= last && e.vpn + (e.pages() - 1) >= first; });
+  drop_if([&](const TlbEntry& e) { return e.asid() == asid && e.vpn <= last && e.vpn + (e.pages() - 1) >= first; });
 }
 
 void Tlb::flush_asid(Asid asid) {
   ++stats_.flush_asid;
-  drop_if([&](const TlbEntry& e) { return e.asid == asid; });
+  drop_if([&](const TlbEntry& e) { return e.asid() == asid; });
 }
 
 void Tlb::flush_all() {
   ++stats_.flush_all;
-  drop_if([](const TlbEntry&) { return true; });
+  for (std::uint32_t& live : live_) stats_.flushed_entries += std::exchange(live, 0);
+  std::ranges::fill(tags_, 0);
+  std::ranges::fill(referenced_, 0);
+  generation_ += kAsidMax + 1;
+  // All generations used up: the next ones are those of the oldest entries.
+  if (generation_ == 0) std::ranges::fill(entries_, TlbEntry());
 }
 
 namespace {
@@ -270,7 +279,7 @@ void Tlb::report_stale(Asid asid, VirtAddr va, Staleness s) {
 
 void Tlb::for_each(const std::function<void(const TlbEntry&)>& f) const {
   for (const TlbEntry& entry : entries_) {
-    if (entry.valid()) f(entry);
+    if (valid(way_of(entry))) f(entry);
   }
 }
 
@@ -278,16 +287,18 @@ void Tlb::validate() const {
   std::uint32_t live[kLeafLevels]{};
   for (std::size_t i = 0; i < entries_.size(); ++i) {
     const TlbEntry& entry = entries_[i];
-    QUIRE_BUG_ON(entry.valid() != (tags_[i] != 0));
-    if (!entry.valid()) continue;
-    QUIRE_BUG_ON(entry.level < 1 || entry.level > kLeafLevels || entry.asid > kAsidMax);
+    if (!valid(i)) {  // no lookup through hint_ may find it
+      QUIRE_BUG_ON(entry.vpn != TlbEntry::kInvalidVpn && (entry.key & ~kAsidMax) == generation_);
+      continue;
+    }
+    QUIRE_BUG_ON(entry.level < 1 || entry.level > kLeafLevels || (entry.key & ~kAsidMax) != generation_);
     ++live[entry.level - 1];
     QUIRE_BUG_ON(entry.pages() != level_pages(entry.level) || (entry.vpn & ~entry.vpn_mask) != 0);
     QUIRE_BUG_ON(entry.frame.value() % (entry.pages() << kPageShift) != 0);
     // It stands in its own set, and once only.
     const bool in_l1 = i < l2_[0].first;
     const Array& array = (in_l1 ? l1_ : l2_)[entry.level - 1];
-    QUIRE_BUG_ON(find(array, entry.asid, entry.vpn, entry.level) != &entry);
+    QUIRE_BUG_ON(find(array, entry.asid(), entry.vpn, entry.level) != &entry);
   }
   for (unsigned l = 0; l < kLeafLevels; ++l) QUIRE_BUG_ON(live[l] != live_[l]);
   for (const std::uint8_t hint : hint_) QUIRE_BUG_ON(hint >= l2_[0].first);

@@ -18,7 +18,8 @@
 // Entries carry an address-space id (PCID in hardware, here 28 bits: the Mm's context id), so switching address spaces
 // flushes nothing. Replacement is not-recently-used: one reference bit a way, the lowest unreferenced way is the victim, and
 // when all are referenced all are cleared first. Sizes are a machine's options. L1 and L2 are filled together; neither
-// includes the other afterwards, flushes reach both.
+// includes the other afterwards, flushes reach both. A flush of everything costs a clearing of the tags, one byte an entry:
+// entries carry the flush generation in which they were made, and one of an older generation matches no lookup.
 //
 // Differs from hardware: one L1 serves instructions and data; no paging-structure caches; no global entries (kernel mappings
 // do not go through the TLB here).
@@ -34,20 +35,21 @@
 namespace quire::arch {
 
 using Asid = std::uint32_t;
-inline constexpr Asid kAsidMax = (1u << 28) - 1;
+inline constexpr unsigned kAsidBits = 28;
+inline constexpr Asid kAsidMax = (1u << kAsidBits) - 1;
 
 struct TlbEntry {
   std::uint64_t vpn = kInvalidVpn;  // of the first 4 KiB page that the entry covers
   std::uint64_t vpn_mask = ~std::uint64_t{0};
   PhysAddr frame{};                 // physical address of that page
-  Asid asid = 0;
+  std::uint32_t key = 0;            // address space, with the flush generation above it
   Rights rights : 8 = Rights::kNone;
   std::uint32_t level : 8 = 0;      // page-table level of the leaf: 1, 2 or 3
 
   static constexpr std::uint64_t kInvalidVpn = ~std::uint64_t{0};
 
-  [[nodiscard]] bool valid() const { return vpn != kInvalidVpn; }
-  [[nodiscard]] bool matches(Asid a, std::uint64_t v) const { return (v & vpn_mask) == vpn && asid == a; }
+  [[nodiscard]] bool matches(std::uint32_t k, std::uint64_t v) const { return (v & vpn_mask) == vpn && key == k; }
+  [[nodiscard]] Asid asid() const { return key & kAsidMax; }
   [[nodiscard]] bool permits(Access access, Privilege privilege) const {
     return arch::permits(rights, access, privilege);
   }
@@ -105,7 +107,7 @@ class Tlb {
     const std::uint64_t vpn = va.value() >> kPageShift;
     const std::size_t way = hint_[vpn % kHints];
     TlbEntry* entry = entries_.data() + way;
-    if (entry->matches(asid, vpn)) [[likely]] {
+    if (entry->matches(asid | generation_, vpn)) [[likely]] {
       referenced_[way] = 1;
       ++stats_.l1_hits;
       return entry;
@@ -155,7 +157,7 @@ class Tlb {
   static constexpr std::size_t kHintable = 256;  // hint_ holds bytes, so L1 has at most this many entries
 
   [[nodiscard]] Array add_array(const TlbConfig::Array& shape);
-  [[nodiscard]] static std::uint8_t tag_of(Asid asid, std::uint64_t first_vpn, unsigned level);
+  [[nodiscard]] static std::uint8_t tag_of(std::uint32_t key, std::uint64_t first_vpn, unsigned level);
   [[nodiscard]] static std::uint32_t set_of(const Array& array, std::uint64_t vpn, unsigned level);
   template <class F>
   static bool any_way(const std::vector<std::uint8_t>& bytes, const Array& array, std::uint32_t set, std::uint8_t value,
@@ -168,6 +170,7 @@ class Tlb {
   [[nodiscard]] std::size_t way_of(const TlbEntry& entry) const {
     return static_cast<std::size_t>(&entry - entries_.data());
   }
+  [[nodiscard]] bool valid(std::size_t way) const { return tags_[way] != 0; }
   void remember_way(const TlbEntry& l1_entry, std::uint64_t vpn);
   void put(TlbEntry& way, const TlbEntry& entry);
   void drop(TlbEntry& entry);
@@ -176,9 +179,10 @@ class Tlb {
   [[noreturn, gnu::cold]] static void report_stale(Asid asid, VirtAddr va, Staleness s);
 
   TlbStats stats_;
+  std::uint32_t generation_ = 0;      // in the bits above an Asid's
   std::vector<TlbEntry> entries_;     // L1 first
   // Beside each entry, packed so that a set is searched within one line: a digest of its key (0 when invalid), and
-  // the replacement bit.
+  // the replacement bit. What an invalid entry itself holds is stale: an older generation, or no page at all.
   std::vector<std::uint8_t> tags_;
   std::vector<std::uint8_t> referenced_;
   Array l1_[kLeafLevels];             // by level - 1

@@ -177,11 +177,11 @@ void VmValidator::check_tlbs() {
     const arch::Tlb& tlb = vm_.shootdown_.mmu(cpu).tlb();
     tlb.validate();
     tlb.for_each([&](const arch::TlbEntry& entry) {
-      const auto mm = mms.find(entry.asid);
+      const auto mm = mms.find(entry.asid());
       QUIRE_BUG_ON(mm == mms.end() || !mm->second->cpumask.test(cpu));
       const VirtAddr address(entry.vpn << kPageShift);
       const arch::WalkResult now = vm_.pgtable_.tables().probe(mm->second->pgd, address);
-      QUIRE_BUG_ON(tlb.staleness(entry.asid, address, now) != arch::Staleness::kFresh);
+      QUIRE_BUG_ON(tlb.staleness(entry.asid(), address, now) != arch::Staleness::kFresh);
     });
   }
 }

@@ -59,7 +59,7 @@ class World {
       for (unsigned cpu = 0; cpu < kCpus; ++cpu) {
         const Tlb& tlb = mmu_of(space, cpu).tlb();
         tlb.for_each([&](const TlbEntry& entry) {
-          ASSERT_EQ(entry.asid, space);
+          ASSERT_EQ(entry.asid(), space);
           const VirtAddr va(entry.vpn << kPageShift);
           ASSERT_EQ(tlb.staleness(space, va, probe(space, va)), Staleness::kFresh);
         });
