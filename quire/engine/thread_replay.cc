@@ -2,9 +2,14 @@
 
 #include <fmt/format.h>
 
+#include <limits>
+
 namespace quire::engine {
 
 namespace {
+
+constexpr std::uint64_t kPicosPerNano = 1000;
+constexpr sim::Nanos kFar = std::numeric_limits<sim::Nanos>::max() / kPicosPerNano;
 
 constexpr arch::Access access_of(trace::AccessKind kind) {
   switch (kind) {
@@ -42,31 +47,54 @@ void ThreadReplay::run() {
   end({});
 }
 
+// An access that hits the TLB touches nothing that another CPU could see: its time is only added up, and charged when the
+// machine has to know it, before a miss and where the run reaches the horizon.
 ThreadReplay::Next ThreadReplay::touch(std::span<const trace::Access> accesses) {
   if (!unconfirmed_.empty()) close_unconfirmed();
   vm::Mm& mm = this->mm();
   const std::uint64_t instruction_ps = instruction_ps_;
   std::uint64_t ps = pending_ps_;
   std::uint64_t instructions = 0;
+  const auto charge = [&] {
+    scheduler_.charge(ps / kPicosPerNano);
+    ps %= kPicosPerNano;
+    scheduler_.sync_point();
+  };
+  const auto picos_left = [&] {
+    const sim::Nanos left = scheduler_.until_horizon();
+    return left < kFar ? left * kPicosPerNano : kFar;
+  };
+  std::uint64_t due = picos_left();
+  arch::Mmu* mmu = &vm_.mmu();
+  Next next = Next::kGoOn;
   for (const trace::Access& a : accesses) {
+    ++replay_.stats_.accesses;
     instructions += a.instructions;
     ps += a.instructions * instruction_ps;
-    scheduler_.charge(ps / 1000);
-    ps %= 1000;
-    scheduler_.sync_point();
-    const vm::AccessOutcome outcome = vm_.access(mm, VirtAddr(a.page() << kPageShift), access_of(a.kind()));
-    if (!outcome.ok()) [[unlikely]] {
-      if (touch_failed(outcome) == Next::kEnded) return Next::kEnded;
+    if (ps >= due) [[unlikely]] {
+      charge();
+      due = picos_left();
+      mmu = &vm_.mmu();
     }
+    const VirtAddr address(a.page() << kPageShift);
+    const arch::Access kind = access_of(a.kind());
+    if (mmu->lookup(mm.context_id, address, kind, arch::Privilege::kUser) != nullptr) [[likely]] continue;
+    charge();
+    const vm::AccessOutcome outcome = vm_.access(mm, address, kind);
+    if (!outcome.ok()) [[unlikely]] {
+      next = touch_failed(outcome);
+      if (next == Next::kEnded) break;
+    }
+    due = picos_left();
+    mmu = &vm_.mmu();
   }
   pending_ps_ = ps;
   replay_.stats_.instructions += instructions;
-  replay_.stats_.accesses += accesses.size();
-  if (killed()) {
+  if (next == Next::kGoOn && killed()) {
     end({0, 9});
     return Next::kEnded;
   }
-  return Next::kGoOn;
+  return next;
 }
 
 ThreadReplay::Next ThreadReplay::touch_one(std::uint64_t page, trace::AccessKind kind) {

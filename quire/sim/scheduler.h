@@ -102,6 +102,9 @@ class Scheduler {
     if (now_ >= horizon_) [[unlikely]] sync_slow();
   }
 
+  // How much may be charged until a sync point has something to do.
+  [[nodiscard]] Nanos until_horizon() const { return horizon_ > now_ ? horizon_ - now_ : 0; }
+
   // The task starts at now() at the earliest. From any context.
   Task& spawn(std::string name, std::function<void()> body, TaskOptions options = {});
 

@@ -121,12 +121,13 @@ class Vm final : public file::MappingUpcalls {
   // --- touching memory (access.h below, fault.cc, uaccess.cc) --------------------------------------------------------------
   // One access of a user program on the current CPU.
   [[nodiscard]] AccessOutcome access(Mm& mm, VirtAddr address, arch::Access kind) {
-    arch::Mmu& mmu = shootdown_.mmu(parts_.scheduler.cpu());
-    if (const auto* hit = mmu.lookup(mm.context_id, address, kind, arch::Privilege::kUser)) [[likely]] {
+    if (const auto* hit = mmu().lookup(mm.context_id, address, kind, arch::Privilege::kUser)) [[likely]] {
       return AccessOutcome{hit->translate(address)};
     }
     return access_slow(mm, address, kind);
   }
+  // Of the current CPU.
+  [[nodiscard]] arch::Mmu& mmu() { return shootdown_.mmu(parts_.scheduler.cpu()); }
   // What an instruction has at its address on kOk; the bytes of one page.
   [[nodiscard]] std::byte* to_host(PhysAddr address) { return parts_.phys.arena().to_virt(address); }
 
