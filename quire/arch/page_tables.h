@@ -39,16 +39,18 @@ namespace quire::arch {
 // True when a translation with `rights` serves the access as it is. A write needs kDirty too: without it the walker has to
 // run again to set the leaf's D bit.
 [[nodiscard]] constexpr bool permits(Rights rights, Access access, Privilege privilege) {
-  Rights mask = privilege == Privilege::kUser ? Rights::kUser : Rights::kNone;
-  Rights value = mask;
-  if (access == Access::kWrite) {
-    mask |= Rights::kWrite | Rights::kDirty;
-    value |= Rights::kWrite | Rights::kDirty;
-  } else if (access == Access::kExec) {
-    mask |= Rights::kExec | Rights::kUser;  // the kernel may not execute user pages (SMEP)
-    value |= Rights::kExec;
-  }
-  return (rights & mask) == value;
+  struct Test {
+    Rights mask, value;
+  };
+  constexpr Rights kDirtyWrite = Rights::kWrite | Rights::kDirty;
+  constexpr Rights kUserExec = Rights::kUser | Rights::kExec;
+  // By privilege and access: a table, since which access comes next cannot be predicted. The kernel may not execute user
+  // pages (SMEP).
+  constexpr Test kTests[2][3] = {
+      {{Rights::kUser, Rights::kUser}, {kDirtyWrite | Rights::kUser, kDirtyWrite | Rights::kUser}, {kUserExec, kUserExec}},
+      {{Rights::kNone, Rights::kNone}, {kDirtyWrite, kDirtyWrite}, {kUserExec, Rights::kExec}}};
+  const Test& test = kTests[static_cast<unsigned>(privilege)][static_cast<unsigned>(access)];
+  return (rights & test.mask) == test.value;
 }
 
 enum class WalkOutcome : std::uint8_t {

@@ -11,14 +11,10 @@ namespace {
 constexpr std::uint64_t kPicosPerNano = 1000;
 constexpr sim::Nanos kFar = std::numeric_limits<sim::Nanos>::max() / kPicosPerNano;
 
-constexpr arch::Access access_of(trace::AccessKind kind) {
-  switch (kind) {
-    case trace::AccessKind::kRead: return arch::Access::kRead;
-    case trace::AccessKind::kWrite: return arch::Access::kWrite;
-    case trace::AccessKind::kExec: return arch::Access::kExec;
-  }
-  return arch::Access::kRead;
-}
+// A recorded access has the machine's own numbers.
+static_assert(static_cast<int>(trace::AccessKind::kRead) == static_cast<int>(arch::Access::kRead));
+static_assert(static_cast<int>(trace::AccessKind::kWrite) == static_cast<int>(arch::Access::kWrite));
+static_assert(static_cast<int>(trace::AccessKind::kExec) == static_cast<int>(arch::Access::kExec));
 
 }  // namespace
 
@@ -77,7 +73,7 @@ ThreadReplay::Next ThreadReplay::touch(std::span<const trace::Access> accesses) 
       mmu = &vm_.mmu();
     }
     const VirtAddr address(a.page() << kPageShift);
-    const arch::Access kind = access_of(a.kind());
+    const auto kind = static_cast<arch::Access>(a.kind());
     if (mmu->lookup(mm.context_id, address, kind, arch::Privilege::kUser) != nullptr) [[likely]] continue;
     charge();
     const vm::AccessOutcome outcome = vm_.access(mm, address, kind);
