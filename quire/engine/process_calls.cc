@@ -31,7 +31,11 @@ void ThreadReplay::fork(const trace::Record& r) {
   kernel::ProcessTable& table = machine_.processes();
   auto body = replay_.body(program_, child);
   if ((r.flags & CLONE_THREAD) != 0) {
-    expect("clone", table.clone_thread(process(), std::move(body)));
+    order_.thread_starts();
+    if (const auto thread = table.clone_thread(process(), std::move(body)); !thread) {
+      order_.thread_ends();
+      diverged("clone", thread.error());
+    }
     return;
   }
   const bool shares_mm = (r.flags & CLONE_VM) != 0 && (r.flags & CLONE_VFORK) != 0;
@@ -42,6 +46,7 @@ void ThreadReplay::fork(const trace::Record& r) {
 
 void ThreadReplay::exec(const trace::Record& r) {
   scheduler_.charge(scheduler_.costs().syscall_entry);
+  order_.await_sole_thread([this] { return killed(); });
   const std::string comm = std::filesystem::path(text(r.path)).filename().string();
   expect("execve", machine_.processes().exec(process(), comm));
   if (thread_.task != nullptr) thread_.task->set_name(comm);

@@ -57,6 +57,17 @@ void Replay::report_progress() {
 
 Checked<void> Replay::run() {
   const sim::RunOutcome outcome = machine_.run();
+  for (const auto& program : programs_) {
+    while (program->reader->pull()) {  // what follows the last task's end: is the file whole?
+    }
+  }
+  for (const auto& program : programs_) {
+    for (const auto& [pid, order] : program->orders) {
+      if (order.given_up() == 0) continue;
+      stats_.diverged_calls += order.given_up();
+      stats_.diverged["a thread's call that others waited for: missing"] += order.given_up();
+    }
+  }
   if (outcome.done()) return {};
   return user_error("the machine stands still, every task waits:\n" + outcome.report());
 }
@@ -68,6 +79,7 @@ std::vector<ProgramOutcome> Replay::outcomes() const {
     outcome.name = program->reader->name();
     outcome.process = program->first;
     outcome.warnings = program->reader->warnings();
+    outcome.whole = program->reader->complete();
     const kernel::ExitStatus& exit = program->first->exit;
     outcome.exit_status = exit.signal != 0 ? 128 + exit.signal : exit.code;
     all.push_back(std::move(outcome));

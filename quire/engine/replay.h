@@ -8,8 +8,8 @@
 // What a trace cannot say is counted, never hidden: an access outside every area (memory that the recorded kernel gave and
 // the trace does not tell of) is a `stray` access, a call that ends otherwise than recorded a `diverged` call.
 //
-// Differs from the recorded run: threads are ordered by fork, wait, vfork and pipes only, not by futexes; signals are not
-// delivered; sleeps take no time.
+// Differs from the recorded run: tasks are ordered by fork, wait, vfork and pipes, threads of a process also by their calls
+// (CallOrder), not by what they tell each other through memory alone; signals are not delivered; sleeps take no time.
 #pragma once
 
 #include <cstdint>
@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "quire/base/user_error.h"
+#include "quire/engine/call_order.h"
 #include "quire/engine/file_set.h"
 #include "quire/kernel/machine.h"
 #include "quire/trace/reader.h"
@@ -39,7 +40,10 @@ struct ReplayStats {
 struct ProgramOutcome {
   std::string name;                   // of the trace
   kernel::Process* process = nullptr; // its first process
-  int exit_status = -1;               // as recorded: code, or 128 + signal; 137 when the machine's OOM killer ended it
+  // As recorded: code, or 128 + signal; 137 when the machine's OOM killer ended it; kUnknown when the trace breaks off.
+  static constexpr int kUnknown = -1;
+  int exit_status = kUnknown;
+  bool whole = false;                 // the trace has its end
   std::vector<std::string> warnings;
 };
 
@@ -68,10 +72,14 @@ class Replay {
     std::unique_ptr<trace::TraceReader> reader;
     kernel::Process* first = nullptr;
     std::map<std::uint32_t, kernel::Process*> processes;                 // by recorded pid
+    std::map<std::uint32_t, CallOrder> orders;                           // of their threads' calls, by recorded pid
     std::map<std::int64_t, file::File*> segments;                        // System V shared memory by id
     std::map<std::uint64_t, file::File*> memfds;                         // by recorded inode
   };
   kernel::ProcessTable::Body body(Program& program, trace::TaskStream& stream);
+  CallOrder& order(Program& program, std::uint32_t pid) {
+    return program.orders.try_emplace(pid, machine_.scheduler()).first->second;
+  }
   void report_progress();
 
   kernel::Machine& machine_;

@@ -26,6 +26,12 @@ SwapReport swap_report(kernel::Machine& machine) {
   return report;
 }
 
+std::string exit_text(int status) { return status == ProgramOutcome::kUnknown ? "?" : std::to_string(status); }
+
+nlohmann::json exit_json(int status) {
+  return status == ProgramOutcome::kUnknown ? nlohmann::json() : nlohmann::json(status);
+}
+
 std::string process_table_text(const RunReport& report) {
   constexpr std::size_t kMostRows = 40;
   std::string text = fmt::format("{:>5} {:>5}  {:<16} {:>4} {:>10} {:>10} {:>10} {:>12}\n", "pid", "ppid", "command", "exit",
@@ -33,7 +39,7 @@ std::string process_table_text(const RunReport& report) {
   for (std::size_t i = 0; i < report.processes.size() && i < kMostRows; ++i) {
     const ProcessReport& p = report.processes[i];
     text += fmt::format("{:>5} {:>5}  {:<16} {:>4} {:>10} {:>10} {:>9}K {:>10.3f} s\n", p.pid, p.parent, p.comm,
-                        p.exit_status, p.min_flt, p.maj_flt, p.max_rss / kKiB,
+                        exit_text(p.exit_status), p.min_flt, p.maj_flt, p.max_rss / kKiB,
                         static_cast<double>(p.end_ns - p.start_ns) * 1e-9);
   }
   if (report.processes.size() > kMostRows) {
@@ -58,7 +64,7 @@ RunReport make_report(kernel::Machine& machine, const Replay& replay, double hos
   report.swap = swap_report(machine);
   report.managed_pages = machine.phys().totalram_pages();
   for (const ProgramOutcome& outcome : replay.outcomes()) {
-    report.programs.push_back({outcome.name, outcome.exit_status, outcome.warnings});
+    report.programs.push_back({outcome.name, outcome.exit_status, outcome.whole, outcome.warnings});
   }
   for (const auto& process : machine.processes().all()) {
     report.processes.push_back({.pid = process->pid,
@@ -73,6 +79,17 @@ RunReport make_report(kernel::Machine& machine, const Replay& replay, double hos
     report.run_ns = std::max(report.run_ns, process->end_time);
   }
   return report;
+}
+
+std::string doubts(const RunReport& report) {
+  std::string text;
+  const auto add = [&text](const std::string& doubt) { text += (text.empty() ? "" : ", ") + doubt; };
+  if (report.replay.stray_accesses > 0) add(fmt::format("{} stray accesses", report.replay.stray_accesses));
+  if (report.replay.diverged_calls > 0) add(fmt::format("{} diverged calls", report.replay.diverged_calls));
+  for (const RunReport::Program& program : report.programs) {
+    if (!program.whole) add(program.name + " is not whole");
+  }
+  return text;
 }
 
 std::string report_text(const RunReport& report) {
@@ -100,7 +117,7 @@ std::string report_text(const RunReport& report) {
     line("diverged call", fmt::format("{} ({} times)", what, times));
   }
   for (const RunReport::Program& program : report.programs) {
-    for (const std::string& warning : program.warnings) line("warning", fmt::format("{}: {}", program.name, warning));
+    for (const std::string& warning : program.warnings) line("warning", warning);
   }
   line("host time", fmt::format("{:.2f} s, {:.1f} M accesses/s", report.host_seconds,
                                 static_cast<double>(report.replay.accesses) * 1e-6 / std::max(report.host_seconds, 1e-9)));
@@ -114,7 +131,7 @@ nlohmann::json report_json(const RunReport& report) {
     processes.push_back({{"pid", p.pid},
                          {"ppid", p.parent},
                          {"comm", p.comm},
-                         {"exit_status", p.exit_status},
+                         {"exit_status", exit_json(p.exit_status)},
                          {"min_flt", p.min_flt},
                          {"maj_flt", p.maj_flt},
                          {"max_rss_bytes", p.max_rss},
@@ -123,7 +140,7 @@ nlohmann::json report_json(const RunReport& report) {
   }
   json programs = json::array();
   for (const RunReport::Program& p : report.programs) {
-    programs.push_back({{"name", p.name}, {"exit_status", p.exit_status}, {"warnings", p.warnings}});
+    programs.push_back({{"name", p.name}, {"exit_status", exit_json(p.exit_status)}, {"whole", p.whole}, {"warnings", p.warnings}});
   }
   json counters = json::object();
   for (const auto& [name, value] : report.vmstat) counters[std::string(name)] = value;

@@ -18,7 +18,7 @@ struct ProcessReport {
   int pid = 0;
   int parent = 0;  // 0: none
   std::string comm;
-  int exit_status = 0;  // code, or 128 + signal
+  int exit_status = 0;  // code, or 128 + signal, or ProgramOutcome::kUnknown
   std::uint64_t min_flt = 0;
   std::uint64_t maj_flt = 0;
   std::uint64_t max_rss = 0;  // bytes
@@ -38,7 +38,8 @@ struct RunReport {
   std::vector<ProcessReport> processes;
   struct Program {
     std::string name;
-    int exit_status = -1;
+    int exit_status = ProgramOutcome::kUnknown;
+    bool whole = false;
     std::vector<std::string> warnings;
   };
   std::vector<Program> programs;
@@ -54,6 +55,8 @@ struct RunReport {
 };
 
 [[nodiscard]] RunReport make_report(kernel::Machine& machine, const Replay& replay, double host_seconds);
+// Why the figures may not be those of the programs: "12 stray accesses, 3 diverged calls"; empty when nothing says so.
+[[nodiscard]] std::string doubts(const RunReport& report);
 [[nodiscard]] std::string report_text(const RunReport& report);
 [[nodiscard]] nlohmann::json report_json(const RunReport& report);
 

@@ -3,12 +3,14 @@
 #include <fmt/format.h>
 
 #include <limits>
+#include <utility>
 
 namespace quire::engine {
 
 namespace {
 
 constexpr std::uint64_t kPicosPerNano = 1000;
+constexpr kernel::ExitStatus kUnknownEnd{ProgramOutcome::kUnknown, 0};
 constexpr sim::Nanos kFar = std::numeric_limits<sim::Nanos>::max() / kPicosPerNano;
 
 // A recorded access has the machine's own numbers.
@@ -23,12 +25,18 @@ ThreadReplay::ThreadReplay(Replay& replay, Replay::Program& program, trace::Task
       program_(program),
       stream_(stream),
       thread_(thread),
+      order_(replay.order(program, stream.id().pid)),
       machine_(replay.machine_),
       scheduler_(machine_.scheduler()),
       vm_(machine_.vm()),
       instruction_ps_(scheduler_.costs().instruction_ps) {}
 
 void ThreadReplay::run() {
+  replay_records();
+  order_.thread_ends();
+}
+
+void ThreadReplay::replay_records() {
   for (;;) {
     if (const auto accesses = stream_.accesses(); !accesses.empty()) {
       if (touch(accesses) == Next::kEnded) return;
@@ -39,8 +47,8 @@ void ThreadReplay::run() {
     if (!stream_.next(r)) break;
     if (record(r) == Next::kEnded) return;
   }
-  // The trace breaks off here (its reader says why): the task ends as if it had exited.
-  end({});
+  // The trace breaks off here (its reader says why): nobody knows how the task ended.
+  end(kUnknownEnd);
 }
 
 // An access that hits the TLB touches nothing that another CPU could see: its time is only added up, and charged when the
@@ -117,6 +125,11 @@ ThreadReplay::Next ThreadReplay::record(const trace::Record& r) {
     end({0, 9});
     return Next::kEnded;
   }
+  if (r.kind == trace::RecordKind::kOrder) {
+    order_.await(r.after, [this] { return killed(); });
+    sequence_ = r.sequence;
+    return Next::kGoOn;
+  }
   const bool of_exec = r.kind == trace::RecordKind::kArea || r.kind == trace::RecordKind::kFile;
   if (!of_exec && !unconfirmed_.empty()) close_unconfirmed();
   switch (r.kind) {
@@ -126,19 +139,25 @@ ThreadReplay::Next ThreadReplay::record(const trace::Record& r) {
     case trace::RecordKind::kExec: exec(r); break;
     case trace::RecordKind::kArea: area(r); break;
     case trace::RecordKind::kFile: file(r); break;
-    case trace::RecordKind::kExit:
-      if ((r.flags & trace::kExitGroup) != 0) {
-        machine_.processes().exit_group(thread_, {r.status, r.signal});
-      } else {
-        machine_.processes().exit_thread(thread_, {r.status, r.signal});
-      }
-      return Next::kEnded;
+    case trace::RecordKind::kExit: return exit(r);
+    case trace::RecordKind::kOrder: break;
   }
+  if (sequence_ != 0) order_.complete(std::exchange(sequence_, 0));
   if (killed()) {
     end({0, 9});
     return Next::kEnded;
   }
   return Next::kGoOn;
+}
+
+// The end of a whole process ended each thread's records where it met them, so each goes on to its own end; the last takes
+// the process with it.
+ThreadReplay::Next ThreadReplay::exit(const trace::Record& r) {
+  if (sequence_ != 0) order_.complete(sequence_);
+  const kernel::ExitStatus status{r.status, r.signal};
+  if ((r.flags & trace::kExitGroup) != 0) process().exit = status;
+  end(status);
+  return Next::kEnded;
 }
 
 void ThreadReplay::end(kernel::ExitStatus status) { machine_.processes().exit_thread(thread_, status); }

@@ -27,7 +27,9 @@ class ThreadReplay {
   Next touch_one(std::uint64_t page, trace::AccessKind kind);
   Next touch_failed(const vm::AccessOutcome& outcome);
   Next record(const trace::Record& r);
+  Next exit(const trace::Record& r);
   void end(kernel::ExitStatus status);
+  void replay_records();
   [[nodiscard]] bool killed() const { return process().killed(); }
 
   // --- process_calls.cc
@@ -45,6 +47,7 @@ class ThreadReplay {
   Handled memory_call(const trace::Record& r);
   Handled file_call(const trace::Record& r);
   void mmap(const trace::Record& r);
+  void mincore(VirtAddr address, std::uint64_t length);
   void mremap(const trace::Record& r);
   void shmat(const trace::Record& r);
   void transfer_in(int fd, std::uint64_t offset, std::uint64_t bytes);
@@ -66,6 +69,8 @@ class ThreadReplay {
   Replay::Program& program_;
   trace::TaskStream& stream_;
   kernel::Thread& thread_;
+  CallOrder& order_;
+  std::uint64_t sequence_ = 0;  // the next call's number, when it has one
   kernel::Machine& machine_;
   sim::Scheduler& scheduler_;
   vm::Vm& vm_;

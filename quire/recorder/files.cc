@@ -65,9 +65,13 @@ void describe_fd(Vcpu& vcpu, int fd) {
     name = name.substr(0, name.find(':'));
     record.size = 0;
   }
-  if (record.file == FileKind::kCharacter && (name == "/dev/random" || name == "/dev/urandom")) {
+  {
     Lock hold(process().lock);
-    process().random_fds.insert(fd);
+    if (record.file == FileKind::kCharacter && (name == "/dev/random" || name == "/dev/urandom")) {
+      process().random_fds.insert(fd);
+    } else {
+      process().random_fds.erase(fd);  // dup2 over one
+    }
   }
   write_record(vcpu, record, name);
 }

@@ -31,7 +31,8 @@ bool is_fork(std::int64_t number) {
 }
 
 // The child must not be born while another thread is at our tables: hold the lock across the call.
-void before_fork(Vcpu& v) {
+void before_fork(Vcpu& v, const PendingSyscall& call) {
+  if ((clone_flags(call) & CLONE_THREAD) != 0) process().threaded = true;
   flush(v);
   pthread_mutex_lock(&process().lock);
 }
@@ -58,6 +59,7 @@ void after_fork(Vcpu& v, const PendingSyscall& call, std::int64_t result) {
     p.numbers[static_cast<pid_t>(result)] = fork.child.tid;
   }
   start_new_epochs();  // a fork write-protects every private page
+  order_call(v);
   write_record(v, fork);
   flush(v);
 }

@@ -32,6 +32,7 @@ class Lock {
 struct PendingSyscall {
   std::int64_t number = -1;
   std::array<std::uint64_t, 6> args{};
+  std::uint64_t completed_before = 0;  // calls of the process when this one began
 };
 
 // Areas of the guest that the trace accounts for; [begin, end) in bytes, disjoint, merged.
@@ -60,6 +61,9 @@ struct Process {
   pthread_mutex_t lock;
   int fd = -1;                   // connection to the collector
   bool silent = false;           // the collector is gone
+  // Once there is a second thread, calls are numbered as they complete, so that replay keeps their order. Atomic, not locked.
+  bool threaded = false;
+  std::uint64_t completed_calls = 0;
   pid_t host_pid = 0;
   std::uint32_t number = 0;
   Announced announced = Announced::kNo;  // the program and its areas are in the trace
@@ -106,6 +110,15 @@ void forget_parent();           // in a fork child
 void thread_exits(Vcpu& vcpu, int status);
 void process_exits(int status);
 
+// --- order.cc: what the threads of a process must not overtake; nothing is written while there is one thread
+[[nodiscard]] std::uint64_t completed_calls();
+// The record that follows is the process's next call to complete, and came after the first `after` of them.
+void order_call(Vcpu& vcpu, std::uint64_t after);
+// The same for a call that nothing kept waiting once it completed: it came after all before it.
+void order_call(Vcpu& vcpu);
+// A call that is not recorded has returned: what follows came after all that has completed.
+void order_return(Vcpu& vcpu);
+
 // --- image.cc
 void announce_image(Vcpu& vcpu);
 // The areas do not hold this address: finds out what is there and tells.
@@ -127,7 +140,7 @@ std::string read_guest_string(std::uint64_t address);
 
 // --- fork.cc
 [[nodiscard]] bool is_fork(std::int64_t number);
-void before_fork(Vcpu& vcpu);
+void before_fork(Vcpu& vcpu, const PendingSyscall& call);
 void after_fork(Vcpu& vcpu, const PendingSyscall& call, std::int64_t result);
 
 // --- random.cc

@@ -1,5 +1,6 @@
 // System calls: what has to be done before the kernel sees them, and what of them goes into the trace afterwards.
 #include <fcntl.h>
+#include <linux/futex.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -19,6 +20,7 @@ __attribute__((tls_model("initial-exec"))) thread_local PendingSyscall pending;
 // QEMU's own results, never seen by the guest: the call will be made again, or was sigreturn.
 constexpr std::int64_t kRestart = -512;
 constexpr std::int64_t kSigreturn = -513;
+constexpr std::uint64_t kCloseRangeCloexec = 4;
 
 // --- which calls are recorded
 
@@ -62,6 +64,28 @@ bool changes_mappings(const PendingSyscall& call) {
       return true;
     case SYS_mmap: return (call.args[3] & MAP_FIXED) != 0;
     case SYS_shmat: return true;
+    default: return false;
+  }
+}
+
+// --- order among threads
+
+// Calls that may keep a thread waiting for another one in replay, too: they came after what had completed when they began.
+bool may_wait_for_threads(std::int64_t number) {
+  switch (number) {
+    case SYS_read: case SYS_readv: case SYS_write: case SYS_writev: case SYS_sendfile: case SYS_splice: case SYS_wait4: case SYS_waitid:
+      return true;
+    default: return false;
+  }
+}
+
+// Does the call let other threads go on? Then it counts as completed when it begins, or they would be seen first.
+bool wakes_threads(const PendingSyscall& call) {
+  constexpr std::uint64_t kOperation = 0x7f;  // without FUTEX_PRIVATE_FLAG and FUTEX_CLOCK_REALTIME
+  if (call.number != SYS_futex) return false;
+  switch (call.args[1] & kOperation) {
+    case FUTEX_WAKE: case FUTEX_REQUEUE: case FUTEX_CMP_REQUEUE: case FUTEX_WAKE_OP: case FUTEX_UNLOCK_PI: case FUTEX_WAKE_BITSET:
+      return true;
     default: return false;
   }
 }
@@ -198,7 +222,12 @@ bool duplicates(const PendingSyscall& c) {
 
 void record_call(Vcpu& v, const PendingSyscall& call, std::int64_t result) {
   const int arguments = duplicates(call) ? 3 : recorded_arguments(call.number);
-  if (arguments == kNotRecorded) return;
+  if (arguments == kNotRecorded) return order_return(v);
+  if (may_wait_for_threads(call.number)) {
+    order_call(v, call.completed_before);
+  } else {
+    order_call(v);
+  }
   Record r;
   r.kind = RecordKind::kSyscall;
   r.number = static_cast<std::uint32_t>(call.number);
@@ -213,17 +242,27 @@ void record_call(Vcpu& v, const PendingSyscall& call, std::int64_t result) {
 
 void pin_random_result(Vcpu& v, const PendingSyscall& call, std::int64_t result) {
   if (result <= 0) return;
-  if (call.number == SYS_getrandom) pin_random(v, call.args[0], result);
-  const int fd = static_cast<int>(call.args[0]);
-  if (call.number == SYS_close) process().random_fds.erase(fd);
-  if (call.number == SYS_read && process().random_fds.contains(fd)) pin_random(v, call.args[1], result);
+  if (call.number == SYS_getrandom) return pin_random(v, call.args[0], result);
+  if (call.number != SYS_read) return;
+  bool random;
+  {
+    Lock hold(process().lock);
+    random = process().random_fds.contains(static_cast<int>(call.args[0]));
+  }
+  if (random) pin_random(v, call.args[1], result);
+}
+
+// Before the kernel can give the number to another file.
+void forget_random_fds(std::uint64_t first, std::uint64_t last) {
+  Lock hold(process().lock);
+  std::set<int>& fds = process().random_fds;
+  std::erase_if(fds, [&](int fd) { return static_cast<std::uint64_t>(fd) >= first && static_cast<std::uint64_t>(fd) <= last; });
 }
 
 void close_range_hits_us(const PendingSyscall& call) {
   Process& p = process();
-  constexpr std::uint64_t kCloexec = 4;
   const auto fd = static_cast<std::uint64_t>(p.fd);
-  if (call.args[0] > fd || call.args[1] < fd || (call.args[2] & kCloexec) != 0) return;
+  if (call.args[0] > fd || call.args[1] < fd || (call.args[2] & kCloseRangeCloexec) != 0) return;
   send_note(MessageType::kExecuting, static_cast<std::uint32_t>(p.host_pid), trace::protocol::kSameImage);
   Lock hold(p.lock);
   close(p.fd);
@@ -240,19 +279,26 @@ void reconnect_if_closed() {
 }  // namespace
 
 void on_syscall(Vcpu& v, std::int64_t number, const std::array<std::uint64_t, 6>& args) {
-  pending = {number, args};
+  pending = {number, args, completed_calls()};
   switch (number) {
-    case SYS_fork: case SYS_vfork: case SYS_clone: case SYS_clone3: before_fork(v); break;
+    case SYS_fork: case SYS_vfork: case SYS_clone: case SYS_clone3: before_fork(v, pending); break;
     case SYS_execve: on_execve(v, AT_FDCWD, {args[0], args[1], args[2]}, 0); break;
     case SYS_execveat: on_execve(v, static_cast<int>(args[0]), {args[1], args[2], args[3]}, args[4]); break;
     case SYS_exit: thread_exits(v, static_cast<int>(args[0])); break;
     case SYS_exit_group: process_exits(static_cast<int>(args[0])); break;
-    case SYS_close: move_connection_away_from(static_cast<int>(args[0])); break;
+    case SYS_close:
+      move_connection_away_from(static_cast<int>(args[0]));
+      forget_random_fds(args[0] & 0xffff'ffff, args[0] & 0xffff'ffff);
+      break;
     case SYS_dup2: case SYS_dup3: move_connection_away_from(static_cast<int>(args[1])); break;
-    case SYS_close_range: close_range_hits_us(pending); break;
+    case SYS_close_range:
+      close_range_hits_us(pending);
+      if ((args[2] & kCloseRangeCloexec) == 0) forget_random_fds(args[0], args[1]);
+      break;
     case SYS_wait4: case SYS_waitid: flush(v); break;
     default: break;
   }
+  if (wakes_threads(pending)) order_call(v);
 }
 
 void on_syscall_return(Vcpu& v, std::int64_t number, std::int64_t result) {

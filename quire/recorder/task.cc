@@ -162,6 +162,7 @@ void end_task(Vcpu& v, int status, Reach reach) {
 }
 
 void thread_exits(Vcpu& v, int status) {
+  order_call(v);  // before the kernel wakes who waits for the thread's end
   Process& p = process();
   {
     Lock hold(p.lock);
@@ -213,6 +214,8 @@ void forget_parent() {
   p.fd = -1;
   p.host_pid = getpid();
   p.numbers.clear();
+  p.threaded = false;
+  p.completed_calls = 0;
   forget_current();
 }
 

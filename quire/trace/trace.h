@@ -4,7 +4,8 @@
 //                                                                          └→ a task of its own
 //
 // A task is one thread of execution, as in Linux. Its records are in program order; each says how many instructions the
-// task retired since its record before. Between tasks only fork, wait and exit give an order; replay puts them on a clock.
+// task retired since its record before. Between processes only fork, wait, pipes and exit give an order, between threads of
+// one also kOrder; replay puts them on a clock.
 // An access stands for the first of possibly many accesses of that kind to the page within the recording's window
 // (TraceHeader::window instructions; docs/trace-format.md says exactly what is lost).
 //
@@ -50,6 +51,7 @@ enum class RecordKind : std::uint8_t {
   kArea,     // an area the program did not mmap itself: area, begin, end, prot, flags, path, offset, dev, inode
   kFile,     // fd now names this file: fd, file, path, dev, inode, size, flags (O_*), offset (position), peer for pipes
   kExit,     // status, signal, flags (kExitGroup): the last record of a task
+  kOrder,    // in processes with threads: after, sequence: how the next record stands to the other threads' calls
 };
 
 enum class AreaKind : std::uint8_t {
@@ -96,6 +98,9 @@ struct Record {
   std::uint64_t inode = 0;
   std::uint64_t size = 0;  // kFile: bytes when it was opened
 
+  std::uint64_t after = 0;     // kOrder: this many calls of the process had completed before what follows
+  std::uint64_t sequence = 0;  // kOrder: the next record completes as the process's call of this number, from 1; 0 = not one
+
   StringId path = 0;
   StringId path2 = 0;
 
@@ -105,7 +110,7 @@ struct Record {
 // What the recording as a whole says of itself.
 struct TraceHeader {
   std::uint16_t version_major = 1;
-  std::uint16_t version_minor = 0;
+  std::uint16_t version_minor = 1;
   std::uint32_t page_shift = 12;
   std::uint64_t window = 0;  // instructions; 0 = unfiltered, every access is there
 };

@@ -15,7 +15,7 @@ static_assert(std::endian::native == std::endian::little);
 inline constexpr unsigned char kFileMagic[8] = {0x89, 'Q', 'T', 'R', '\r', '\n', 0x1a, '\n'};
 inline constexpr std::uint32_t kChunkMagic = 0x4b484351;  // "QCHK"
 inline constexpr std::uint16_t kMajor = 1;
-inline constexpr std::uint16_t kMinor = 0;
+inline constexpr std::uint16_t kMinor = 1;
 
 inline constexpr std::uint32_t kMaxChunkBytes = 1u << 20;  // of records, before compression
 

@@ -1,0 +1,66 @@
+// The order in which the threads of one recorded process made their calls, kept in replay: what one thread mapped is there
+// before another uses it, and who waited on a futex waits until the recorded wake-up.
+//
+//   thread A   mmap (1st to complete) ── futex wake (2nd) ───────────────
+//   thread B   ─────────── order: after 2 ─ accesses … munmap (3rd) ─────
+//
+// Calls are numbered in the order in which they completed (RecordKind::kOrder). A thread waits until all up to some number
+// have completed; what was recorded cannot wait in a circle. But a number may be missing (the recorded process ended between
+// taking it and writing the record): when every thread waits, the missing ones are taken as done, and counted.
+//
+// Threads call it at record boundaries only; no locks: a machine is one host thread.
+#pragma once
+
+#include <cstdint>
+#include <set>
+
+#include "quire/sim/wait_queue.h"
+
+namespace quire::engine {
+
+class CallOrder {
+ public:
+  // With one thread, which may not have begun to run.
+  explicit CallOrder(sim::Scheduler& scheduler) : changed_(scheduler, "call_order") {}
+
+  void thread_starts() { ++threads_; }
+  void thread_ends();
+
+  // Until calls 1 … `after` have completed, or `killed()`.
+  template <class Killed>
+  void await(std::uint64_t after, Killed&& killed) {
+    if (completed_ >= after) return;
+    const auto place = waited_.insert(after);
+    give_up_if_all_wait();
+    changed_.wait_until([&] { return completed_ >= after || killed(); });
+    waited_.erase(place);
+  }
+  void complete(std::uint64_t sequence);
+  // Until the caller is the only thread left, or `killed()`: exec, whose image counts from 1 again.
+  template <class Killed>
+  void await_sole_thread(Killed&& killed) {
+    ++waiting_for_ends_;
+    give_up_if_all_wait();
+    changed_.wait_until([&] { return threads_ == 1 || killed(); });
+    --waiting_for_ends_;
+    completed_ = 0;
+    ahead_.clear();
+  }
+
+  // Calls that were waited for and never came.
+  [[nodiscard]] std::uint64_t given_up() const { return given_up_; }
+
+ private:
+  void give_up_if_all_wait();
+  void complete_up_to(std::uint64_t sequence);
+
+  sim::WaitQueue changed_;
+  std::uint64_t completed_ = 0;          // calls 1 … completed_ have
+  std::set<std::uint64_t> ahead_;        // completed before their predecessors
+  std::multiset<std::uint64_t> waited_;  // what each waiting thread waits for
+  unsigned waiting_for_ends_ = 0;
+  unsigned threads_ = 1;
+  std::uint64_t given_up_ = 0;
+};
+
+}  // namespace quire::engine
