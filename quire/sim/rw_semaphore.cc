@@ -13,8 +13,10 @@ void RwSemaphore::down_read_slow(unsigned subclass) {
   if (writer_ == &me) bug("rw_semaphore '" + std::string(class_.name()) + "' read by its writer '" + me.name() + "'");
   s.contention_begin([&] { return ContentionBegin{.lock = class_.name(), .flags = kContentionRead}; });
   if (writer_ == nullptr && waiters_.empty()) {
+    const bool first = readers_ == 0;
     take_read();
     s.spin_until(write_released_at_ + s.costs().lock_handover);
+    if (first) acquired_at_ = s.now();
   } else {
     me.wait_key = kReader;
     waiters_.push_back(me);

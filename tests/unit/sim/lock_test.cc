@@ -226,6 +226,28 @@ TEST(RwSemaphore, ReadersShareWritersExclude) {
   EXPECT_EQ(sim.lock_class("mmap_lock").stats().wait_total, 500u);
 }
 
+TEST(RwSemaphore, AReadersSpinningIsWaitingNotHolding) {
+  CostModel costs = free_of_charge();
+  costs.lock_handover = 50;
+  Sim sim({.cpus = 2}, costs);
+  RwSemaphore sem(sim.scheduler, sim.lock_class("mmap_lock"));
+  sim.scheduler.spawn("writer", [&] {
+    sim.scheduler.charge(100);
+    WriteGuard guard(sem);
+    sim.scheduler.charge(600);
+  });
+  sim.scheduler.spawn("reader", [&] {
+    sim.scheduler.charge(200);
+    ReadGuard guard(sem);
+    EXPECT_EQ(sim.scheduler.now(), 750u);
+    sim.scheduler.charge(10);
+  });
+  EXPECT_TRUE(sim.scheduler.run().done());
+  const LockStats& stats = sim.lock_class("mmap_lock").stats();
+  EXPECT_EQ(stats.wait_total, 550u);
+  EXPECT_EQ(stats.hold_total, 610u);
+}
+
 TEST(RwSemaphore, AReaderDoesNotOvertakeAWaitingWriter) {
   Sim sim({.cpus = 4});
   RwSemaphore sem(sim.scheduler, sim.lock_class("mmap_lock"));
