@@ -2,6 +2,17 @@
 
 namespace quire::sim {
 
+// A task that is unwound while it waits may own the lock already, and no guard gives it back.
+template <class Wait>
+void Mutex::wait(Wait&& for_it) {
+  try {
+    for_it();
+  } catch (...) {
+    if (held_by_current()) give_back();
+    throw;
+  }
+}
+
 void Mutex::lock_slow(unsigned subclass) {
   Scheduler& s = scheduler_;
   Task& me = s.context();
@@ -15,10 +26,12 @@ void Mutex::lock_slow(unsigned subclass) {
   if (owner_ == nullptr) {
     const Nanos free_at = released_at_ + s.costs().lock_handover;
     take();
-    s.spin_until(free_at);
+    wait([&] { s.spin_until(free_at); });
   } else {
     waiters_.push_back(me);
-    s.block(WaitReason{.kind = "mutex", .name = class_.name(), .owner = &owner_}, Scheduler::Interruptible::kNo);
+    wait([&] {
+      s.block(WaitReason{.kind = "mutex", .name = class_.name(), .owner = &owner_}, Scheduler::Interruptible::kNo);
+    });
     QUIRE_BUG_ON(owner_ != &me);
     ++class_.stats().acquisitions;
   }

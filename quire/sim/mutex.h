@@ -54,6 +54,8 @@ class QUIRE_CAPABILITY("mutex") Mutex {
     released_at_ = now;
     owner_ = nullptr;
   }
+  template <class Wait>
+  void wait(Wait&& for_it);
   void lock_slow(unsigned subclass) QUIRE_NO_THREAD_SAFETY_ANALYSIS;
   void unlock_slow() QUIRE_NO_THREAD_SAFETY_ANALYSIS;
 

@@ -2,6 +2,22 @@
 
 namespace quire::sim {
 
+// A task that is unwound while it waits may hold the lock already, and no guard gives it back.
+template <class Wait>
+void RwSemaphore::wait(Wait&& for_it) {
+  try {
+    for_it();
+  } catch (...) {
+    Task& me = scheduler_.context();
+    if (writer_ == &me) {
+      give_back_write();
+    } else if (me.wait_key == kGranted) {
+      give_back_read();
+    }
+    throw;
+  }
+}
+
 void RwSemaphore::down_read_slow(unsigned subclass) {
   Scheduler& s = scheduler_;
   Task& me = s.context();
@@ -15,13 +31,16 @@ void RwSemaphore::down_read_slow(unsigned subclass) {
   if (writer_ == nullptr && waiters_.empty()) {
     const bool first = readers_ == 0;
     take_read();
-    s.spin_until(write_released_at_ + s.costs().lock_handover);
+    me.wait_key = kGranted;
+    wait([&] { s.spin_until(write_released_at_ + s.costs().lock_handover); });
     if (first) acquired_at_ = s.now();
   } else {
     me.wait_key = kReader;
     waiters_.push_back(me);
-    s.block(WaitReason{.kind = "rw_semaphore (to read)", .name = class_.name(), .owner = &writer_},
-            Scheduler::Interruptible::kNo);
+    wait([&] {
+      s.block(WaitReason{.kind = "rw_semaphore (to read)", .name = class_.name(), .owner = &writer_},
+              Scheduler::Interruptible::kNo);
+    });
     QUIRE_BUG_ON(readers_ == 0 || writer_ != nullptr);
     ++class_.stats().acquisitions;
   }
@@ -41,13 +60,16 @@ void RwSemaphore::down_write_slow(unsigned subclass) {
   s.contention_begin([&] { return ContentionBegin{.lock = class_.name(), .flags = kContentionWrite}; });
   if (!is_locked()) {
     const Nanos when = free_at() + s.costs().lock_handover;
+    me.wait_key = kWriter;
     take_write();
-    s.spin_until(when);
+    wait([&] { s.spin_until(when); });
   } else {
     me.wait_key = kWriter;
     waiters_.push_back(me);
-    s.block(WaitReason{.kind = "rw_semaphore (to write)", .name = class_.name(), .owner = &writer_},
-            Scheduler::Interruptible::kNo);
+    wait([&] {
+      s.block(WaitReason{.kind = "rw_semaphore (to write)", .name = class_.name(), .owner = &writer_},
+              Scheduler::Interruptible::kNo);
+    });
     QUIRE_BUG_ON(writer_ != &me || readers_ != 0);
     ++class_.stats().acquisitions;
   }
@@ -97,6 +119,7 @@ void RwSemaphore::wake_readers() {
   for (Task* head = waiters_.front_or_null(); head != nullptr && head->wait_key == kReader;
        head = waiters_.front_or_null()) {
     waiters_.erase(*head);
+    head->wait_key = kGranted;
     if (readers_++ == 0) acquired_at_ = scheduler_.now();
     scheduler_.wake_waiter(*head);
   }

@@ -71,7 +71,7 @@ class QUIRE_CAPABILITY("rw_semaphore") RwSemaphore {
   [[nodiscard]] const LockClass& lock_class() const { return class_; }
 
  private:
-  enum WaitKey : std::uint64_t { kReader, kWriter };
+  enum WaitKey : std::uint64_t { kReader, kWriter, kGranted /* to read */ };
 
   [[nodiscard]] Nanos free_at() const {
     return write_released_at_ > read_released_at_ ? write_released_at_ : read_released_at_;
@@ -98,6 +98,8 @@ class QUIRE_CAPABILITY("rw_semaphore") RwSemaphore {
     write_released_at_ = now;
     writer_ = nullptr;
   }
+  template <class Wait>
+  void wait(Wait&& for_it);
   void down_read_slow(unsigned subclass) QUIRE_NO_THREAD_SAFETY_ANALYSIS;
   void down_write_slow(unsigned subclass) QUIRE_NO_THREAD_SAFETY_ANALYSIS;
   void up_read_slow() QUIRE_NO_THREAD_SAFETY_ANALYSIS;

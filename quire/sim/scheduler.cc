@@ -82,6 +82,7 @@ void Scheduler::run_current_task() {
 void Scheduler::finish_current() {
   Task& task = *current_;
   task.body_ = nullptr;
+  if (unwinding_) task.preempt_count = 0;  // it may have been spinning for a lock, or inside a section without a guard
   QUIRE_BUG_ON(task.preempt_count != 0);
   QUIRE_BUG_ON(!unwinding_ && task.held_locks.count != 0);
   contexts_->release(*std::exchange(task.fiber_, nullptr));

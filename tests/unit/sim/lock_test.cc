@@ -106,6 +106,27 @@ TEST(SpinLock, TryLockFailsWhileHeldInVirtualTime) {
   EXPECT_TRUE(sim.scheduler.run().done());
 }
 
+// Each holds one and spins for the other: a deadlock is reported, and the machine can be taken down all the same.
+TEST(SpinLock, TasksThatSpinForEachOtherCanBeUnwound) {
+  Sim sim({.cpus = 2});
+  sim.scheduler.set_lock_checks(false);
+  SpinLock a(sim.scheduler, sim.lock_class("a"));
+  SpinLock b(sim.scheduler, sim.lock_class("b"));
+  const auto take = [&](SpinLock& first, SpinLock& second) {
+    sim.scheduler.spawn("task", [&] {
+      SpinGuard outer(first);
+      sim.scheduler.charge(100);
+      SpinGuard inner(second);
+    });
+  };
+  take(a, b);
+  take(b, a);
+  EXPECT_EQ(sim.scheduler.run().end(), RunEnd::kDeadlock);
+  sim.scheduler.unwind_tasks();
+  EXPECT_FALSE(a.is_locked());
+  EXPECT_FALSE(b.is_locked());
+}
+
 TEST(SpinLockDeathTest, TakingItTwiceAborts) {
   EXPECT_DEATH(
       {

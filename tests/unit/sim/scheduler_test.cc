@@ -390,6 +390,40 @@ TEST(SchedulerDeathTest, SleepingUnderASpinlockOrInAnInterruptAborts) {
       "an interrupt would sleep");
 }
 
+// Who waits for a lock when the machine is taken down may have been given it already.
+TEST(Scheduler, UnwoundTasksKeepNoLockTheyWereGivenWhileTheyWaited) {
+  for (Nanos stop = 0; stop < 4'000; stop += 50) {
+    CostModel costs = free_of_charge();
+    costs.lock_handover = 100;
+    costs.wakeup = 100;
+    Sim sim({.cpus = 3, .seed = stop}, costs);
+    Mutex mutex(sim.scheduler, sim.lock_class("mutex"));
+    RwSemaphore sem(sim.scheduler, sim.lock_class("sem"));
+    for (int i = 0; i < 5; ++i) {
+      sim.scheduler.spawn("task", [&, i] {
+        for (;;) {
+          sim.scheduler.charge(100);
+          {
+            MutexGuard guard(mutex);
+            sim.scheduler.charge(130);
+            if (i % 2 == 0) sim.scheduler.sleep_for(70);
+          }
+          if (i == 0) {
+            WriteGuard guard(sem);
+            sim.scheduler.sleep_for(130);
+          } else {
+            ReadGuard guard(sem);
+            sim.scheduler.charge(90);
+          }
+        }
+      });
+    }
+    EXPECT_EQ(sim.scheduler.run_until(stop).end(), RunEnd::kTimeLimit);
+    sim.scheduler.unwind_tasks();
+    ASSERT_FALSE(mutex.is_locked() || sem.is_locked()) << "stopped at " << stop;
+  }
+}
+
 TEST(Scheduler, UnwindingRunsTheDestructorsOfUnfinishedTasks) {
   auto alive = std::make_shared<int>(0);
   TraceRegistry trace;
