@@ -113,8 +113,10 @@ class Scheduler {
   // Runs what happens before `when`, daemons and events too, and then sets the machine's time to it at least; kDone when
   // no user task is left.
   RunOutcome run_until(Nanos when);
-  // Ends every unfinished task by an exception thrown from where it waits, so that its destructors run. Nothing that is
-  // destroyed on the way may wait. Afterwards only the destructor may be called.
+  // Ends every unfinished task by an exception thrown from where it waits or gave way, so that its destructors run. It may
+  // come out of any sync point, and what stands on a task's stack must stand that: a destructor neither waits nor asserts
+  // that work was finished unless std::uncaught_exceptions() is 0; nor does it reach sync points in ordinary use, for the
+  // exception cannot pass it. Afterwards only the destructor may be called.
   void unwind_tasks();
 
   // Gives the CPU to the next runnable task, if there is one; costs a system call's time otherwise (sched_yield).

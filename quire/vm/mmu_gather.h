@@ -4,11 +4,12 @@
 //   tlb.finish();                   flush_tlb_range(what was gathered) → release_folios   (no page_table_lock)
 //
 // When the batch is full, need_flush() tells the zapper to leave the page-table lock and call flush(). finish() must be called
-// before destruction.
+// before destruction, unless the task is being unwound.
 #pragma once
 
 #include <array>
 #include <cstdint>
+#include <exception>
 
 #include "quire/base/types.h"
 #include "quire/phys/folio.h"
@@ -24,7 +25,7 @@ class [[nodiscard]] MmuGather {
   MmuGather(Vm& vm, Mm& mm, Scope scope = Scope::kRange) : vm_(vm), mm_(mm), scope_(scope) {}
   MmuGather(const MmuGather&) = delete;
   MmuGather& operator=(const MmuGather&) = delete;
-  ~MmuGather() { QUIRE_BUG_ON(count_ != 0 || !range_.empty()); }
+  ~MmuGather() { QUIRE_BUG_ON(std::uncaught_exceptions() == 0 && (count_ != 0 || !range_.empty())); }
 
   // An entry of the range was cleared or tightened.
   void note_range(VirtAddr address) {
