@@ -106,6 +106,7 @@ void Scheduler::finish_current() {
 void Scheduler::join(Task& task) {
   while (!task.finished()) {
     might_sleep("join");
+    require_task("the exit of task " + task.name_);
     current_->wait_key = task.id_;
     exit_waiters_.push_back(*current_);
     block(WaitReason{.kind = "exit of task", .name = task.name_}, Interruptible::kYes);
@@ -114,6 +115,7 @@ void Scheduler::join(Task& task) {
 
 void Scheduler::yield() {
   might_sleep("yield");
+  if (current_ == nullptr) return;
   charge(costs_.syscall_entry + 1);
   if (cpus_[cpu_].queued != 0) {
     preempt_current();
@@ -132,6 +134,7 @@ void Scheduler::preempt_current() {
 void Scheduler::sleep_until(Nanos when) {
   might_sleep("sleep");
   if (when <= now_) return sync_point();
+  require_task("time");
   sleep_current(TaskState::kSleeping, WaitReason{.kind = "time", .name = "sleep"}, when);
 }
 
@@ -145,14 +148,18 @@ void Scheduler::might_sleep(std::string_view what) const {
   }
 }
 
+void Scheduler::require_task(std::string_view wanted) const {
+  if (current_ == nullptr) bug("boot context would wait on " + std::string(wanted));
+}
+
 void Scheduler::block(const WaitReason& reason, Interruptible interruptible) {
-  if (current_ == nullptr) bug("boot context would wait on " + std::string(reason.name));
+  require_task(reason.name);
   current_->interruptible_ = interruptible == Interruptible::kYes;
   sleep_current(TaskState::kWaiting, reason, kNever);
 }
 
 WaitOutcome Scheduler::block_until(const WaitReason& reason, Nanos when) {
-  if (current_ == nullptr) bug("boot context would wait on " + std::string(reason.name));
+  require_task(reason.name);
   current_->interruptible_ = true;
   sleep_current(TaskState::kWaiting, reason, when);
   return current_->timed_out_ ? WaitOutcome::kTimeout : WaitOutcome::kWoken;

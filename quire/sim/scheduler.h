@@ -119,7 +119,8 @@ class Scheduler {
   // exception cannot pass it. Afterwards only the destructor may be called.
   void unwind_tasks();
 
-  // Gives the CPU to the next runnable task, if there is one; costs a system call's time otherwise (sched_yield).
+  // Gives the CPU to the next runnable task, if there is one; costs a system call's time otherwise (sched_yield). In boot
+  // context nothing happens.
   void yield();
   void sleep_until(Nanos when);
   void sleep_for(Nanos duration) { sleep_until(now_ + duration); }
@@ -210,6 +211,7 @@ class Scheduler {
   enum class Requeue : std::uint8_t { kWoken, kPreempted };
 
   // scheduler.cc: what tasks ask for.
+  void require_task(std::string_view wanted) const;
   void run_current_task();
   void finish_current();
   void sleep_current(TaskState state, const WaitReason& reason, Nanos until);

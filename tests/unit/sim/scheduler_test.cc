@@ -424,6 +424,17 @@ TEST(Scheduler, UnwoundTasksKeepNoLockTheyWereGivenWhileTheyWaited) {
   }
 }
 
+TEST(SchedulerDeathTest, BootContextCannotWait) {
+  Sim sim;
+  Task& task = sim.scheduler.spawn("worker", [] {});
+  sim.scheduler.yield();
+  sim.scheduler.sleep_until(0);
+  EXPECT_DEATH(sim.scheduler.sleep_for(10), "boot context would wait on time");
+  EXPECT_DEATH(sim.scheduler.join(task), "boot context would wait on the exit of task worker");
+  EXPECT_TRUE(sim.scheduler.run().done());
+  sim.scheduler.join(task);
+}
+
 TEST(Scheduler, UnwindingRunsTheDestructorsOfUnfinishedTasks) {
   auto alive = std::make_shared<int>(0);
   TraceRegistry trace;
