@@ -90,6 +90,8 @@ class Scheduler {
   // Clock of the CPU we run on; in an interrupt its time; in boot context the latest time the machine has reached.
   [[nodiscard]] Nanos now() const { return now_; }
   void charge(Nanos n) { now_ += n; }
+  // The end of a wait of at most `timeout` that begins now: kNever when that lies beyond all time.
+  [[nodiscard]] Nanos deadline(Nanos timeout) const { return timeout < kNever - now_ ? now_ + timeout : kNever; }
   // The CPU we run on; 0 in boot context and interrupts.
   [[nodiscard]] unsigned cpu() const { return cpu_; }
   [[nodiscard]] unsigned cpus() const { return static_cast<unsigned>(cpus_.size()); }
@@ -123,13 +125,13 @@ class Scheduler {
   // context nothing happens.
   void yield();
   void sleep_until(Nanos when);
-  void sleep_for(Nanos duration) { sleep_until(now_ + duration); }
+  void sleep_for(Nanos duration) { sleep_until(deadline(duration)); }
   // Waits until the task has ended.
   void join(Task& task);
 
   // Runs `callback` as an interrupt at `when` (now, if that has passed).
   EventId at(Nanos when, const Callback& callback);
-  EventId after(Nanos delay, const Callback& callback) { return at(now_ + delay, callback); }
+  EventId after(Nanos delay, const Callback& callback) { return at(deadline(delay), callback); }
   // False when it has run or was cancelled already.
   bool cancel(EventId id) { return events_.cancel(id); }
 

@@ -11,7 +11,7 @@ void WaitQueue::wait() {
 WaitOutcome WaitQueue::wait_timeout(Nanos timeout) {
   scheduler_.might_sleep(name_);
   waiters_.push_back(scheduler_.context());
-  return scheduler_.block_until(reason(), scheduler_.now() + timeout);
+  return scheduler_.block_until(reason(), scheduler_.deadline(timeout));
 }
 
 bool WaitQueue::wake_one() {

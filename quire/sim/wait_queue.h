@@ -35,7 +35,7 @@ class WaitQueue {
   // The same for at most `timeout`; kTimeout when pred() was still false then (wait_event_timeout).
   template <class Pred>
   WaitOutcome wait_until_timeout(Nanos timeout, Pred&& pred) {
-    const Nanos deadline = scheduler_.now() + timeout;
+    const Nanos deadline = scheduler_.deadline(timeout);
     while (!pred()) {
       if (scheduler_.now() >= deadline) return WaitOutcome::kTimeout;
       wait_timeout(deadline - scheduler_.now());

@@ -128,6 +128,30 @@ TEST(WaitQueue, WakeupCostIsPaidByTheWaker) {
   EXPECT_EQ(waiter.stats().wait_time, 1'500u);
 }
 
+// "For ever" is a timeout too, also when the clock has moved on.
+TEST(WaitQueue, TheLongestTimeoutsDoNotWrap) {
+  Sim sim;
+  WaitQueue queue(sim.scheduler, "queue");
+  bool ready = false;
+  sim.scheduler.spawn("waiter", [&] {
+    sim.scheduler.charge(1'000);
+    EXPECT_EQ(queue.wait_timeout(kNever), WaitOutcome::kWoken);
+    EXPECT_EQ(sim.scheduler.now(), 5'000u);
+    EXPECT_EQ(queue.wait_until_timeout(kNever - 10, [&] { return ready; }), WaitOutcome::kWoken);
+    EXPECT_EQ(sim.scheduler.now(), 6'000u);
+    sim.scheduler.sleep_for(kNever - 10);
+    EXPECT_EQ(sim.scheduler.now(), 7'000u);
+  });
+  Task& waiter = *sim.scheduler.tasks().front();
+  sim.scheduler.at(5'000, [&] { queue.wake_all(); });
+  sim.scheduler.at(6'000, [&] {
+    ready = true;
+    queue.wake_all();
+  });
+  sim.scheduler.at(7'000, [&] { sim.scheduler.wake(waiter); });
+  EXPECT_TRUE(sim.scheduler.run().done());
+}
+
 TEST(WaitTable, OnlyWaitersOfTheKeyWake) {
   Sim sim({.cpus = 2});
   WaitTable table(sim.scheduler, "page bits");
