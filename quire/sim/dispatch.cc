@@ -60,7 +60,9 @@ void Scheduler::dispatch() {
     Choice next = choose();
     const Nanos event_time = events_.next_time();
     const Nanos earliest = std::min(next.time, event_time);
-    const bool stop = limit_ == kNever ? user_tasks_ == 0 : earliest >= limit_;
+    const bool stop = run_for_boot_      ? !boot_waits()
+                      : limit_ == kNever ? user_tasks_ == 0
+                                         : earliest >= limit_;
     if (stop || event_time <= next.time) {
       if (inside_section()) {
         next = choose_inside_section();
@@ -213,6 +215,20 @@ RunOutcome Scheduler::run_loop(Nanos limit) {
   if (user_tasks_ != 0 || limit != kNever) dispatch();
   now_ = std::max(boot_time_, latest_time());
   return end_ == RunEnd::kDeadlock ? deadlock() : RunOutcome(end_);
+}
+
+void Scheduler::wait_in_boot(const WaitReason& reason) {
+  if (unwinding_) bug("boot context would wait on " + std::string(reason.name) + " while tasks are unwound");
+  boot_task_->wait_reason_ = reason;
+  boot_task_->state_ = TaskState::kWaiting;
+  limit_ = kNever;
+  boot_time_ = now_;
+  last_user_run_ = std::max(last_user_run_, now_);
+  run_for_boot_ = true;
+  dispatch();
+  run_for_boot_ = false;
+  now_ = std::max(boot_time_, latest_time());
+  if (boot_waits()) bug("boot context waits for ever on " + describe_wait(*boot_task_) + "\n" + report());
 }
 
 RunOutcome Scheduler::run() {

@@ -153,6 +153,7 @@ void Scheduler::require_task(std::string_view wanted) const {
 }
 
 void Scheduler::block(const WaitReason& reason, Interruptible interruptible) {
+  if (current_ == nullptr && interruptible == Interruptible::kNo) return wait_in_boot(reason);
   require_task(reason.name);
   current_->interruptible_ = interruptible == Interruptible::kYes;
   sleep_current(TaskState::kWaiting, reason, kNever);
@@ -192,6 +193,10 @@ bool Scheduler::wake(Task& task) {
 
 void Scheduler::wake_waiter(Task& task) {
   if (unwinding_) return;
+  if (&task == boot_task_.get()) {
+    task.state_ = TaskState::kRunning;
+    return lower_horizon(now_);
+  }
   if (task.timer_.valid()) events_.cancel(std::exchange(task.timer_, EventId()));
   make_runnable(task);
 }

@@ -11,7 +11,8 @@
 // one comparison.
 //
 // Three kinds of context: a task; an interrupt (the callback of an event: may wake, may take spinlocks, may not sleep);
-// and boot (outside run(): nothing else runs, locks are free by definition).
+// and boot (outside run(): nothing else runs). A daemon may hold a sleeping lock when run() stops, and a user task too after
+// a time limit; if boot wants that lock, it lets the machine run on until the lock is given to it.
 //
 // Rules that hold always:
 //  - clocks never go back; events run in order of time; equal times are ordered by the seed;
@@ -171,7 +172,7 @@ class Scheduler {
   void might_sleep(std::string_view what) const;
 
   // Parks the running task until wake_waiter (or, where interruptible, wake) makes it runnable. The caller has put it
-  // into its queue.
+  // into its queue. Boot context may wait for locks only, which is without interruption.
   enum class Interruptible : std::uint8_t { kNo, kYes };
   void block(const WaitReason& reason, Interruptible interruptible);
   // The same with a limit; kTimeout when `when` came first, and then the task is off its queue.
@@ -214,6 +215,7 @@ class Scheduler {
 
   // scheduler.cc: what tasks ask for.
   void require_task(std::string_view wanted) const;
+  void wait_in_boot(const WaitReason& reason);
   void run_current_task();
   void finish_current();
   void sleep_current(TaskState state, const WaitReason& reason, Nanos until);
@@ -239,6 +241,7 @@ class Scheduler {
     if (current_ != nullptr && when < horizon_) horizon_ = when;
   }
   void transfer(Task& to);
+  [[nodiscard]] bool boot_waits() const { return boot_task_->state_ == TaskState::kWaiting; }
   void leave(RunEnd end);
   void enter_boot();
   RunOutcome run_loop(Nanos limit);
@@ -273,6 +276,7 @@ class Scheduler {
   List<Task, &Task::wait_node> exit_waiters_;  // in join(); wait_key: the id waited for
   SchedulerStats stats_;
   Nanos limit_ = kNever;         // of run_until
+  bool run_for_boot_ = false;     // dispatch runs for boot's sake, until that has its lock
   Nanos boot_time_ = 0;          // when run() began: an event that was due before runs then
   Nanos last_event_ = 0;
   Nanos interrupt_end_ = 0;      // the latest time an interrupt has charged up to

@@ -220,7 +220,7 @@ TEST(Mutex, BootContextTakesFreeLocksOnly) {
     never.wait();
   });
   EXPECT_EQ(sim.scheduler.run().end(), RunEnd::kDeadlock);
-  EXPECT_DEATH({ MutexGuard guard(mutex); }, "boot context would wait on m");
+  EXPECT_DEATH({ MutexGuard guard(mutex); }, "boot context waits for ever on mutex 'm' held by task 1");
   sim.scheduler.unwind_tasks();
 }
 

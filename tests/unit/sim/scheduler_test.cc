@@ -424,6 +424,54 @@ TEST(Scheduler, UnwoundTasksKeepNoLockTheyWereGivenWhileTheyWaited) {
   }
 }
 
+// Boot may find a lock taken by a daemon that the end of the run caught inside a section: the daemon gets to leave it.
+TEST(Scheduler, BootContextIsGivenLocksThatDaemonsHold) {
+  int waits = 0;
+  for (std::uint64_t seed = 0; seed < 20; ++seed) {
+    Sim sim({.cpus = 2, .seed = seed});
+    Mutex mutex(sim.scheduler, sim.lock_class("mutex"));
+    RwSemaphore sem(sim.scheduler, sim.lock_class("sem"));
+    RwSemaphore shared(sim.scheduler, sim.lock_class("shared"));
+    bool boot_inside = false;
+    const auto daemon = [&] {
+      for (;;) {
+        {
+          WriteGuard write(sem);
+          ReadGuard read(shared);
+          MutexGuard guard(mutex);
+          EXPECT_FALSE(boot_inside);
+          sim.scheduler.sleep_for(700);
+          EXPECT_FALSE(boot_inside);
+        }
+        sim.scheduler.sleep_for(100);
+      }
+    };
+    sim.scheduler.spawn("kflushd", daemon, {.kind = TaskKind::kDaemon});
+    sim.scheduler.spawn("kwrited", daemon, {.kind = TaskKind::kDaemon});
+    sim.scheduler.spawn("user", [&] { sim.scheduler.sleep_for(333 * seed); });
+    ASSERT_TRUE(sim.scheduler.run().done());
+    const Nanos before = sim.scheduler.now();
+    const auto stay = [&] {
+      boot_inside = true;
+      sim.scheduler.spawn("user", [&] { sim.scheduler.sleep_for(1'000); });
+      EXPECT_TRUE(sim.scheduler.run().done());
+      boot_inside = false;
+    };
+    {
+      MutexGuard guard(mutex);
+      waits += sim.scheduler.now() > before ? 1 : 0;
+      stay();
+    }
+    { ReadGuard guard(sem); }
+    {
+      WriteGuard guard(shared);
+      stay();
+    }
+    sim.scheduler.validate();
+  }
+  EXPECT_GT(waits, 10);
+}
+
 TEST(SchedulerDeathTest, BootContextCannotWait) {
   Sim sim;
   Task& task = sim.scheduler.spawn("worker", [] {});
