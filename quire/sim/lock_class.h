@@ -13,7 +13,7 @@ namespace quire::sim {
 
 // Virtual times. A lock that is held while another CPU wants it counts as contended even if no code ran meanwhile.
 struct LockStats {
-  std::uint64_t acquisitions = 0;  // counted when the lock is given back
+  std::uint64_t acquisitions = 0;  // counted when the lock is taken
   std::uint64_t contended = 0;
   Nanos wait_total = 0;
   Nanos wait_max = 0;

@@ -180,7 +180,8 @@ class Scheduler {
   // Makes a task that block()ed runnable; the caller has taken it off its queue.
   void wake_waiter(Task& task);
 
-  // The running context burns its CPU until `when`, then goes on when its time has come. Keeps preemption off meanwhile.
+  // The running context burns its CPU until `when`, then goes on when its time has come. A task that holds no spinlock may
+  // be preempted then.
   void spin_until(Nanos when);
   // The running task burns its CPU until stop_spinning(task).
   void spin(const WaitReason& reason);
