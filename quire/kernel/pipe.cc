@@ -21,7 +21,8 @@ Result<std::uint64_t> Pipe::read(std::uint64_t len) {
   sim::Scheduler& scheduler = phys_.scheduler();
   scheduler.sync_point();
   if (len == 0) return 0;
-  read_wait_.wait_until([this] { return used_ > 0 || writers_ == 0; });
+  read_wait_.wait_until([this] { return used_ > 0 || writers_ == 0 || fatal_signal_pending(); });
+  if (used_ == 0 && writers_ > 0) return fail(Errno::kIntr);
   std::uint64_t done = 0;
   while (done < len && used_ > 0) {
     Buffer& oldest = ring_[head_];
@@ -45,8 +46,9 @@ Result<std::uint64_t> Pipe::write(std::uint64_t len) {
   std::uint64_t done = 0;
   while (done < len) {
     scheduler.sync_point();
-    write_wait_.wait_until([this] { return used_ < kBuffers || readers_ == 0; });
+    write_wait_.wait_until([this] { return used_ < kBuffers || readers_ == 0 || fatal_signal_pending(); });
     if (readers_ == 0) return done > 0 ? Result<std::uint64_t>(done) : fail(Errno::kPipe);
+    if (used_ == kBuffers) return done > 0 ? Result<std::uint64_t>(done) : fail(Errno::kIntr);
     // The page may take time to come; others may fill the ring meanwhile.
     phys::Page* page = phys_.alloc_page(phys::Gfp::kHighUser);
     if (page == nullptr) return done > 0 ? Result<std::uint64_t>(done) : fail(Errno::kNoMem);

@@ -12,6 +12,7 @@
 
 #include "quire/base/result.h"
 #include "quire/phys/phys_mem.h"
+#include "quire/phys/task_flags.h"
 #include "quire/sim/wait_queue.h"
 
 namespace quire::kernel {
@@ -25,9 +26,10 @@ class Pipe {
   Pipe(const Pipe&) = delete;
   Pipe& operator=(const Pipe&) = delete;
 
-  // Takes up to `len` bytes, waiting for the first of them; 0 when no writer is left. May sleep.
+  // Takes up to `len` bytes, waiting for the first of them; 0 when no writer is left; kIntr when killed. May sleep.
   [[nodiscard]] Result<std::uint64_t> read(std::uint64_t len);
-  // Puts all of `len` bytes in, waiting for room; kPipe when no reader is left; kNoMem. May sleep.
+  // Puts all of `len` bytes in, waiting for room; kPipe when no reader is left; kNoMem; kIntr when killed. What went in
+  // before counts instead of the error. May sleep.
   [[nodiscard]] Result<std::uint64_t> write(std::uint64_t len);
 
   void open_reader() { ++readers_; }
@@ -43,6 +45,10 @@ class Pipe {
     std::uint32_t offset = 0;  // first byte not read yet
     std::uint32_t length = 0;  // bytes from there
   };
+  // A SIGKILL waits for the running task.
+  [[nodiscard]] bool fatal_signal_pending() const {
+    return phys::task_test(phys_.scheduler(), phys::TaskFlag::kOomVictim);
+  }
   [[nodiscard]] Buffer& newest() { return ring_[(head_ + used_ - 1) % kBuffers]; }
 
   phys::PhysMem& phys_;

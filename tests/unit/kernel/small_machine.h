@@ -1,0 +1,36 @@
+// A small booted machine, and processes whose threads run what a test says.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <memory>
+#include <stdexcept>
+#include <string>
+
+#include "quire/kernel/machine.h"
+
+namespace quire::kernel {
+
+inline std::unique_ptr<Machine> boot_small(std::uint64_t ram = 32 * kMiB, unsigned cpus = 1) {
+  MachineConfig config;
+  config.ram = ram;
+  config.cpus = cpus;
+  config.kernel_reserved = 4 * kMiB;
+  auto machine = Machine::boot(config);
+  if (!machine) throw std::runtime_error(machine.error().sentence);
+  return std::move(*machine);
+}
+
+// A process of one thread that runs `body` and ends.
+inline Process& start(Machine& machine, std::string comm, std::function<void(Process&)> body) {
+  ProcessTable& table = machine.processes();
+  const auto process = table.create(std::move(comm), [&table, body = std::move(body)](Thread& thread) {
+    body(*thread.process);
+    table.exit_thread(thread, {});
+  });
+  if (!process) throw std::runtime_error("no memory for a process");
+  return **process;
+}
+
+}  // namespace quire::kernel
