@@ -35,13 +35,13 @@ ProcessTable::~ProcessTable() {
 
 Process& ProcessTable::add_process(Process* parent, std::string comm) {
   sim::Scheduler& scheduler = phys_.scheduler();
-  processes_.push_back(std::make_unique<Process>(scheduler, next_tid_, parent, std::move(comm)));
+  processes_.push_back(std::make_unique<Process>(scheduler, next_tid_++, parent, std::move(comm)));
   Process& process = *processes_.back();
   process.start_time = scheduler.now();
   return process;
 }
 
-Result<Thread*> ProcessTable::make_thread(Process& process, Body body) {
+Result<Thread*> ProcessTable::make_thread(Process& process, int tid, Body body) {
   sim::Scheduler& scheduler = phys_.scheduler();
   void* task_struct = task_cache_->alloc(phys::Gfp::kKernel);
   if (task_struct == nullptr) return fail(Errno::kNoMem);
@@ -54,7 +54,7 @@ Result<Thread*> ProcessTable::make_thread(Process& process, Body body) {
 
   process.threads.push_back(std::make_unique<Thread>());
   Thread& thread = *process.threads.back();
-  thread = Thread{next_tid_++, &process, nullptr, task_struct, stack};
+  thread = Thread{tid, &process, nullptr, task_struct, stack};
   ++process.live_threads;
   thread.task = &scheduler.spawn(process.comm, [&thread, run = std::move(body)] { run(thread); },
                                  {.kind = sim::TaskKind::kUser, .local = &thread});
@@ -75,8 +75,8 @@ Result<Process*> ProcessTable::create(std::string comm, Body body) {
   process.mm = *mm;
   process.mm->owner = &process;
   process.files = std::make_shared<FileTable>(vfs_);
-  if (auto thread = make_thread(process, std::move(body)); !thread) {
-    finish(process);
+  if (auto thread = make_thread(process, process.pid, std::move(body)); !thread) {
+    forget(process);
     return fail(thread.error());
   }
   return &process;
@@ -90,8 +90,8 @@ Result<Process*> ProcessTable::fork(Process& parent, Body body) {
   child.mm->owner = &child;
   child.files = parent.files->clone();
   child.oom_score_adj = parent.oom_score_adj;
-  if (auto thread = make_thread(child, std::move(body)); !thread) {
-    finish(child);
+  if (auto thread = make_thread(child, child.pid, std::move(body)); !thread) {
+    forget(child);
     return fail(thread.error());
   }
   return &child;
@@ -104,8 +104,8 @@ Result<Process*> ProcessTable::vfork(Process& parent, Body body) {
   child.shared_mm = Process::SharedMm::kVfork;
   child.files = parent.files->clone();
   child.oom_score_adj = parent.oom_score_adj;
-  if (auto thread = make_thread(child, std::move(body)); !thread) {
-    finish(child);
+  if (auto thread = make_thread(child, child.pid, std::move(body)); !thread) {
+    forget(child);
     return fail(thread.error());
   }
   parent.vfork_done.wait_until(
@@ -113,7 +113,7 @@ Result<Process*> ProcessTable::vfork(Process& parent, Body body) {
   return &child;
 }
 
-Result<Thread*> ProcessTable::clone_thread(Process& process, Body body) { return make_thread(process, std::move(body)); }
+Result<Thread*> ProcessTable::clone_thread(Process& process, Body body) { return make_thread(process, next_tid_++, std::move(body)); }
 
 Result<vm::Mm*> ProcessTable::exec(Process& process, std::string comm) {
   const Result<vm::Mm*> mm = vm_.mm_alloc();
@@ -169,6 +169,13 @@ void ProcessTable::finish(Process& process) {
   process.end_time = phys_.scheduler().now();
   process.state = ProcessState::kZombie;
   if (process.parent != nullptr) process.parent->child_exit.wake_all();
+}
+
+// Undoes add_process and what was given to the process since; it has never run.
+void ProcessTable::forget(Process& process) {
+  put_mm(process);
+  if (process.files) process.files->close_all();
+  std::erase_if(processes_, [&process](const auto& each) { return each.get() == &process; });
 }
 
 Result<ExitStatus> ProcessTable::wait(Process& parent, Process& child) {

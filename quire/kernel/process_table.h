@@ -54,10 +54,11 @@ class ProcessTable final : public reclaim::OomVictims {
   [[nodiscard]] bool fatal_signal_pending() const override;
 
  private:
-  Result<Thread*> make_thread(Process& process, Body body);
+  Result<Thread*> make_thread(Process& process, int tid, Body body);
   void free_thread(Thread& thread);
   void put_mm(Process& process);
   void finish(Process& process);
+  void forget(Process& process);
   void send_sigkill(Process& process);
   Process& add_process(Process* parent, std::string comm);
 
