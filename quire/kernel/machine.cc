@@ -102,6 +102,7 @@ void Machine::apply_sysctl() {
   file::DirtyTunables& dirty = vfs_->writeback().tunables();
   vm::VmTunables& vm = vm_->tunables();
   apply("vm.swappiness", [&](auto v) { reclaim_->tunables().swappiness = static_cast<unsigned>(v); });
+  apply("vm.oom_kill_allocating_task", [&](auto v) { reclaim_->tunables().oom_kill_allocating_task = v != 0; });
   apply("vm.page-cluster", [&](auto v) { swap_->tunables().page_cluster = static_cast<unsigned>(v); });
   apply("vm.dirty_ratio", [&](auto v) { dirty.dirty_ratio = static_cast<std::uint32_t>(v); });
   apply("vm.dirty_background_ratio", [&](auto v) { dirty.dirty_background_ratio = static_cast<std::uint32_t>(v); });

@@ -13,21 +13,23 @@ namespace quire::kernel {
 namespace {
 
 constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();
+constexpr std::int64_t kIntMax = std::numeric_limits<std::int32_t>::max();  // what proc_dointvec takes
 
 // Defaults as Debian 12's 6.1 shows them in /proc/sys/vm.
 constexpr std::array kRows = std::to_array<SysctlRow>({
     {"vm.dirty_background_ratio", 10, 0, 100, "percent of available memory that may be dirty before the flusher starts"},
-    {"vm.dirty_expire_centisecs", 3000, 0, kMost, "age at which the flusher writes a dirty page"},
+    {"vm.dirty_expire_centisecs", 3000, 0, kIntMax, "age at which the flusher writes a dirty page"},
     {"vm.dirty_ratio", 20, 0, 100, "percent of available memory that may be dirty before writers must wait"},
-    {"vm.dirty_writeback_centisecs", 500, 0, kMost, "period of the flusher; 0 stops it"},
-    {"vm.max_map_count", 65530, 0, std::numeric_limits<std::int32_t>::max(), "areas that one process may have"},
-    {"vm.min_free_kbytes", -1, 1, kMost, "free memory that the zones' min watermarks keep, KiB"},
+    {"vm.dirty_writeback_centisecs", 500, 0, kIntMax, "period of the flusher; 0 stops it"},
+    {"vm.max_map_count", 65530, 0, kIntMax, "areas that one process may have"},
+    {"vm.min_free_kbytes", -1, 1, kIntMax, "free memory that the zones' min watermarks keep, KiB"},
     {"vm.mmap_min_addr", 65536, 0, kMost, "lowest address that a program may map"},
+    {"vm.oom_kill_allocating_task", 0, 0, kIntMax, "not 0: the OOM killer takes the process that asked for memory"},
     {"vm.overcommit_memory", 0, 0, 2, "0 heuristic, 1 always, 2 never beyond the commit limit"},
-    {"vm.overcommit_ratio", 50, 0, kMost, "percent of RAM in the commit limit of mode 2"},
+    {"vm.overcommit_ratio", 50, 0, kIntMax, "percent of RAM in the commit limit of mode 2"},
     {"vm.page-cluster", 3, 0, 31, "swap readahead: 2^n pages at once"},
     {"vm.swappiness", 60, 0, 200, "weight of anonymous against file memory in reclaim"},
-    {"vm.watermark_boost_factor", 15000, 0, kMost, "boost of watermarks after fragmenting fallbacks, 1/10000"},
+    {"vm.watermark_boost_factor", 15000, 0, kIntMax, "boost of watermarks after fragmenting fallbacks, 1/10000"},
     {"vm.watermark_scale_factor", 10, 1, 3000, "distance between watermarks, 1/10000 of the zone"},
 });
 

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "quire/kernel/machine.h"
 #include "quire/kernel/sysctl.h"
 
 namespace quire::kernel {
@@ -68,9 +69,27 @@ TEST(MachineToml, ErrorsNameFileLineAndMendAndChangeNothing) {
   EXPECT_THAT(sentence("ram = \"64Q\"\n"), HasSubstr("m.toml:1"));
   EXPECT_THAT(sentence("cpus = \"two\"\n"), HasSubstr("whole number"));
   EXPECT_THAT(sentence("cpus = -1\n"), HasSubstr("whole number"));
+  EXPECT_THAT(sentence("cpus = 99999999999\n"), HasSubstr("cpus must be a whole number from 1 to 256"));
+  EXPECT_THAT(sentence("preempt = 1001\n"), HasSubstr("from 0 to 1000"));
   EXPECT_THAT(sentence("cpus = \n"), HasSubstr("m.toml:1: not TOML"));
   EXPECT_THAT(sentence("swap = [\"floppy:1M\"]\n"), HasSubstr("zram or disk"));
   EXPECT_EQ(config.ram, MachineConfig{}.ram);
+}
+
+TEST(MachineToml, AFolderIsNoMachineFile) {
+  MachineConfig config;
+  const auto result = read_machine_file(testing::TempDir(), config);
+  ASSERT_FALSE(result.has_value());
+  EXPECT_THAT(result.error().sentence, HasSubstr("is a folder"));
+}
+
+// A value that the machine's own field could not hold would become another one.
+TEST(Sysctl, TakesNoMoreThanLinuxDoes) {
+  EXPECT_TRUE(check_sysctl("vm.dirty_expire_centisecs", 2147483647));
+  for (const char* name : {"vm.dirty_expire_centisecs", "vm.dirty_writeback_centisecs", "vm.min_free_kbytes",
+                           "vm.max_map_count", "vm.overcommit_ratio", "vm.watermark_boost_factor"}) {
+    EXPECT_THAT(check_sysctl(name, 4294967296).error().sentence, HasSubstr("out of range")) << name;
+  }
 }
 
 TEST(MachineToml, RoundTrip) {
@@ -100,6 +119,11 @@ TEST(MachineCheck, NamesTheFigureThatDoesNotFit) {
   };
   EXPECT_EQ(sentence([](MachineConfig&) {}), "accepted");
   EXPECT_THAT(sentence([](MachineConfig& c) { c.cpus = 0; }), HasSubstr("--cpus 0"));
+  EXPECT_EQ(sentence([](MachineConfig& c) { c.cpus = 256; }), "accepted");
+  EXPECT_THAT(sentence([](MachineConfig& c) { c.cpus = 257; }), HasSubstr("1 to 256 CPUs"));
+  EXPECT_THAT(sentence([](MachineConfig& c) { c.ram = 64; }), HasSubstr("64 bytes holds no kernel: write the unit"));
+  EXPECT_THAT(sentence([](MachineConfig& c) { c.ram = 64u << 20; c.nodes = 64; }), HasSubstr("give --ram 145M or more"));
+  EXPECT_EQ(sentence([](MachineConfig& c) { c.ram = 145u << 20; c.nodes = 64; }), "accepted");
   EXPECT_THAT(sentence([](MachineConfig& c) { c.nodes = 65; }), HasSubstr("--nodes 65"));
   EXPECT_THAT(sentence([](MachineConfig& c) { c.nodes = 2; c.node_ram = {1u << 20}; }), HasSubstr("--node-ram"));
   EXPECT_THAT(sentence([](MachineConfig& c) { c.profile = "linux-5"; }), HasSubstr("did you mean"));
@@ -107,6 +131,27 @@ TEST(MachineCheck, NamesTheFigureThatDoesNotFit) {
   EXPECT_THAT(sentence([](MachineConfig& c) { c.sysctl["vm.swapiness"] = 1; }), HasSubstr("did you mean 'vm.swappiness'"));
   EXPECT_THAT(sentence([](MachineConfig& c) { c.sysctl["vm.swappiness"] = 201; }), HasSubstr("from 0 to 200"));
   EXPECT_THAT(sentence([](MachineConfig& c) { c.cost["clear_pages"] = 1; }), HasSubstr("did you mean 'clear_page'"));
+}
+
+// The most that is let through boots, whatever the machine; more used to end in an allocation that no one checks.
+TEST(MachineCheck, MinFreeLeavesMemoryToBootWith) {
+  for (const unsigned megabytes : {22u, 24u, 40u, 64u, 300u}) {
+    for (const unsigned nodes : {1u, 2u, 8u, 16u}) {
+      MachineConfig config;
+      config.ram = std::uint64_t{megabytes} << 20;
+      config.nodes = nodes;
+      if (!Machine::boot(config)) continue;
+      config.sysctl["vm.min_free_kbytes"] = 100'000'000;
+      const auto refused = check(config);
+      ASSERT_FALSE(refused.has_value());
+      const std::string& sentence = refused.error().sentence;
+      const auto at = sentence.find("the most is ");
+      ASSERT_NE(at, std::string::npos) << sentence;
+      config.sysctl["vm.min_free_kbytes"] = std::stoll(sentence.substr(at + 12));
+      const auto machine = Machine::boot(config);
+      EXPECT_TRUE(machine.has_value()) << sentence << ' ' << machine.error().sentence;
+    }
+  }
 }
 
 }  // namespace
