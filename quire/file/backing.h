@@ -17,6 +17,8 @@
 #include <span>
 #include <string>
 
+#include "quire/base/bitmap.h"
+#include "quire/base/rbtree.h"
 #include "quire/base/result.h"
 #include "quire/base/types.h"
 
@@ -74,6 +76,9 @@ class HostFileBacking final : public BackingSource {
 class Backing {
  public:
   explicit Backing(std::unique_ptr<BackingSource> source);
+  ~Backing();
+  Backing(const Backing&) = delete;
+  Backing& operator=(const Backing&) = delete;
 
   // One page; what lies beyond the source and was never written is zero. `to` has kPageSize bytes.
   Status read_page(Pgoff index, std::span<std::byte> to);
@@ -83,13 +88,44 @@ class Backing {
   // The pages wholly inside [first, last) read as zeroes from now on (FALLOC_FL_PUNCH_HOLE).
   void punch_hole(Pgoff first, Pgoff last);
 
-  [[nodiscard]] std::uint64_t overlay_pages() const { return overlay_.size(); }
+  [[nodiscard]] std::uint64_t overlay_pages() const { return overlay_pages_; }
+  // Stretches of the source that are punched out.
+  [[nodiscard]] std::size_t holes() const { return holes_.size(); }
 
  private:
-  using PageBytes = std::array<std::byte, kPageSize>;
+  struct Chunk;
+  struct ByIndex {
+    bool operator()(const Chunk& a, const Chunk& b) const;
+  };
+  // Mapped from the host with its own head in its first page, so that a write takes nothing from the host's heap.
+  struct Chunk {
+    static constexpr std::uint64_t kPages = 512;
+    static constexpr std::size_t kBytes = (kPages + 1) * kPageSize;
+    RbNode node;
+    std::uint64_t index = 0;  // of the file's stretches of kPages
+    std::uint64_t count = 0;  // pages written
+    std::array<Bitmap::Word, kPages / Bitmap::kWordBits> words{};
+
+    [[nodiscard]] Bitmap written() { return Bitmap(words, kPages); }
+    [[nodiscard]] std::byte* page(std::uint64_t i) { return reinterpret_cast<std::byte*>(this) + (i + 1) * kPageSize; }
+  };
+  static_assert(sizeof(Chunk) <= kPageSize);
+
+  // The first chunk that ends behind page `index`.
+  [[nodiscard]] Chunk* chunk_from(std::uint64_t index);
+  // The page's bytes if it was written.
+  [[nodiscard]] std::byte* overlay_page(std::uint64_t index);
+  Chunk& make_chunk(std::uint64_t index);
+  void drop_pages(std::uint64_t first, std::uint64_t end);
+  [[nodiscard]] bool in_hole(std::uint64_t index) const;
+
   std::unique_ptr<BackingSource> source_;
   std::uint64_t source_valid_;  // bytes of the source that still show
-  std::map<std::uint64_t, std::unique_ptr<PageBytes>> overlay_;  // a null page is a hole over the source
+  RbTree<Chunk, &Chunk::node, ByIndex> overlay_;
+  std::uint64_t overlay_pages_ = 0;
+  std::map<std::uint64_t, std::uint64_t> holes_;  // first page → end; apart from each other; hides the source
 };
+
+inline bool Backing::ByIndex::operator()(const Chunk& a, const Chunk& b) const { return a.index < b.index; }
 
 }  // namespace quire::file

@@ -61,6 +61,42 @@ TEST(Backing, HolesHideTheSource) {
   EXPECT_EQ(page_of(backing, 3)[0], GeneratedBacking(1, 7).byte_at(3 * kPageSize));
 }
 
+TEST(Backing, AHoleOfATerabyteIsOneHole) {
+  constexpr std::uint64_t kPages = kTiB / kPageSize;
+  Backing backing(std::make_unique<GeneratedBacking>(kTiB, 7));
+  Page ones;
+  ones.fill(std::byte{1});
+  for (const std::uint64_t i : {std::uint64_t{1}, std::uint64_t{5000}, kPages - 1}) backing.write_page(Pgoff(i), ones);
+  backing.punch_hole(Pgoff(2), Pgoff(kPages));
+  EXPECT_EQ(backing.holes(), 1u);
+  EXPECT_EQ(backing.overlay_pages(), 1u);
+  EXPECT_EQ(page_of(backing, 1), ones);
+  for (const std::uint64_t i : {std::uint64_t{2}, std::uint64_t{5000}, kPages - 1}) EXPECT_EQ(page_of(backing, i), Page{});
+  backing.write_page(Pgoff(5000), ones);
+  EXPECT_EQ(page_of(backing, 5000), ones);
+  EXPECT_EQ(page_of(backing, 5001), Page{});
+  EXPECT_EQ(page_of(backing, 0)[0], GeneratedBacking(1, 7).byte_at(0));
+  backing.punch_hole(Pgoff(0), Pgoff(2));
+  EXPECT_EQ(backing.holes(), 1u);
+  EXPECT_EQ(page_of(backing, 1), Page{});
+}
+
+TEST(Backing, HolesApartStayApartUntilOneJoinsThem) {
+  Backing backing(std::make_unique<GeneratedBacking>(20 * kPageSize, 7));
+  backing.punch_hole(Pgoff(2), Pgoff(4));
+  backing.punch_hole(Pgoff(8), Pgoff(10));
+  backing.punch_hole(Pgoff(12), Pgoff(100));
+  EXPECT_EQ(backing.holes(), 3u);
+  EXPECT_NE(page_of(backing, 5), Page{});
+  backing.punch_hole(Pgoff(3), Pgoff(9));
+  EXPECT_EQ(backing.holes(), 2u);
+  EXPECT_EQ(page_of(backing, 5), Page{});
+  EXPECT_NE(page_of(backing, 10), Page{});
+  backing.truncate(9 * kPageSize);
+  EXPECT_EQ(backing.holes(), 1u);
+  EXPECT_NE(page_of(backing, 1), Page{});
+}
+
 TEST(HostFileBacking, ReadsAFileAndNamesTheErrorOtherwise) {
   const std::string path = testing::TempDir() + "quire_backing_test";
   std::ofstream(path) << "hello, page";
