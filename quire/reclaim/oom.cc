@@ -22,10 +22,24 @@ OomChoice select_bad_process(OomVictims& victims, std::uint64_t totalpages) {
     }
     const auto points = oom_badness(candidate, totalpages);
     if (!points) return OomVisit::kContinue;
-    if (choice.kind == OomChoice::Kind::kNobody || *points > choice.points) {
+    if (choice.kind == OomChoice::Kind::kNobody || *points >= choice.points) {
       choice = OomChoice{OomChoice::Kind::kChosen, candidate.pid, *points};
     }
     return OomVisit::kContinue;
+  });
+  return choice;
+}
+
+// The process that asked for memory, if it may be killed.
+static OomChoice allocating_task(OomVictims& victims, std::uint64_t totalpages) {
+  OomChoice choice;
+  const std::uint64_t current = victims.current_pid();
+  victims.for_each_candidate([&](const OomCandidate& candidate) {
+    if (candidate.pid != current) return OomVisit::kContinue;
+    if (const auto points = oom_badness(candidate, totalpages)) {
+      choice = OomChoice{OomChoice::Kind::kChosen, candidate.pid, *points};
+    }
+    return OomVisit::kStop;
   });
   return choice;
 }
@@ -37,7 +51,9 @@ bool Reclaim::out_of_memory(phys::Gfp gfp, Order) {
   // Who may not enter the file system could not reclaim what others can: no reason to kill.
   if (!any(gfp, phys::Gfp::kFs)) return true;
   const std::uint64_t totalpages = parts_.phys.totalram_pages() + parts_.swap.total_swap_pages();
-  const OomChoice choice = select_bad_process(*victims_, totalpages);
+  OomChoice choice;
+  if (tunables_.oom_kill_allocating_task) choice = allocating_task(*victims_, totalpages);
+  if (choice.kind == OomChoice::Kind::kNobody) choice = select_bad_process(*victims_, totalpages);
   if (choice.kind == OomChoice::Kind::kNobody) return false;
   if (choice.kind == OomChoice::Kind::kAlreadyDying) return true;
   ++nr_oom_kills_;

@@ -2,7 +2,7 @@
 // kernel floor's knowledge: it implements OomVictims.
 //
 // badness = resident pages + swap entries + page-table pages + oom_score_adj / 1000 of all memory; the worst one goes, the
-// first of equals. While a victim is still dying nobody else is killed.
+// last of equals. While a victim is still dying nobody else is killed.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +21,7 @@ struct OomCandidate {
   enum class State : std::uint8_t {
     kAlive,
     kVictim,  // chosen already, its memory is on the way
-    kSkip,    // nothing more to be had from it (MMF_OOM_SKIP), or not killable (init, kernel threads)
+    kSkip,    // nothing more to be had from it (MMF_OOM_SKIP, a vfork child), or not killable (init, kernel threads)
   };
   std::uint64_t pid = 0;
   std::string_view comm;
@@ -41,6 +41,8 @@ class OomVictims {
   virtual void for_each_candidate(FunctionRef<OomVisit(const OomCandidate&)> visit) = 0;
   // Kills it with all that shares its memory: it gets no further than its next kernel exit, and may use reserves until then.
   virtual void oom_kill_process(std::uint64_t pid, std::uint64_t points) = 0;
+  // The process of the running task; 0 when it has none.
+  [[nodiscard]] virtual std::uint64_t current_pid() const { return 0; }
   // A SIGKILL is pending for the running task (fatal_signal_pending).
   [[nodiscard]] virtual bool fatal_signal_pending() const = 0;
 };

@@ -51,8 +51,7 @@ struct ReclaimParts {
 
 struct ReclaimTunables {
   unsigned swappiness = 60;           // vm.swappiness, 0 … 200
-  bool panic_on_oom = false;          // vm.panic_on_oom
-  bool oom_kill_allocating_task = false;
+  bool oom_kill_allocating_task = false;  // vm.oom_kill_allocating_task
 };
 
 // VMSCAN_THROTTLE_*

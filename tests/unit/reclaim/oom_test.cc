@@ -17,9 +17,11 @@ class Processes final : public OomVictims {
     killed_points = points;
     if (on_kill) on_kill();
   }
+  [[nodiscard]] std::uint64_t current_pid() const override { return current; }
   [[nodiscard]] bool fatal_signal_pending() const override { return current_is_dying; }
 
   std::vector<OomCandidate> all;
+  std::uint64_t current = 0;
   std::uint64_t killed = 0;
   std::uint64_t killed_points = 0;
   bool current_is_dying = false;
@@ -34,12 +36,12 @@ TEST(Oom, BadnessIsWhatAProcessHoldsAndItsAdjustment) {
   EXPECT_EQ(oom_badness({.pid = 1, .comm = "a", .state = State::kSkip, .rss = 100}, 10000), std::nullopt);
 }
 
-TEST(Oom, TheWorstGoesTheFirstOfEquals) {
+TEST(Oom, TheWorstGoesTheLastOfEquals) {
   Processes p;
   p.all = {{.pid = 10, .comm = "a", .rss = 5}, {.pid = 11, .comm = "b", .rss = 50}, {.pid = 12, .comm = "c", .rss = 50}};
   const OomChoice choice = select_bad_process(p, 1000);
   EXPECT_EQ(choice.kind, OomChoice::Kind::kChosen);
-  EXPECT_EQ(choice.pid, 11u);
+  EXPECT_EQ(choice.pid, 12u);
   EXPECT_EQ(choice.points, 50);
 }
 
@@ -75,6 +77,20 @@ TEST(Oom, KillsOnlyWhenReclaimHasGivenUp) {
   EXPECT_EQ(m.event(VmEvent::kOomKill), 1);
   EXPECT_EQ(m.reclaim->nr_oom_kills(), 1u);
   m.validate();
+}
+
+TEST(Oom, TheAllocatingTaskOnDemand) {
+  ReclaimMachine m;
+  Processes p;
+  p.all = {{.pid = 41, .comm = "asks", .rss = 10}, {.pid = 42, .comm = "hog", .rss = 6000}};
+  p.current = 41;
+  m.reclaim->set_oom_victims(&p);
+  m.reclaim->tunables().oom_kill_allocating_task = true;
+  EXPECT_TRUE(m.reclaim->out_of_memory(phys::Gfp::kKernel, Order(0)));
+  EXPECT_EQ(p.killed, 41u);
+  p.all[0].oom_score_adj = kOomScoreAdjMin;
+  EXPECT_TRUE(m.reclaim->out_of_memory(phys::Gfp::kKernel, Order(0)));
+  EXPECT_EQ(p.killed, 42u);
 }
 
 TEST(Oom, NotForWhoMayNotEnterTheFileSystem) {
