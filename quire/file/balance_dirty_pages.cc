@@ -5,7 +5,9 @@
 #include <algorithm>
 
 #include "quire/base/bug.h"
+#include "quire/file/inode.h"
 #include "quire/file/writeback.h"
+#include "quire/phys/task_flags.h"
 
 namespace quire::file {
 
@@ -41,9 +43,16 @@ DirtyLimits Writeback::global_dirty_limits() const {
 
 bool Writeback::over_background_thresh() const { return nr_dirty() > global_dirty_limits().background; }
 
-void Writeback::balance_dirty_pages_ratelimited(std::uint64_t nr) {
+void Writeback::account_dirtied() { ++bdp_ratelimits_[scheduler_.cpu()]; }
+
+void Writeback::account_redirtied() {
   std::uint64_t& dirtied = bdp_ratelimits_[scheduler_.cpu()];
-  dirtied += nr;
+  dirtied -= std::min<std::uint64_t>(dirtied, 1);
+}
+
+void Writeback::balance_dirty_pages_ratelimited(const AddressSpace& mapping) {
+  if (!mapping.host().sb.can_writeback()) return;
+  std::uint64_t& dirtied = bdp_ratelimits_[scheduler_.cpu()];
   if (dirtied < kDirtyPause) [[likely]] return;
   const std::uint64_t pages = dirtied;
   dirtied = 0;
@@ -87,6 +96,7 @@ void Writeback::balance_dirty_pages(std::uint64_t pages_dirtied) {
     });
     scheduler_.sleep_for(std::max<sim::Nanos>(pause, 1));
     if (dirty < limits.dirty) return;  // within the limit the pause was the price; beyond it, wait until it is not
+    if (phys::task_test(scheduler_, phys::TaskFlag::kOomVictim)) return;  // killed: what it will free is worth more
   }
 }
 

@@ -8,6 +8,7 @@
 #include "quire/file/inode.h"
 #include "quire/file/writeback.h"
 #include "quire/phys/page_wait.h"
+#include "quire/phys/task_flags.h"
 
 namespace quire::file {
 
@@ -99,6 +100,10 @@ Result<std::uint64_t> Filemap::generic_perform_write(File& file, std::uint64_t p
       status = fail(Errno::kFault);
       break;
     }
+    if (phys::task_test(services_.scheduler, phys::TaskFlag::kOomVictim)) {
+      status = fail(Errno::kIntr);  // killed
+      break;
+    }
     const Result<Folio*> folio = write_begin(file, pos, bytes);
     if (!folio) {
       status = fail(folio.error());
@@ -112,7 +117,7 @@ Result<std::uint64_t> Filemap::generic_perform_write(File& file, std::uint64_t p
     pos += taken;
     written += taken;
     services_.scheduler.sync_point();
-    if (taken > 0 && writeback_ != nullptr) writeback_->balance_dirty_pages_ratelimited();
+    if (taken > 0 && writeback_ != nullptr) writeback_->balance_dirty_pages_ratelimited(file.mapping());
   }
   if (written == 0 && !status) return fail(status.error());
   return written;

@@ -41,6 +41,7 @@ void Filemap::folio_account_dirtied(AddressSpace& /*mapping*/, Folio& folio) {
   phys::Node& node = services_.phys.page_node(folio);
   node.stats.add(NodeStat::kNrDirty);
   node.stats.add(NodeStat::kNrDirtied);
+  if (writeback_ != nullptr) writeback_->account_dirtied();
   services_.phys.page_zone(folio).stats.add(ZoneStat::kNrZoneWritePending);
 }
 
@@ -73,7 +74,9 @@ void Filemap::folio_redirty_for_writepage(WritebackControl& wbc, Folio& folio) {
     return;
   }
   // Nobody dirtied it anew: do not count it twice.
-  if (filemap_dirty_folio(*mapping, folio)) services_.phys.page_node(folio).stats.sub(NodeStat::kNrDirtied);
+  if (!filemap_dirty_folio(*mapping, folio)) return;
+  services_.phys.page_node(folio).stats.sub(NodeStat::kNrDirtied);
+  if (writeback_ != nullptr) writeback_->account_redirtied();
 }
 
 void Filemap::folio_start_writeback(Folio& folio) {

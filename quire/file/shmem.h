@@ -65,6 +65,7 @@ class Shmem final : public SuperBlock, private AddressSpaceOps {
   void shmem_truncate_range(ShmemInode& inode, std::uint64_t start, std::uint64_t end);
 
   // --- SuperBlock ---
+  [[nodiscard]] bool can_writeback() const override { return false; }
   Result<std::uint64_t> read_iter(File& file, std::uint64_t pos, std::uint64_t len, IovIter& to) override;
   Result<std::uint64_t> write_iter(File& file, std::uint64_t& pos, std::uint64_t len, IovIter& from) override;
   Result<FilemapFault> fault(File& file, Pgoff index, FaultHint hint) override;

@@ -66,8 +66,13 @@ class Writeback {
   void forget(Inode& inode);
 
   // --- writers ---
-  // Called after `nr` pages were dirtied; may sleep (balance_dirty_pages_ratelimited).
-  void balance_dirty_pages_ratelimited(std::uint64_t nr = 1);
+  // A page of a file with a disk behind it has become dirty on this CPU, or dirty again without having been written: it
+  // does not count twice (folio_account_dirtied, folio_account_redirty).
+  void account_dirtied();
+  void account_redirtied();
+  // Called by who writes to `mapping`: waits when too much has been dirtied since the last look. Memory without a disk
+  // behind it never waits. May sleep; ends early when the task is killed.
+  void balance_dirty_pages_ratelimited(const AddressSpace& mapping);
   // Told by the end of writeback, for the bandwidth estimate.
   void wb_writeout_add(std::uint64_t pages);
   [[nodiscard]] std::uint64_t write_bandwidth() const { return write_bandwidth_; }  // bytes/s

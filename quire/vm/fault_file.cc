@@ -139,7 +139,7 @@ void Vm::fault_dirty_shared_page(VmFault& vmf, phys::Folio& folio) {
   const bool dirtied = parts_.vfs.filemap().folio_mark_dirty(folio);
   phys::folio_unlock(parts_.phys, folio);
   if (dirtied || vma_wants_writenotify(vmf.vma)) {
-    parts_.vfs.writeback().balance_dirty_pages_ratelimited();
+    parts_.vfs.writeback().balance_dirty_pages_ratelimited(vmf.vma.vm_file->mapping());
   }
 }
 

@@ -1,5 +1,6 @@
 // The flusher, its thresholds, and writers who have to wait.
 #include "file_machine.h"
+#include "quire/phys/task_flags.h"
 
 namespace quire::file {
 namespace {
@@ -67,6 +68,47 @@ TEST(BalanceDirtyPages, HoldsAWriterNearTheLimit) {
   EXPECT_GT(m.scheduler.now(), sim::kSecond);
   EXPECT_LT(m.scheduler.now(), 4 * sim::kSecond);
   m.validate();
+}
+
+TEST(BalanceDirtyPages, CountsPagesThatBecameDirtyNotCalls) {
+  FileMachine m;
+  Writeback& writeback = m.vfs->writeback();
+  writeback.start_flusher();
+  writeback.tunables().dirty_bytes = 4 * kPageSize;
+  File& file = m.create("f");
+  unsigned held = 0;
+  writeback.balance_dirty_pages_event.listen([&](const EventView&) { ++held; });
+  m.run([&] {
+    for (std::uint64_t i = 0; i < 8; ++i) {
+      ASSERT_TRUE(m.write(file, i * kPageSize, FileMachine::pattern(kPageSize, i)));
+    }
+    for (int i = 0; i < 500; ++i) ASSERT_TRUE(m.write(file, 10, FileMachine::pattern(4, 1)));
+  });
+  EXPECT_EQ(held, 0u);
+}
+
+TEST(BalanceDirtyPages, LetsGoOfAKilledWriter) {
+  FileMachine m({.cpus = 2, .data_mode = phys::DataMode::kDataless});
+  m.vfs->writeback().start_flusher();
+  m.vfs->writeback().tunables().dirty_bytes = kMiB;
+  FileSystem& slow = m.vfs->mount({.dev = 9, .disk = sim::DiskConfig{.name = "slow", .bandwidth = kMiB}});
+  File& file = m.open(**slow.create("b"));
+  Result<std::uint64_t> written = 0;
+  sim::Nanos ended = 0;
+  sim::Task& writer = m.scheduler.spawn("writer", [&] {
+    NullIter nowhere;
+    written = m.vfs->pwrite(file, 0, 32 * kMiB, nowhere);
+    EXPECT_EQ(m.vfs->pwrite(file, 0, kPageSize, nowhere).error(), Errno::kIntr);
+    ended = m.scheduler.now();
+  });
+  m.run([&] {
+    m.scheduler.sleep_for(3 * sim::kSecond);
+    writer.pf_flags |= bits(phys::TaskFlag::kOomVictim);
+    m.scheduler.wake(writer);
+  });
+  ASSERT_TRUE(written.has_value());
+  EXPECT_LT(*written, 16 * kMiB);
+  EXPECT_LT(ended, 3100 * sim::kMillisecond);
 }
 
 TEST(Sync, WritesEveryFile) {
