@@ -62,6 +62,8 @@ void DiskSwap::submit(sim::DiskOp op, std::uint64_t offset, phys::Folio& folio, 
   if (op == sim::DiskOp::kWrite && bytes_ != nullptr) {
     std::memcpy(bytes_ + offset * kPageSize, phys_.page_address(folio), kPageSize);
   }
+  const auto event = op == sim::DiskOp::kWrite ? phys::VmEvent::kPgpgout : phys::VmEvent::kPgpgin;
+  phys_.vmstat().count_vm_events(event, kPageSize / kKiB);
   disk_.submit(op, config_.disk_offset + offset * kPageSize, kPageSize, [&request] { request.device.end_request(request); });
 }
 

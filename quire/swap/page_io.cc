@@ -54,9 +54,8 @@ void SwapSystem::end_swap_write(Folio& folio, Status status) {
     phys::folio_set_dirty(folio);
     phys::folio_clear_reclaim(folio);
     ++write_errors_;
-  } else {
-    phys_.page_node(folio).stats.add(NodeStat::kNrWritten);
   }
+  phys_.page_node(folio).stats.add(NodeStat::kNrWritten);
   account_writeback(phys_, folio, -1);
   // Written for reclaim: to the tail of its list, where it is found first.
   if (phys::folio_test_clear_reclaim(folio)) lru_.folio_rotate_reclaimable(folio);

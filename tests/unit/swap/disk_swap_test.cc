@@ -42,6 +42,9 @@ TEST(DiskSwap, WriteIsAsynchronousAndReadWaitsForTheDisk) {
   });
   EXPECT_EQ(m.disk.stats().writes, 1u);
   EXPECT_EQ(m.disk.stats().reads, 1u);
+  // A disk's traffic, in KiB: swap is part of it.
+  EXPECT_EQ(m.phys->vmstat()[phys::VmEvent::kPgpgout], 4);
+  EXPECT_EQ(m.phys->vmstat()[phys::VmEvent::kPgpgin], 4);
   m.validate();
 }
 
@@ -82,6 +85,7 @@ TEST(DiskSwap, WriteErrorKeepsThePageDirty) {
     EXPECT_TRUE(m.holds(folio, 3));
   });
   EXPECT_EQ(m.swap->write_errors(), 1u);
+  EXPECT_EQ(m.node_stat(phys::NodeStat::kNrWritten), 1);  // a write that ended, however
   m.validate();
 }
 
