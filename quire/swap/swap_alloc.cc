@@ -8,10 +8,6 @@
 
 namespace quire::swap {
 
-namespace {
-constexpr std::uint64_t kSeekCluster = 256;  // SWAPFILE_CLUSTER on a disk: so many free slots in a row are looked for
-}
-
 std::optional<std::uint64_t> SwapArea::scan_swap_map_locked(unsigned cpu) {
   if (inuse_pages_ == pages()) return std::nullopt;
   std::optional<std::uint64_t> offset = solid_state() ? try_ssd_cluster(cpu) : std::nullopt;
@@ -20,7 +16,7 @@ std::optional<std::uint64_t> SwapArea::scan_swap_map_locked(unsigned cpu) {
   QUIRE_DCHECK(map_[*offset] == 0);
   map_[*offset] = kSwapHasCache;
   take(*offset);
-  cluster_next_[cpu] = *offset + 1 < max_ ? *offset + 1 : 1;
+  cluster_next(cpu) = *offset + 1 < max_ ? *offset + 1 : 1;
   return offset;
 }
 
@@ -46,14 +42,14 @@ std::optional<std::uint64_t> SwapArea::try_ssd_cluster(unsigned cpu) {
 
 // Where a scan begins. A disk with seeks looks for a row of free slots first, so that what goes out together lies together.
 std::uint64_t SwapArea::scan_start(unsigned cpu) {
-  std::uint64_t start = std::clamp(cluster_next_[cpu], lowest_bit_, std::max(lowest_bit_, highest_bit_));
+  std::uint64_t start = std::clamp(cluster_next(cpu), lowest_bit_, std::max(lowest_bit_, highest_bit_));
   if (solid_state() || cluster_nr_-- != 0) return start;
-  cluster_nr_ = kSeekCluster - 1;
-  if (pages() - inuse_pages_ < kSeekCluster) return start;
+  cluster_nr_ = kSwapfileCluster - 1;
+  if (pages() - inuse_pages_ < kSwapfileCluster) return start;
   std::uint64_t run = 0;
   for (std::uint64_t offset = lowest_bit_; offset <= highest_bit_; ++offset) {
     run = map_[offset] == 0 ? run + 1 : 0;
-    if (run == kSeekCluster) return offset + 1 - kSeekCluster;
+    if (run == kSwapfileCluster) return offset + 1 - kSwapfileCluster;
   }
   return start;
 }

@@ -59,8 +59,9 @@ std::uint64_t SwapArea::count(std::uint64_t offset) const {
 }
 
 Status SwapArea::duplicate_locked(std::uint64_t offset, SwapUsage usage) {
+  if (offset == 0 || offset >= max_) return fail(Errno::kNoEnt);
   std::uint8_t& byte = map_[offset];
-  if (offset == 0 || offset >= max_ || (byte & ~kSwapHasCache) == kSwapMapBad) return fail(Errno::kNoEnt);
+  if ((byte & ~kSwapHasCache) == kSwapMapBad) return fail(Errno::kNoEnt);
   const std::uint8_t users = byte & kSwapMapUsers;
   if (usage == SwapUsage::kCache) {
     if ((byte & kSwapHasCache) != 0) return fail(Errno::kExist);

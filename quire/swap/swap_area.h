@@ -11,7 +11,8 @@
 //
 // Lock: `lock` (swap_info_struct::lock) guards everything but the constants. The functions that need it end in _locked.
 // Unlike Linux: no per-CPU slot caches (slots leave the area one at a time), no swapoff yet, continuation counts are one
-// XArray of numbers where Linux chains pages of counts.
+// XArray of numbers where Linux chains pages of counts; a scan of a nearly full area passes over slots that only the cache
+// holds, where Linux takes them from it on the way (they come back when their folio is reclaimed, written or zapped).
 #pragma once
 
 #include <cstdint>
@@ -93,6 +94,7 @@ class SwapArea {
   [[nodiscard]] std::optional<std::uint64_t> try_ssd_cluster(unsigned cpu);
   [[nodiscard]] std::optional<std::uint64_t> scan_map(unsigned cpu);
   [[nodiscard]] std::uint64_t scan_start(unsigned cpu);
+  [[nodiscard]] std::uint64_t& cluster_next(unsigned cpu) { return cluster_next_[solid_state() ? cpu : 0]; }
   void take_in_cluster(std::uint64_t cluster, std::uint64_t slots);
   void take(std::uint64_t offset);
   void release(std::uint64_t offset);
@@ -109,7 +111,7 @@ class SwapArea {
   std::uint64_t free_clusters_head_ = kNoCluster;
   std::uint64_t free_clusters_tail_ = kNoCluster;
   std::vector<CpuCluster> percpu_cluster_;
-  std::vector<std::uint64_t> cluster_next_;  // where a scan of the map begins, one a CPU
+  std::vector<std::uint64_t> cluster_next_;  // where a scan of the map begins: one a CPU, a single one where seeks cost
   std::uint64_t cluster_nr_ = 0;             // slots still to be taken in sequence on a disk with seeks
   std::uint64_t lowest_bit_ = 1;
   std::uint64_t highest_bit_;

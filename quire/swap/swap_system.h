@@ -102,6 +102,8 @@ class SwapSystem final : public SwapIo, public lru::SwapSpace {
   void remove_from_swap_cache(phys::Folio& folio, SwapEntry entry, XaEntry shadow);
   // The cached folio with a reference, or nullptr; counts a readahead hit.
   [[nodiscard]] phys::Folio* lookup_swap_cache(SwapEntry entry, SwapVmaWindow* window = nullptr);
+  // The same for who only looks: readahead learns nothing from it.
+  [[nodiscard]] phys::Folio* find_get_cached(SwapEntry entry);
   // Drops a locked folio's slot when no PTE names it any more, so that the page may be written in place. (folio_free_swap,
   // formerly try_to_free_swap)
   bool folio_free_swap(phys::Folio& folio);
@@ -157,8 +159,8 @@ class SwapSystem final : public SwapIo, public lru::SwapSpace {
   void note_read(phys::Folio& folio, const Status& status);
   [[nodiscard]] bool inject(sim::FaultPoint point);
   void try_to_reclaim_swap(SwapEntry entry);
+  void requeue(const SwapArea& area);
   std::uint8_t swap_entry_put(SwapEntry entry, SwapUsage usage);
-  [[nodiscard]] phys::Folio* find_get_cached(SwapEntry entry);
   void clear_shadow(SwapEntry entry);
   [[nodiscard]] bool use_vma_readahead() const { return nr_rotating_ == 0; }
 

@@ -1,5 +1,6 @@
 // Areas and slots: swapon, get_swap_page, and who gives a slot back.
 #include <algorithm>
+#include <array>
 #include <utility>
 
 #include "quire/phys/page_wait.h"
@@ -37,24 +38,30 @@ SwapInfo SwapSystem::si_swapinfo() const {
 
 Result<SwapEntry> SwapSystem::get_swap_page() {
   if (inject(sim::FaultPoint::kSwapFull)) return fail(Errno::kNoSpc);
-  for (std::size_t tried = 0; nr_swap_pages_ > 0 && tried < swap_avail_.size();) {
-    SwapArea& area = *swap_avail_[tried];
-    {
-      // Equals take turns: who is asked goes behind the others of its priority (plist_requeue).
-      sim::SpinGuard guard(swap_avail_lock_);
-      const auto first = swap_avail_.begin() + static_cast<std::ptrdiff_t>(tried);
-      const auto last = std::find_if(first, swap_avail_.end(),
-                                     [&](const SwapArea* other) { return other->priority() != area.priority(); });
-      if (last - first > 1 && area.inuse_pages() < area.pages()) std::rotate(first, first + 1, last);
-    }
+  // Each area once, in the order of now: while one is scanned others may change their places.
+  std::array<SwapArea*, kMaxSwapFiles> order{};
+  const std::size_t areas = swap_avail_.size();
+  std::ranges::copy(swap_avail_, order.begin());
+  for (std::size_t i = 0; nr_swap_pages_ > 0 && i < areas; ++i) {
+    SwapArea& area = *order[i];
+    if (area.inuse_pages() == area.pages()) continue;
+    requeue(area);
     sim::SpinGuard guard(area.lock());
     if (const auto offset = area.scan_swap_map_locked(scheduler_.cpu())) {
       --nr_swap_pages_;
       return SwapEntry{area.type(), *offset};
     }
-    ++tried;
   }
   return fail(Errno::kNoSpc);
+}
+
+// Equals take turns: who is asked goes behind the others of its priority (plist_requeue).
+void SwapSystem::requeue(const SwapArea& area) {
+  sim::SpinGuard guard(swap_avail_lock_);
+  const auto place = std::ranges::find(swap_avail_, &area);
+  const auto last = std::find_if(place, swap_avail_.end(),
+                                 [&](const SwapArea* other) { return other->priority() != area.priority(); });
+  std::rotate(place, place + 1, last);
 }
 
 Status SwapSystem::swap_duplicate(SwapEntry entry) {

@@ -87,6 +87,52 @@ TEST(SwapSlots, HighestPriorityFirstEqualsTakeTurns) {
   m.swap->validate();
 }
 
+TEST(SwapSlots, ASeekingDiskIsFilledByAllCpusTogetherAndLooksForWholeClusters) {
+  SwapMachine m({.cpus = 2});
+  m.add_disk(16 * kMiB, std::nullopt, SwapDeviceFlags::kNone);
+  std::vector<std::uint64_t> offsets;
+  for (unsigned cpu = 0; cpu < 2; ++cpu) {
+    m.scheduler.spawn("t", [&m, &offsets] {
+      for (int i = 0; i < 300; ++i) {
+        offsets.push_back(m.swap->get_swap_page()->offset);
+        m.scheduler.charge(1000);
+        m.scheduler.sync_point();
+      }
+    }, {.cpu = cpu});
+  }
+  m.scheduler.run();
+  // 600 slots one after the other, whoever took them.
+  for (std::size_t i = 0; i < offsets.size(); ++i) ASSERT_EQ(offsets[i], i + 1);
+  // A gap of 300 slots is no cluster: the next round goes where 512 lie free.
+  for (std::uint64_t offset = 100; offset < 400; ++offset) m.swap->put_swap_folio(SwapEntry{0, offset});
+  std::set<std::uint64_t> next;
+  for (int i = 0; i < 1100; ++i) next.insert(m.swap->get_swap_page()->offset);
+  EXPECT_EQ(*next.begin(), 601u);
+  m.swap->validate();
+}
+
+// Many at once for the last slots of equal areas: nobody is turned away while one has room.
+TEST(SwapSlots, NobodyIsTurnedAwayWhileAnEqualHasRoom) {
+  for (std::uint64_t seed = 0; seed < 200; ++seed) {
+    SwapMachine m({.cpus = 4, .seed = seed, .preempt_permille = 300});
+    for (int i = 0; i < 3; ++i) m.add_disk(4 * kPageSize, 1);
+    unsigned given = 0;
+    unsigned refused_early = 0;
+    for (int task = 0; task < 9; ++task) {
+      m.scheduler.spawn("t", [&] {
+        if (m.swap->get_swap_page()) {
+          ++given;
+        } else {
+          ++refused_early;
+        }
+      });
+    }
+    m.scheduler.run();
+    ASSERT_EQ(given, 9u) << seed;
+    ASSERT_EQ(refused_early, 0u) << seed;
+  }
+}
+
 TEST(SwapSlots, CountsGoBeyondWhatAByteHolds) {
   SwapMachine m;
   m.add_disk(8 * kMiB);
