@@ -43,7 +43,9 @@ Result<std::uint64_t> Pipe::read(std::uint64_t len) {
 
 Result<std::uint64_t> Pipe::write(std::uint64_t len) {
   sim::Scheduler& scheduler = phys_.scheduler();
-  std::uint64_t done = 0;
+  if (len == 0) return 0;
+  scheduler.sync_point();
+  std::uint64_t done = merge(len);
   while (done < len) {
     scheduler.sync_point();
     write_wait_.wait_until([this] { return used_ < kBuffers || readers_ == 0 || fatal_signal_pending(); });
@@ -64,6 +66,19 @@ Result<std::uint64_t> Pipe::write(std::uint64_t len) {
     read_wait_.wake_all();
   }
   return done;
+}
+
+// PIPE_BUF_FLAG_CAN_MERGE: what a write has beyond whole pages goes behind the newest bytes, if all of it fits into their
+// page. Bytes taken.
+std::uint64_t Pipe::merge(std::uint64_t len) {
+  const std::uint64_t part = len % kPageSize;
+  if (part == 0 || used_ == 0 || readers_ == 0) return 0;
+  Buffer& last = newest();
+  if (last.offset + last.length + part > kPageSize) return 0;
+  last.length += static_cast<std::uint32_t>(part);
+  phys_.scheduler().charge(phys_.scheduler().costs().memcpy_bytes(part));
+  read_wait_.wake_all();
+  return part;
 }
 
 void Pipe::close_reader() {

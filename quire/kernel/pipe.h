@@ -1,5 +1,6 @@
 // A pipe: a ring of page buffers between tasks. A reader waits for bytes, a writer for room; a page is allocated when
-// bytes enter and freed when they have left, as in Linux (16 buffers of a page, pipe(7)).
+// bytes enter that do not fit behind those of the newest page, and freed when its bytes have left, as in Linux (16 buffers
+// of a page, pipe(7)).
 //
 // Bytes are counted, not kept: what a program reads is in its trace. Ends are counted so that a reader of an empty pipe
 // without writers sees the end, and a writer without readers EPIPE.
@@ -45,6 +46,7 @@ class Pipe {
     std::uint32_t offset = 0;  // first byte not read yet
     std::uint32_t length = 0;  // bytes from there
   };
+  [[nodiscard]] std::uint64_t merge(std::uint64_t len);
   // A SIGKILL waits for the running task.
   [[nodiscard]] bool fatal_signal_pending() const {
     return phys::task_test(phys_.scheduler(), phys::TaskFlag::kOomVictim);

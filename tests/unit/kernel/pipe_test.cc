@@ -34,5 +34,23 @@ TEST(Pipe, WhoIsKilledWaitsForNothingMore) {
   EXPECT_EQ(reader.exit.signal, 9);
 }
 
+TEST(Pipe, SmallWritesShareAPage) {
+  const auto machine = boot_small();
+  Pipe pipe(machine->phys());
+  pipe.open_reader();
+  pipe.open_writer();
+  start(*machine, "writer", [&](Process&) {
+    for (std::uint64_t i = 0; i < Pipe::kBuffers * kPageSize; ++i) ASSERT_TRUE(pipe.write(1));
+    EXPECT_EQ(pipe.bytes(), Pipe::kBuffers * kPageSize);
+    // A page whose front was read has no more room at its end than before.
+    EXPECT_EQ(pipe.read(kPageSize + 10), kPageSize + 10);
+    EXPECT_EQ(pipe.write(kPageSize - 1), kPageSize - 1);
+    EXPECT_EQ(pipe.write(1), 1u);
+    EXPECT_EQ(pipe.read(Pipe::kBuffers * kPageSize), Pipe::kBuffers * kPageSize - 10);
+    EXPECT_EQ(pipe.bytes(), 0u);
+  });
+  EXPECT_TRUE(machine->run().done());
+}
+
 }  // namespace
 }  // namespace quire::kernel
