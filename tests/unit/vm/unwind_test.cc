@@ -9,7 +9,7 @@ namespace quire::vm {
 namespace {
 
 TEST(Unwind, AGatherThatWasNotFinishedGoesWithItsTask) {
-  VmMachine m({});
+  VmMachine m;
   Mm& mm = m.mm_alloc();
   sim::WaitQueue never(m.scheduler, "never_woken");
   m.scheduler.spawn("zapper", [&] {
