@@ -168,6 +168,7 @@ void Vm::madvise_free_range(Vma& vma, Range<VirtAddr> range) {
   parts_.lru.lru_add_drain();
   bool changed = false;
   sim::SpinGuard guard(mm.page_table_lock);
+  shootdown_.flush_tlb_batched_pending(mm);
   pgtable_.for_each_pte(mm, range, [&](VirtAddr, arch::Pte& pte) {
     if (pte.none()) return;
     if (!pte.present()) return zap_nonpresent(mm, &pte, ZapCows::kYes);
@@ -198,18 +199,23 @@ void Vm::madvise_cold_or_pageout(Vma& vma, Range<VirtAddr> range, Advice advice)
   Mm& mm = *vma.vm_mm;
   const bool pageout = advice == Advice::kPageOut && pageout_ != nullptr;
   parts_.lru.lru_add_drain();
+  MmuGather tlb(*this, mm);
   for (VirtAddr at = range.begin; at < range.end;) {
     phys::FolioList isolated;
     const VirtAddr stop = pgtable_.geometry().addr_end(at, range.end, arch::kPmdLevel);
     {
       sim::SpinGuard guard(mm.page_table_lock);
-      pgtable_.for_each_pte(mm, {at, stop}, [&](VirtAddr, arch::Pte& pte) {
+      shootdown_.flush_tlb_batched_pending(mm);
+      pgtable_.for_each_pte(mm, {at, stop}, [&](VirtAddr address, arch::Pte& pte) {
         if (!pte.present()) return;
         phys::Page* page = vm_normal_page(pte);
         if (page == nullptr) return;
         phys::Folio& folio = phys::page_folio(*page);
         if (phys::folio_mapcount(folio) != 1) return;  // shared: others may need it
-        if (arch::pte_young(pte)) pte = arch::pte_mkold(pte);
+        if (arch::pte_young(pte)) {
+          pte = arch::pte_mkold(pte);
+          tlb.note_range(address);
+        }
         phys::folio_clear_referenced(folio);
         if (!pageout) return parts_.lru.deactivate_folio(folio);
         if (!phys::folio_test_unevictable(folio) && parts_.lru.folio_isolate_lru(folio)) isolated.push_back(folio);
@@ -218,6 +224,7 @@ void Vm::madvise_cold_or_pageout(Vma& vma, Range<VirtAddr> range, Advice advice)
     if (!isolated.empty()) pageout_->reclaim_pages(isolated);
     at = stop;
   }
+  tlb.finish();
 }
 
 Status Vm::madvise_populate(Mm& mm, Range<VirtAddr> range, arch::Access kind) {

@@ -58,7 +58,7 @@ struct Mm {
   // Pages.
   std::uint64_t total_vm = 0, locked_vm = 0, data_vm = 0, exec_vm = 0, stack_vm = 0;
   std::uint64_t hiwater_rss = 0, hiwater_vm = 0;
-  std::uint64_t pgtables_pages = 0;
+  std::uint64_t pgtables_pages = 0;  // pgtables_bytes: tables of ptes, PMDs and PUDs
   std::array<std::int64_t, static_cast<std::size_t>(Rss::kCount)> rss_stat{};
   std::uint64_t min_flt = 0, maj_flt = 0;
 
@@ -67,6 +67,8 @@ struct Mm {
   Rlimits rlimits;
   CapIpcLock ipc_lock = CapIpcLock::kNo;
   CpuMask cpumask;              // CPUs whose TLB may hold entries of this Mm
+  enum class Deferred : std::uint8_t { kNo, kYes };
+  Deferred tlb_flush_batched = Deferred::kNo;  // reclaim cleared entries and left the flush for later
   void* owner = nullptr;        // the process, for who made this Mm
   ListNode mmlist;              // all Mms of a Vm
 

@@ -247,13 +247,14 @@ std::uint64_t Vm::move_page_tables(Vma& vma, VirtAddr old_address, Vma& new_vma,
     if (mapping != nullptr) mapping->i_mmap_rwsem().down_write();
     if (anon_vma != nullptr) anon_vma->root->rwsem.down_write();
     mm.page_table_lock.lock();
-    bool any_moved = false;
+    shootdown_.flush_tlb_batched_pending(mm);
+    bool force_flush = false;
     for (std::uint64_t i = 0; i < step >> kPageShift; ++i) {
       if (source[i].none()) continue;
+      force_flush |= source[i].present();
       target[i] = arch::ptep_get_and_clear(&source[i]);
-      any_moved = true;
     }
-    if (any_moved) shootdown_.flush_tlb_range(mm, {from, from + step});
+    if (force_flush) shootdown_.flush_tlb_range(mm, {from, from + step});
     mm.page_table_lock.unlock();
     if (anon_vma != nullptr) anon_vma->root->rwsem.up_write();
     if (mapping != nullptr) mapping->i_mmap_rwsem().up_write();

@@ -32,9 +32,16 @@ void TlbShootdown::flush_tlb_range(Mm& mm, Range<VirtAddr> range) {
   pay(mm.cpumask, pages);
 }
 
-void TlbShootdown::defer(const Mm& mm, Dirty dirty) {
+void TlbShootdown::defer(Mm& mm, Dirty dirty) {
   pending_ |= mm.cpumask;
+  mm.tlb_flush_batched = Mm::Deferred::kYes;
   if (dirty == Dirty::kYes) pending_dirty_ = Dirty::kYes;
+}
+
+void TlbShootdown::flush_tlb_batched_pending(Mm& mm) {
+  if (mm.tlb_flush_batched == Mm::Deferred::kNo) [[likely]] return;
+  mm.tlb_flush_batched = Mm::Deferred::kNo;
+  flush_tlb_mm(mm);
 }
 
 void TlbShootdown::flush_pending() {

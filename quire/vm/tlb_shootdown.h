@@ -2,7 +2,9 @@
 //
 // A CPU is in an Mm's cpumask from the first translation it caches until a flush of the whole Mm there. A flush removes the
 // entries of every CPU in the mask at once; the caller pays for its own and for one IPI round when another CPU is in it.
-// reclaim batches: try_to_unmap with kBatchFlush only notes the CPUs, flush_pending() later flushes them all.
+// reclaim batches: try_to_unmap with kBatchFlush only notes the CPUs, flush_pending() later flushes them all. Until then a
+// CPU may still use a translation whose entry is gone, so who is about to judge entries by what they hold (unmap, protect,
+// move) settles the Mm's share first: flush_tlb_batched_pending, with page_table_lock held.
 //
 // Rule for callers: clear or tighten the entry first, then flush, then free or reuse the frame.
 #pragma once
@@ -30,7 +32,9 @@ class TlbShootdown {
 
   // Deferred flushes (try_to_unmap_flush). All entries of the noted CPUs go.
   enum class Dirty : std::uint8_t { kNo, kYes };
-  void defer(const Mm& mm, Dirty dirty);
+  void defer(Mm& mm, Dirty dirty);
+  // Flushes the Mm if entries of it were noted since it was last settled here.
+  void flush_tlb_batched_pending(Mm& mm);
   void flush_pending();
   void flush_pending_dirty();  // only when an entry that was noted could still be written through
   [[nodiscard]] bool pending() const { return !pending_.empty(); }

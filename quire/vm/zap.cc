@@ -28,6 +28,7 @@ VirtAddr Vm::zap_pte_range(MmuGather& tlb, Vma& vma, Range<VirtAddr> range, ZapC
   Mm& mm = *vma.vm_mm;
   const sim::Nanos zap_cost = parts_.scheduler.costs().pte_zap;
   sim::SpinGuard guard(mm.page_table_lock);
+  shootdown_.flush_tlb_batched_pending(mm);
   arch::Pte* pte = pgtable_.pte_offset(mm, range.begin);
   if (pte == nullptr) return range.end;
   VirtAddr at = range.begin;

@@ -244,6 +244,111 @@ TEST_F(FaultTest, LazilyFreedPagesGoCleanAndStayWhenWritten) {
   });
 }
 
+TEST_F(FaultTest, MincoreSeesTheSwapCacheAndTeachesReadaheadNothing) {
+  in_task([&] {
+    const VirtAddr anon = m_.anon(mm_, 1);
+    const VirtAddr shared = m_.anon(mm_, 1, kRw, MapFlags::kShared);
+    m_.write(mm_, anon, 1);
+    m_.write(mm_, shared, 2);
+    const auto resident = [&](VirtAddr at) {
+      std::array<std::uint8_t, 1> vec{};
+      EXPECT_TRUE(m_.vm.mincore(mm_, at, kPageSize, vec));
+      return vec[0];
+    };
+    // In the swap cache, not mapped.
+    phys::Folio& folio = m_.folio_at(mm_, anon);
+    m_.lru.lru_add_drain_all();
+    phys::folio_lock(*m_.phys, folio);
+    ASSERT_TRUE(m_.swap.add_to_swap(folio));
+    ASSERT_TRUE(m_.vm.rmap().try_to_unmap(folio, TtuFlags::kNone));
+    phys::folio_set_readahead(folio);
+    phys::folio_unlock(*m_.phys, folio);
+    const std::int64_t hits = m_.event(VmEvent::kSwapRaHit);
+    EXPECT_EQ(resident(anon), 1);
+    EXPECT_TRUE(phys::folio_test_readahead(folio));
+    EXPECT_EQ(m_.event(VmEvent::kSwapRaHit), hits);
+    phys::folio_clear_readahead(folio);
+    // A page of shared memory between page cache and swap.
+    phys::Folio& moved = m_.folio_at(mm_, shared);
+    ASSERT_TRUE(m_.lru.folio_isolate_lru(moved));
+    phys::folio_lock(*m_.phys, moved);
+    ASSERT_TRUE(m_.vm.rmap().try_to_unmap(moved, TtuFlags::kNone));
+    phys::folio_clear_dirty(moved);
+    ASSERT_TRUE(m_.vfs.shmem().shmem_writepage(moved));
+    m_.lru.folio_putback_lru(moved);
+    EXPECT_EQ(resident(shared), 1);
+    EXPECT_EQ(m_.read(mm_, shared), 2);
+  });
+}
+
+TEST_F(FaultTest, EveryFaultCountsForItsAddressSpaceWhoeverCausedIt) {
+  in_task([&] {
+    const VirtAddr at = m_.anon(mm_, 8);
+    const std::int64_t before = m_.event(VmEvent::kPgfault);
+    ASSERT_TRUE(m_.vm.madvise(mm_, at, 4 * kPageSize, Advice::kPopulateWrite));
+    EXPECT_EQ(m_.event(VmEvent::kPgfault) - before, 4);
+    EXPECT_EQ(mm_.min_flt, 4u);
+    // Nobody's area: no fault that counts.
+    EXPECT_EQ(m_.read(mm_, VirtAddr(at.value() - kPageSize)), -11);
+    EXPECT_EQ(m_.event(VmEvent::kPgfault) - before, 4);
+    // One that cannot be served is counted, and is neither minor nor major.
+    m_.faults.set(sim::FaultPoint::kIoRead, {.probability = 100});
+    file::File& file = m_.open("/broken", kPageSize, 1);
+    const VirtAddr broken = *m_.vm.mmap(mm_, VirtAddr(0), kPageSize, Prot::kRead, MapFlags::kPrivate, &file, 0);
+    const std::uint64_t major = mm_.maj_flt;
+    EXPECT_EQ(m_.read(mm_, broken), -7);
+    EXPECT_EQ(m_.event(VmEvent::kPgfault) - before, 5);
+    EXPECT_EQ(mm_.maj_flt, major);
+    EXPECT_EQ(mm_.min_flt, 4u);
+    m_.vfs.fput(file);
+  });
+}
+
+TEST_F(FaultTest, ColdAdviceIsSeenByTheNextAccess) {
+  in_task([&] {
+    const VirtAddr at = m_.anon(mm_, 1);
+    m_.write(mm_, at, 1);
+    phys::Folio& folio = m_.folio_at(mm_, at);
+    ASSERT_TRUE(m_.vm.madvise(mm_, at, kPageSize, Advice::kCold));
+    EXPECT_EQ(m_.vm.rmap().folio_referenced(folio).referenced, 0);
+    m_.read(mm_, at);  // walks the tables again
+    EXPECT_EQ(m_.vm.rmap().folio_referenced(folio).referenced, 1);
+  });
+}
+
+TEST_F(FaultTest, TablesOfTheUpperLevelsAreNotPageTablesOfTheStatistics) {
+  in_task([&] {
+    EXPECT_EQ(mm_.pgtables_pages, 0u);  // the root is not counted
+    m_.write(mm_, m_.anon(mm_, 1), 1);
+    EXPECT_EQ(mm_.pgtables_pages, 3u);  // PUD, PMD and PTE page
+    EXPECT_EQ(m_.phys->global_node_page_state(phys::NodeStat::kNrPageTablePages), 2);
+  });
+}
+
+TEST_F(FaultTest, WritersOfSharedMemoryDoNotWaitForTheDisk) {
+  in_task([&] {
+    file::Writeback& writeback = m_.vfs.writeback();
+    writeback.start_flusher();
+    writeback.tunables().dirty_bytes = 2 * kPageSize;
+    file::File& file = m_.open("/f", 64 * kPageSize, 3);
+    // Far too much is dirty, and nobody has been held yet.
+    const VirtAddr mapped = *m_.vm.mmap(mm_, VirtAddr(0), 64 * kPageSize, Prot::kRead, MapFlags::kPrivate, &file, 0);
+    for (std::uint64_t i = 0; i < 31; ++i) {
+      m_.read(mm_, mapped + i * kPageSize);
+      phys::Folio& folio = m_.folio_at(mm_, mapped + i * kPageSize);
+      phys::folio_lock(*m_.phys, folio);
+      ASSERT_TRUE(m_.vfs.filemap().folio_mark_dirty(folio));
+      phys::folio_unlock(*m_.phys, folio);
+    }
+    const VirtAddr at = m_.anon(mm_, 64, kRw, MapFlags::kShared);
+    const sim::Nanos start = m_.scheduler.now();
+    for (std::uint64_t i = 0; i < 64; ++i) m_.write(mm_, at + i * kPageSize, 1);
+    EXPECT_LT(m_.scheduler.now() - start, sim::kMillisecond);
+    ASSERT_TRUE(m_.vfs.fsync(file, file::SyncKind::kFsync));
+    m_.vfs.fput(file);
+  });
+}
+
 TEST_F(FaultTest, KernelCopiesGoThroughTheSamePath) {
   in_task([&] {
     const VirtAddr at = m_.anon(mm_, 2);
@@ -266,6 +371,74 @@ TEST_F(FaultTest, AKilledProcessFaultsNoMore) {
     const VirtAddr at = m_.anon(mm_, 1);
     m_.vm.mark_oom_victim(mm_);
     EXPECT_EQ(m_.vm.access(mm_, at, arch::Access::kWrite).signal, Signal::kKill);
+  });
+}
+
+// kswapd has unmapped a page and not flushed yet; the owner's calls must not leave the old translation usable.
+class DeferredFlushTest : public FaultTest {
+ protected:
+  void unmap_without_flush(VirtAddr at) {
+    phys::Folio& folio = m_.folio_at(mm_, at);
+    m_.lru.lru_add_drain_all();
+    phys::folio_lock(*m_.phys, folio);
+    ASSERT_TRUE(m_.swap.add_to_swap(folio));
+    ASSERT_TRUE(m_.vm.rmap().try_to_unmap(folio, TtuFlags::kBatchFlush));
+    phys::folio_unlock(*m_.phys, folio);
+    ASSERT_TRUE(m_.vm.shootdown().pending());
+  }
+  VirtAddr written_page(std::uint8_t value) {
+    const VirtAddr at = m_.anon(mm_, 2);
+    EXPECT_TRUE(m_.write(mm_, at, value).ok());
+    return at;
+  }
+};
+
+TEST_F(DeferredFlushTest, IsSettledByMunmap) {
+  in_task([&] {
+    const VirtAddr at = written_page(7);
+    unmap_without_flush(at);
+    ASSERT_TRUE(m_.vm.munmap(mm_, at, kPageSize));
+    ASSERT_EQ(m_.anon(mm_, 1, kRw, MapFlags::kPrivate | MapFlags::kFixed, at), at);
+    EXPECT_EQ(m_.read(mm_, at), 0);
+    EXPECT_TRUE(m_.write(mm_, at, 9).ok());
+    m_.vm.shootdown().flush_pending();
+    EXPECT_EQ(m_.read(mm_, at), 9);
+  });
+}
+
+TEST_F(DeferredFlushTest, IsSettledByMprotect) {
+  in_task([&] {
+    const VirtAddr at = written_page(7);
+    unmap_without_flush(at);
+    ASSERT_TRUE(m_.vm.mprotect(mm_, at, kPageSize, Prot::kRead));
+    EXPECT_EQ(m_.write(mm_, at, 9).si_code, SiCode::kSegvAccErr);
+    EXPECT_EQ(m_.read(mm_, at), 7);
+  });
+}
+
+TEST_F(DeferredFlushTest, IsSettledByMremap) {
+  in_task([&] {
+    const VirtAddr at = written_page(7);
+    unmap_without_flush(at);
+    const Result<VirtAddr> to = m_.vm.mremap(mm_, at, kPageSize, kPageSize, MremapFlags::kMayMove | MremapFlags::kFixed,
+                                             VirtAddr(at.value() - kGiB));
+    ASSERT_TRUE(to);
+    EXPECT_EQ(m_.read(mm_, at), -11);
+    EXPECT_EQ(m_.read(mm_, *to), 7);
+  });
+}
+
+TEST_F(DeferredFlushTest, IsSettledByAdvice) {
+  in_task([&] {
+    for (const Advice advice : {Advice::kDontNeed, Advice::kFree, Advice::kCold}) {
+      const VirtAddr at = written_page(7);
+      unmap_without_flush(at);
+      ASSERT_TRUE(m_.vm.madvise(mm_, at, kPageSize, advice));
+      EXPECT_EQ(m_.read(mm_, at), advice == Advice::kCold ? 7 : 0);
+      EXPECT_TRUE(m_.write(mm_, at, 8).ok());
+      m_.vm.shootdown().flush_pending();
+      EXPECT_EQ(m_.read(mm_, at), 8);
+    }
   });
 }
 
