@@ -43,7 +43,6 @@ AccessOutcome Vm::exc_page_fault(Mm& mm, VirtAddr address, arch::FaultCode code)
   const sim::CostModel& costs = parts_.scheduler.costs();
   parts_.scheduler.charge(costs.page_fault_entry);
   if (address >= mm.task_size) return signal(Signal::kSegv, SiCode::kSegvMapErr);
-  parts_.phys.vmstat().count_vm_event(phys::VmEvent::kPgfault);
 
   FaultFlags flags = FaultFlags::kUser;
   if (any(code, arch::FaultCode::kWrite)) flags |= FaultFlags::kWrite;
@@ -63,11 +62,6 @@ AccessOutcome Vm::exc_page_fault(Mm& mm, VirtAddr address, arch::FaultCode code)
     }
     if (access_error(code, *vma)) return signal(Signal::kSegv, SiCode::kSegvAccErr);
     outcome = handle_mm_fault(*vma, address, flags);
-    if (any(outcome, FaultOutcome::kMajor)) {
-      ++mm.maj_flt;
-    } else if (!any(outcome, FaultOutcome::kError)) {
-      ++mm.min_flt;
-    }
   }
   if (mm.killed()) return signal(Signal::kKill, SiCode::kNone);
   if (!any(outcome, FaultOutcome::kError)) return {};
@@ -77,6 +71,16 @@ AccessOutcome Vm::exc_page_fault(Mm& mm, VirtAddr address, arch::FaultCode code)
 }
 
 FaultOutcome Vm::handle_mm_fault(Vma& vma, VirtAddr address, FaultFlags flags) {
+  parts_.phys.vmstat().count_vm_event(phys::VmEvent::kPgfault);
+  const FaultOutcome outcome = do_handle_mm_fault(vma, address, flags);
+  // mm_account_fault: one that failed or has to be tried again is neither minor nor major.
+  if (any(outcome, FaultOutcome::kError | FaultOutcome::kRetry)) return outcome;
+  Mm& mm = *vma.vm_mm;
+  ++(any(outcome, FaultOutcome::kMajor) ? mm.maj_flt : mm.min_flt);
+  return outcome;
+}
+
+FaultOutcome Vm::do_handle_mm_fault(Vma& vma, VirtAddr address, FaultFlags flags) {
   VmFault vmf{.vma = vma,
               .address = align_down(address, kPageSize),
               .pgoff = vma.linear_page_index(address),

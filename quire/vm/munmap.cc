@@ -18,13 +18,13 @@ Status Vm::do_munmap(Mm& mm, Range<VirtAddr> range) {
   Vma* first = mm.mm_vmas.find_intersection(range);
   if (first == nullptr) return {};
   if (first->vm_start < range.begin) {
-    // The middle of an area goes: one area becomes two.
+    // The middle of an area goes: one area becomes two. Otherwise the count is above its limit only until the parts go.
     if (range.end < first->vm_end && mm.map_count >= tunables_.max_map_count) return fail(Errno::kNoMem);
-    if (Status split = split_vma(*first, range.begin, NewPart::kLower); !split) return split;
+    if (Status split = split_vma_beyond_limit(*first, range.begin, NewPart::kLower); !split) return split;
   }
   Vma* last = mm.mm_vmas.find_intersection({range.end - kPageSize, range.end});
   if (last != nullptr && range.end < last->vm_end) {
-    if (Status split = split_vma(*last, range.end, NewPart::kUpper); !split) return split;
+    if (Status split = split_vma_beyond_limit(*last, range.end, NewPart::kUpper); !split) return split;
   }
 
   List<Vma, &Vma::detached> gone;

@@ -143,6 +143,7 @@ class Vm final : public file::MappingUpcalls {
                                                      arch::Access kind);
 
   // The page fault proper: mmap_lock held for reading (or writing), `vma` contains the address and allows the access.
+  // Whoever caused it, the fault counts for the Mm of the area.
   FaultOutcome handle_mm_fault(Vma& vma, VirtAddr address, FaultFlags flags);
 
   // --- areas --------------------------------------------------------------------------------------------------------------
@@ -184,6 +185,7 @@ class Vm final : public file::MappingUpcalls {
   std::uint64_t for_user_pages(Mm& mm, VirtAddr address, std::uint64_t length, arch::Access kind, Each&& each);
 
   // fault*.cc
+  FaultOutcome do_handle_mm_fault(Vma& vma, VirtAddr address, FaultFlags flags);
   FaultOutcome handle_pte_fault(VmFault& vmf);
   FaultOutcome do_anonymous_page(VmFault& vmf);
   FaultOutcome do_fault(VmFault& vmf);
@@ -221,6 +223,8 @@ class Vm final : public file::MappingUpcalls {
   // Cuts the area in two at `at`; the new area is the upper or the lower part.
   enum class NewPart : std::uint8_t { kUpper, kLower };
   Status split_vma(Vma& vma, VirtAddr at, NewPart part);
+  // The same whatever max_map_count says, for who is about to take a part away (__split_vma).
+  Status split_vma_beyond_limit(Vma& vma, VirtAddr at, NewPart part);
   // The area that covers the range now, or null: not mergeable (or no memory).
   [[nodiscard]] Vma* vma_merge(Mm& mm, const MergeRequest& request);
   void vm_stat_account(Mm& mm, VmFlags flags, std::int64_t pages);

@@ -138,8 +138,12 @@ Status Vm::vma_adjust(const VmaChange& change) QUIRE_NO_THREAD_SAFETY_ANALYSIS {
 }
 
 Status Vm::split_vma(Vma& vma, VirtAddr at, NewPart part) {
+  if (vma.vm_mm->map_count >= tunables_.max_map_count) return fail(Errno::kNoMem);
+  return split_vma_beyond_limit(vma, at, part);
+}
+
+Status Vm::split_vma_beyond_limit(Vma& vma, VirtAddr at, NewPart part) {
   Mm& mm = *vma.vm_mm;
-  if (mm.map_count >= tunables_.max_map_count) return fail(Errno::kNoMem);
   const bool upper = part == NewPart::kUpper;
   const Range<VirtAddr> below{vma.vm_start, at};
   const Range<VirtAddr> above{at, vma.vm_end};

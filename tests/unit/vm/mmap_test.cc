@@ -75,7 +75,7 @@ TEST_F(MmapTest, UnmapSplitsAndFreesTables) {
   ASSERT_TRUE(unmap(0, 100));
   EXPECT_EQ(maps(), "");
   EXPECT_EQ(mm_.rss(), 0u);
-  EXPECT_EQ(mm_.pgtables_pages, 1u);  // the root only
+  EXPECT_EQ(mm_.pgtables_pages, 0u);
   EXPECT_TRUE(unmap(0, 100));         // nothing there: not an error
   EXPECT_TRUE(fails_with(m_.vm.munmap(mm_, page(0) + 1, kPageSize), Errno::kInval));
   EXPECT_TRUE(fails_with(m_.vm.munmap(mm_, page(0), 0), Errno::kInval));
@@ -211,6 +211,19 @@ TEST_F(MmapTest, LimitsHold) {
   EXPECT_TRUE(fails_with(protect(0, 1, Prot::kRead), Errno::kNoMem));
   EXPECT_TRUE(fails_with(unmap(5, 6), Errno::kNoMem));
   EXPECT_EQ(maps(), "0-2 rw-p\n2-4 r--p\n4-8 rw-p\n");
+}
+
+// Only a hole in the middle of one area adds an area for good.
+TEST_F(MmapTest, TheEndsOfAnAreaGoEvenAtTheMapCountLimit) {
+  at(0, 10);
+  at(20, 30, Prot::kRead);
+  m_.vm.tunables().max_map_count = mm_.map_count;
+  EXPECT_TRUE(fails_with(unmap(4, 6), Errno::kNoMem));
+  EXPECT_TRUE(unmap(0, 1));
+  EXPECT_TRUE(unmap(9, 10));
+  EXPECT_TRUE(unmap(8, 21));
+  EXPECT_EQ(maps(), "1-8 rw-p\n21-30 r--p\n");
+  EXPECT_TRUE(fails_with(protect(2, 3, Prot::kRead), Errno::kNoMem));
 }
 
 TEST_F(MmapTest, OvercommitModes) {
