@@ -77,9 +77,15 @@ std::uint8_t Vm::mincore_page(const Vma& vma, VirtAddr address) {
   if (pte != nullptr && pte->present()) return 1;
   phys::Folio* folio = nullptr;
   if (pte != nullptr && !pte->none()) {
-    folio = parts_.swap.lookup_swap_cache(arch::pte_to_swp_entry(*pte));
+    folio = parts_.swap.find_get_cached(arch::pte_to_swp_entry(*pte));
   } else if (vma.vm_file != nullptr) {
-    folio = parts_.vfs.filemap().filemap_get_folio(vma.vm_file->mapping(), vma.linear_page_index(address));
+    file::AddressSpace& mapping = vma.vm_file->mapping();
+    const Pgoff index = vma.linear_page_index(address);
+    folio = parts_.vfs.filemap().filemap_get_folio(mapping, index);
+    const XaEntry entry = mapping.i_pages().load(index.value());
+    if (folio == nullptr && entry.is_value() && !mapping.a_ops().values_are_shadows()) {
+      folio = parts_.swap.find_get_cached(swap::SwapEntry::from_value(entry.value().value()));
+    }
   }
   if (folio == nullptr) return 0;
   const std::uint8_t resident = phys::folio_test_uptodate(*folio) ? 1 : 0;
