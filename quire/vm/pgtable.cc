@@ -14,46 +14,55 @@ using Entry = arch::TableEntry<struct AnyLevel>;
 PageTableSource::PageTableSource(phys::PhysMem& phys, const arch::Geometry& geometry)
     : phys_(phys), geometry_(geometry), tables_(phys.arena().base(), geometry) {}
 
-phys::Page* PageTableSource::table_alloc(Mm& mm) {
+namespace {
+
+// Which tables Linux accounts for: those of entries and of their tables have a constructor that does
+// (pgtable_pte_page_ctor, pgtable_pmd_page_ctor); an Mm counts one level more (mm_inc_nr_puds).
+constexpr unsigned kHighestInNodeStats = arch::kPmdLevel;
+constexpr unsigned kHighestInMm = arch::kPudLevel;
+
+}  // namespace
+
+phys::Page* PageTableSource::table_alloc(Mm& mm, unsigned level) {
   phys::Page* page = phys_.alloc_page(phys::Gfp::kKernelAccount);
   if (page == nullptr) return nullptr;
   std::memset(phys_.page_address(*page), 0, kPageSize);  // kernel data: real in a dataless machine too
   phys_.scheduler().charge(phys_.scheduler().costs().clear_page);
   page->set(phys::PageFlag::kTable);
-  phys_.page_node(*page).stats.add(phys::NodeStat::kNrPageTablePages);
-  ++mm.pgtables_pages;
+  if (level <= kHighestInNodeStats) phys_.page_node(*page).stats.add(phys::NodeStat::kNrPageTablePages);
+  if (level <= kHighestInMm) ++mm.pgtables_pages;
   return page;
 }
 
-void PageTableSource::table_free(Mm& mm, PhysAddr table) {
+void PageTableSource::table_free(Mm& mm, PhysAddr table, unsigned level) {
   phys::Page& page = phys_.phys_to_page(table);
   QUIRE_BUG_ON(!page.test_and_clear(phys::PageFlag::kTable));
-  phys_.page_node(page).stats.sub(phys::NodeStat::kNrPageTablePages);
-  --mm.pgtables_pages;
+  if (level <= kHighestInNodeStats) phys_.page_node(page).stats.sub(phys::NodeStat::kNrPageTablePages);
+  if (level <= kHighestInMm) --mm.pgtables_pages;
   phys_.free_page(page);
 }
 
 Status PageTableSource::pgd_alloc(Mm& mm) {
-  phys::Page* page = table_alloc(mm);
+  phys::Page* page = table_alloc(mm, geometry_.levels);
   if (page == nullptr) return fail(Errno::kNoMem);
   mm.pgd = phys_.page_to_phys(*page);
   return {};
 }
 
-void PageTableSource::pgd_free(Mm& mm) { table_free(mm, mm.pgd); }
+void PageTableSource::pgd_free(Mm& mm) { table_free(mm, mm.pgd, geometry_.levels); }
 
 arch::Pte* PageTableSource::pte_alloc(Mm& mm, VirtAddr address) {
   PhysAddr table = mm.pgd;
   for (unsigned level = geometry_.levels; level > arch::kPteLevel; --level) {
     Entry* entry = tables_.table<Entry>(table) + geometry_.index(address, level);
     if (entry->none()) {
-      phys::Page* fresh = table_alloc(mm);
+      phys::Page* fresh = table_alloc(mm, level - 1);
       if (fresh == nullptr) return nullptr;
       sim::SpinGuard guard(mm.page_table_lock);
       if (entry->none()) {
         arch::entry_populate(entry, phys_.page_to_phys(*fresh));
       } else {
-        table_free(mm, phys_.page_to_phys(*fresh));  // another task was quicker
+        table_free(mm, phys_.page_to_phys(*fresh), level - 1);  // another task was quicker
       }
     }
     table = entry->phys();
@@ -79,7 +88,7 @@ void PageTableSource::free_below(Mm& mm, PhysAddr table, unsigned level, VirtAdd
     if (level - 1 > arch::kPteLevel) free_below(mm, below, level - 1, start, range, free);
     if (start < free.begin || start + span > free.end) continue;
     arch::entry_clear(entry);
-    table_free(mm, below);
+    table_free(mm, below, level - 1);
   }
 }
 

@@ -1,7 +1,7 @@
 // Page-table pages of user address spaces: made on demand, freed with the last area around them.
 //
-// Tables are frames of the machine (PG_table, counted as nr_page_table_pages and in Mm::pgtables_pages). Tables of the
-// lowest level hold ptes; the root is Mm::pgd. Guarded by mmap_lock (a table is freed only with it held for writing) and
+// Tables are frames of the machine (PG_table). Those of the lowest two levels are counted as nr_page_table_pages, those of
+// the lowest three in Mm::pgtables_pages; the root, Mm::pgd, in neither. Guarded by mmap_lock (a table is freed only with it held for writing) and
 // page_table_lock (a table is hooked in under it).
 #pragma once
 
@@ -50,8 +50,8 @@ class PageTableSource {
   [[nodiscard]] const arch::Geometry& geometry() const { return geometry_; }
 
  private:
-  [[nodiscard]] phys::Page* table_alloc(Mm& mm);
-  void table_free(Mm& mm, PhysAddr table);
+  [[nodiscard]] phys::Page* table_alloc(Mm& mm, unsigned level);
+  void table_free(Mm& mm, PhysAddr table, unsigned level);
   void free_below(Mm& mm, PhysAddr table, unsigned level, VirtAddr base, Range<VirtAddr> range,
                   Range<VirtAddr> free);
 

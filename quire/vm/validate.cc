@@ -123,7 +123,7 @@ std::uint64_t VmValidator::walk_tables(Mm& mm, PhysAddr table, unsigned level, V
   const arch::Geometry& geometry = vm_.pgtable_.geometry();
   const auto* entries = vm_.pgtable_.tables().table<arch::Pte>(table);
   QUIRE_BUG_ON(!phys_.phys_to_page(table).test(phys::PageFlag::kTable));
-  std::uint64_t tables = 1;
+  std::uint64_t tables = level <= arch::kPudLevel ? 1 : 0;
   for (unsigned i = 0; i < geometry.entries(level); ++i) {
     if (entries[i].none()) continue;
     const VirtAddr address = base + i * geometry.entry_span(level);
