@@ -48,7 +48,9 @@ Nid KmemCacheBase::grow(Gfp gfp, Nid nid) {
     const Slab* slab = layout.grow(gfp, nid);
     return slab == nullptr ? kNoNode : slab->nid;
   }
-  if (const Slab* slab = layout.grow((gfp | Gfp::kThisNode | Gfp::kNoWarn) & ~Gfp::kNoFail, nid)) return slab->nid;
+  // This node without effort (gfp_exact_node): reclaim is for when no node has anything.
+  const Gfp exact_node = (gfp | Gfp::kThisNode | Gfp::kNoWarn) & ~(Gfp::kReclaim | Gfp::kNoFail);
+  if (const Slab* slab = layout.grow(exact_node, nid)) return slab->nid;
   // fallback_alloc: objects that lie free on other nodes, then pages from anywhere.
   Nid found = kNoNode;
   system_->phys_.zonelist(nid).for_each_zone(phys::ZoneType::kNormal, [&](phys::Zone& zone) {

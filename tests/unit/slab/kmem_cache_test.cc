@@ -233,6 +233,40 @@ TEST(KmemCache, ReapTakesIdleArraysAndFreeSlabsBitByBit) {
 
 // --- nodes ------------------------------------------------------------------------------------------------------------
 
+// Counts what the allocator asks of reclaim.
+struct CountingPressure final : phys::MemoryPressure {
+  void wakeup_kswapd(phys::Zone&, Gfp, Order, phys::ZoneType) override {}
+  std::uint64_t try_to_free_pages(phys::ZoneList&, Order, Gfp) override {
+    ++reclaims;
+    return 0;
+  }
+  bool out_of_memory(Gfp, Order) override { return false; }
+  int reclaims = 0;
+};
+
+TEST(KmemCacheNodes, AFullNodeIsPassedOverWithoutReclaim) {
+  SlabMachine m({.ram = 128 * kMiB, .cpus = 2, .nodes = 2});
+  CountingPressure pressure;
+  std::vector<phys::Page*> taken;
+  while (phys::Page* page = m.phys->alloc_pages(Gfp::kNoWait | Gfp::kNoWarn | Gfp::kThisNode, Order(0), Nid(0))) {
+    taken.push_back(page);
+  }
+  m.phys->set_memory_pressure(&pressure);
+  std::vector<void*> objects;
+  m.scheduler.spawn("test", [&] {
+    for (int i = 0; i < 2000; ++i) {
+      objects.push_back(m.slab->kmalloc(1024, kGfp));
+      ASSERT_NE(objects.back(), nullptr);
+    }
+  }, {.cpu = 0});
+  EXPECT_TRUE(m.scheduler.run().done());
+  EXPECT_EQ(pressure.reclaims, 0);
+  EXPECT_EQ(m.phys->virt_to_page(objects.back()).nid(), Nid(1));
+  m.phys->set_memory_pressure(nullptr);
+  for (void* object : objects) m.slab->kfree(object);
+  for (phys::Page* page : taken) m.phys->free_page(*page);
+}
+
 TEST(KmemCacheNodes, AllocNodeTakesFromThatNodeAndFreeBringsItHome) {
   SlabMachine m({.ram = 128 * kMiB, .cpus = 2, .nodes = 2});
   KmemCacheBase* cache = m.slab->kmem_cache_create("numa", 128, 0, SlabFlags::kNone).value();
