@@ -378,15 +378,24 @@ TEST(KmemCacheNoMemory, CreateFailsCleanly) {
   SlabMachine m;
   const auto caches = m.slab->slabinfo().size();
   m.exhaust();
-  while (true) {  // until neither kmem_cache nor the percpu area has room
-    static int n = 0;
-    auto made = m.slab->kmem_cache_create("more-" + std::to_string(n++), 64, 0, SlabFlags::kNone);
-    if (made) continue;
-    EXPECT_EQ(made.error(), Errno::kNoMem);
+  std::size_t made = 0;
+  for (;; ++made) {  // until neither kmem_cache nor the percpu area has room
+    const std::string name = "more-" + std::to_string(made);
+    const auto cache = m.slab->kmem_cache_create(name, 64, 0, SlabFlags::kNone);
+    if (cache) continue;
+    EXPECT_EQ(cache.error(), Errno::kNoMem);
+    EXPECT_EQ(m.slab->find_cache(name), nullptr);
     break;
   }
   m.slab->validate();
-  EXPECT_GE(m.slab->slabinfo().size(), caches);
+  EXPECT_EQ(m.slab->slabinfo().size(), caches + made);
+  const std::uint64_t descriptors = m.slab->find_cache("kmem_cache")->objects_in_use();
+  EXPECT_EQ(m.slab->kmem_cache_create("one more", 64, 0, SlabFlags::kNone).error(), Errno::kNoMem);
+  EXPECT_EQ(m.slab->find_cache("kmem_cache")->objects_in_use(), descriptors);
+  for (std::size_t i = 0; i < made; ++i) {
+    ASSERT_TRUE(m.slab->kmem_cache_destroy(*m.slab->find_cache("more-" + std::to_string(i))).has_value());
+  }
+  EXPECT_EQ(m.slab->slabinfo().size(), caches);
 }
 
 TEST(KmemCacheFaults, FailslabFailsTheNthAllocation) {
