@@ -1,7 +1,7 @@
 // Per-CPU storage for the slab layer (Linux: the percpu allocator): for each request one block with a piece for every
 // CPU, pieces 2^shift bytes apart. Blocks are cut from single pages by size class; larger blocks are pages of their own.
 // Freed blocks are used again for the same size class; pages go back when the area ends.
-// Lock: none; creation and destruction of caches are not reentrant.
+// Lock: SlabSystem's slab_mutex.
 #pragma once
 
 #include <array>

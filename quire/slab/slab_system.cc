@@ -32,6 +32,7 @@ std::size_t hardware_align(std::size_t size) {
 SlabSystem::SlabSystem(phys::PhysMem& phys, sim::Scheduler& scheduler)
     : phys_(phys),
       scheduler_(scheduler),
+      slab_mutex_(scheduler, scheduler.locks().lock_class("slab_mutex")),
       list_lock_class_(scheduler.locks().lock_class("list_lock")),
       percpu_(phys, scheduler.cpus()),
       shrinkers_(static_cast<unsigned>(phys.nodes().size())),
@@ -95,6 +96,7 @@ Result<KmemCacheBase*> SlabSystem::setup_cache(void* room, std::string_view name
 Result<KmemCacheBase*> SlabSystem::kmem_cache_create(std::string_view name, std::size_t size, std::size_t align,
                                                      SlabFlags flags, SlabConstructor constructor) {
   if (name.empty() || name.size() > KmemCacheBase::kMaxName) return fail(Errno::kInval);
+  const sim::MutexGuard guard(slab_mutex_);
   if (find_cache(name) != nullptr) return fail(Errno::kExist);
   void* room = cache_cache_->alloc(Gfp::kKernel);
   if (room == nullptr) return fail(Errno::kNoMem);
@@ -141,6 +143,7 @@ std::uint64_t SlabSystem::kmem_cache_shrink(KmemCacheBase& cache) {
 
 Status SlabSystem::kmem_cache_destroy(KmemCacheBase& cache) {
   QUIRE_BUG_ON(&cache == cache_cache_ || &cache == slab_mgmt_);
+  const sim::MutexGuard guard(slab_mutex_);
   kmem_cache_shrink(cache);
   if (cache.total_slabs() != 0) {
     cache.destroy_ = KmemCacheBase::Destroy::kFailed;
@@ -163,11 +166,13 @@ void SlabSystem::tear_down(KmemCacheBase& cache) {
   cache.~KmemCacheBase();
 }
 
-std::uint64_t SlabSystem::cache_reap(ReapMode mode) {
+std::uint64_t SlabSystem::cache_reap(ReapMode mode) QUIRE_NO_THREAD_SAFETY_ANALYSIS {
   std::uint64_t pages = 0;
+  if (!slab_mutex_.try_lock()) return 0;
   for (KmemCacheBase& cache : caches_) {
     pages += (mode == ReapMode::kAll ? kmem_cache_shrink(cache) : reap_some(cache)) * cache.geometry().order.pages();
   }
+  slab_mutex_.unlock();
   return pages;
 }
 

@@ -1,9 +1,12 @@
 // All caches of a machine: creation and destruction, kmalloc, statistics, giving memory back.
 //
 // The cache of caches (`kmem_cache`) and that of off-slab descriptors (`slab_mgmt`) are made by hand at boot; then the
-// first allocates every further KmemCacheBase, itself an object in the machine's RAM. CPU arrays come from a PercpuArea (Linux: the percpu allocator).
+// first allocates every further KmemCacheBase, itself an object in the machine's RAM. CPU arrays come from a PercpuArea
+// (Linux: the percpu allocator).
 //
-// Lock: slab_mutex is not needed (creation and destruction do not sleep half-way); list_lock per cache and node.
+// Lock: slab_mutex for the list of caches, held while one is made or destroyed, which may sleep for memory and reach sync
+// points half-way, and while cache_reap walks the list; then list_lock per cache and node. Allocation and free take no
+// slab_mutex. Reclaim may run under it (a creation allocates), so cache_reap gives up when it is taken.
 // Differs from Linux: caches are never merged; sizes above 8 KiB are whole pages, as there.
 #pragma once
 
@@ -56,10 +59,10 @@ class SlabSystem {
   SlabSystem& operator=(const SlabSystem&) = delete;
 
   // kInval: empty name, name too long (31 bytes), size 0 or beyond 4 MiB, bad alignment. kExist: name taken.
-  // kNoMem: no memory.
+  // kNoMem: no memory. May sleep.
   [[nodiscard]] Result<KmemCacheBase*> kmem_cache_create(std::string_view name, std::size_t size, std::size_t align,
                                                          SlabFlags flags, SlabConstructor constructor = nullptr);
-  // kBusy when objects are alive: nothing is changed but that CPU arrays and free slabs are given back.
+  // kBusy when objects are alive: nothing is changed but that CPU arrays and free slabs are given back. May sleep.
   Status kmem_cache_destroy(KmemCacheBase& cache);
   // Empties the CPU arrays and gives every free slab back. Returns slabs freed.
   std::uint64_t kmem_cache_shrink(KmemCacheBase& cache);
@@ -87,7 +90,7 @@ class SlabSystem {
   [[nodiscard]] KmemCacheBase* virt_to_cache(const void* object) const;
 
   // cache_reap: drains idle CPU arrays and gives back a fifth of each node's free slabs (all under `kAll`). Returns
-  // pages freed. Reclaim's and a periodic task's.
+  // pages freed; none when a cache is just being made or destroyed. Reclaim's and a periodic task's.
   enum class ReapMode : std::uint8_t { kPeriodic, kAll };
   std::uint64_t cache_reap(ReapMode mode);
 
@@ -143,6 +146,7 @@ class SlabSystem {
 
   phys::PhysMem& phys_;
   sim::Scheduler& scheduler_;
+  sim::Mutex slab_mutex_;
   sim::LockClass& list_lock_class_;
   PercpuArea percpu_;
   CacheChain caches_;

@@ -416,6 +416,40 @@ TEST(KmemCacheFaults, FailslabFailsTheNthAllocation) {
 
 // --- many tasks -------------------------------------------------------------------------------------------------------
 
+// The list of caches changes while it is walked on another CPU.
+TEST(KmemCacheTasks, CachesComeAndGoWhileTheyAreReaped) {
+  for (std::uint64_t seed = 0; seed < 20; ++seed) {
+    SlabMachine m({.cpus = 3, .seed = seed, .preempt_permille = 300});
+    const auto caches = m.slab->slabinfo().size();
+    int makers = 2;
+    for (int t = 0; t < 2; ++t) {
+      m.scheduler.spawn("maker" + std::to_string(t), [&m, &makers, t] {
+        for (int i = 0; i < 40; ++i) {
+          const std::string name = "own" + std::to_string(t);
+          KmemCacheBase* cache = m.slab->kmem_cache_create(name, 200, 0, SlabFlags::kNone).value();
+          void* object = cache->alloc(kGfp);
+          m.scheduler.charge(500);
+          m.scheduler.sync_point();
+          cache->free(object);
+          const Status gone = m.slab->kmem_cache_destroy(*cache);
+          ASSERT_TRUE(gone.has_value());
+        }
+        --makers;
+      });
+    }
+    m.scheduler.spawn("reaper", [&] {
+      while (makers != 0) {
+        m.slab->cache_reap(SlabSystem::ReapMode::kAll);
+        m.scheduler.charge(100);
+        m.scheduler.sync_point();
+      }
+    });
+    ASSERT_TRUE(m.scheduler.run().done());
+    ASSERT_EQ(m.slab->slabinfo().size(), caches);
+    m.slab->validate();
+  }
+}
+
 TEST(KmemCacheTasks, TasksOnSeveralCpusShareACache) {
   for (std::uint64_t seed = 0; seed < 20; ++seed) {
     SlabMachine m({.cpus = 4, .nodes = 2, .seed = seed, .preempt_permille = 300});
