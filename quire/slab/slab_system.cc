@@ -97,12 +97,23 @@ Result<KmemCacheBase*> SlabSystem::kmem_cache_create(std::string_view name, std:
                                                      SlabFlags flags, SlabConstructor constructor) {
   if (name.empty() || name.size() > KmemCacheBase::kMaxName) return fail(Errno::kInval);
   const sim::MutexGuard guard(slab_mutex_);
-  if (find_cache(name) != nullptr) return fail(Errno::kExist);
+  if (KmemCacheBase* same = find_cache(name)) return kmem_cache_alias(*same, size, align, flags, constructor);
   void* room = cache_cache_->alloc(Gfp::kKernel);
   if (room == nullptr) return fail(Errno::kNoMem);
   auto made = setup_cache(room, name, size, align, flags, constructor);
   if (!made) cache_cache_->free(room);
   return made;
+}
+
+// A second pool of the same objects shares the first one's cache (__kmem_cache_alias).
+Result<KmemCacheBase*> SlabSystem::kmem_cache_alias(KmemCacheBase& same, std::size_t size, std::size_t align,
+                                                    SlabFlags flags, SlabConstructor constructor) {
+  const bool fits = same.object_size() == size && same.geometry().align >= align &&
+                    ((same.flags_ ^ flags) & ~SlabFlags::kPanic) == SlabFlags::kNone && constructor == nullptr &&
+                    same.constructor_ == nullptr && same.refcount_ != 0;
+  if (!fits) return fail(Errno::kExist);
+  ++same.refcount_;
+  return &same;
 }
 
 KmemCacheBase::KmemCacheBase(SlabSystem& system, std::string_view name, const SlabGeometry& geometry, SlabFlags flags,
@@ -144,6 +155,10 @@ std::uint64_t SlabSystem::kmem_cache_shrink(KmemCacheBase& cache) {
 Status SlabSystem::kmem_cache_destroy(KmemCacheBase& cache) {
   QUIRE_BUG_ON(&cache == cache_cache_ || &cache == slab_mgmt_);
   const sim::MutexGuard guard(slab_mutex_);
+  if (cache.refcount_ > 1) {
+    --cache.refcount_;
+    return {};
+  }
   kmem_cache_shrink(cache);
   if (cache.total_slabs() != 0) {
     cache.destroy_ = KmemCacheBase::Destroy::kFailed;

@@ -7,7 +7,7 @@
 // Lock: slab_mutex for the list of caches, held while one is made or destroyed, which may sleep for memory and reach sync
 // points half-way, and while cache_reap walks the list; then list_lock per cache and node. Allocation and free take no
 // slab_mutex. Reclaim may run under it (a creation allocates), so cache_reap gives up when it is taken.
-// Differs from Linux: caches are never merged; sizes above 8 KiB are whole pages, as there.
+// Differs from Linux: caches are merged only under one name; sizes above 8 KiB are whole pages, as there.
 #pragma once
 
 #include <array>
@@ -58,8 +58,9 @@ class SlabSystem {
   SlabSystem(const SlabSystem&) = delete;
   SlabSystem& operator=(const SlabSystem&) = delete;
 
-  // kInval: empty name, name too long (31 bytes), size 0 or beyond 4 MiB, bad alignment. kExist: name taken.
-  // kNoMem: no memory. May sleep.
+  // A cache of that name and of the same objects (size, flags, no constructor) is shared: each creation wants a destruction.
+  // kInval: empty name, name too long (31 bytes), size 0 or beyond 4 MiB, bad alignment. kExist: the name belongs to a
+  // cache of other objects. kNoMem: no memory. May sleep.
   [[nodiscard]] Result<KmemCacheBase*> kmem_cache_create(std::string_view name, std::size_t size, std::size_t align,
                                                          SlabFlags flags, SlabConstructor constructor = nullptr);
   // kBusy when objects are alive: nothing is changed but that CPU arrays and free slabs are given back. May sleep.
@@ -137,6 +138,8 @@ class SlabSystem {
     const Pfn pfn = phys_to_pfn(phys_.arena().to_phys(object));
     return phys_.pfn_valid(pfn) ? &phys::compound_head(phys_.pfn_to_page(pfn)) : nullptr;
   }
+  Result<KmemCacheBase*> kmem_cache_alias(KmemCacheBase& same, std::size_t size, std::size_t align, SlabFlags flags,
+                                          SlabConstructor constructor);
   Result<KmemCacheBase*> setup_cache(void* room, std::string_view name, std::size_t size, std::size_t align,
                                      SlabFlags flags, SlabConstructor constructor);
   void drain_cpu_caches(KmemCacheBase& cache);

@@ -68,16 +68,18 @@ Result<std::unique_ptr<Zram>> Zram::create(const ZramConfig& config, phys::PhysM
   if (config.ratio_permille < 1000 || config.same_filled_permille > 1000) return fail(Errno::kInval);
   auto table = PagedArray<Slot>::create(phys, config.disksize >> kPageShift);
   if (!table) return fail(table.error());
-  return std::unique_ptr<Zram>(new Zram(config, phys, slab, scheduler, std::move(*table)));
+  auto pool = ZsPool::create(phys, slab, scheduler, scheduler.locks().lock_class("size_class->lock"));
+  if (!pool) return fail(pool.error());
+  return std::unique_ptr<Zram>(new Zram(config, phys, scheduler, std::move(*table), std::move(*pool)));
 }
 
-Zram::Zram(const ZramConfig& config, phys::PhysMem& phys, slab::SlabSystem& slab, sim::Scheduler& scheduler,
-           PagedArray<Slot> table)
+Zram::Zram(const ZramConfig& config, phys::PhysMem& phys, sim::Scheduler& scheduler, PagedArray<Slot> table,
+           std::unique_ptr<ZsPool> pool)
     : config_(config),
       phys_(phys),
       scheduler_(scheduler),
       table_(std::move(table)),
-      pool_(phys, slab, scheduler, scheduler.locks().lock_class("size_class->lock")),
+      pool_(std::move(pool)),
       stream_wait_(scheduler, "zram stream") {
   for (unsigned i = 0; i < scheduler.cpus() + 1; ++i) streams_.push_back(std::make_unique<Stream>());
 }
@@ -114,12 +116,12 @@ Status Zram::store(Slot& slot, const phys::Folio& folio) {
         static_cast<int>(kPageSize), static_cast<int>(buffer.size()), kLz4Acceleration);
     QUIRE_BUG_ON(packed <= 0);
     size = static_cast<std::size_t>(packed);
-    if (size < pool_.huge_class_size()) bytes = std::span<const std::byte>(buffer).first(size);
+    if (size < pool_->huge_class_size()) bytes = std::span<const std::byte>(buffer).first(size);
   }
-  if (size >= pool_.huge_class_size()) size = kPageSize;
+  if (size >= pool_->huge_class_size()) size = kPageSize;
   ZsHandle* handle = alloc_object(size);
   if (handle == nullptr) return fail(Errno::kNoMem);
-  if (phys_.data_mode() == phys::DataMode::kData) pool_.write(*handle, bytes);
+  if (phys_.data_mode() == phys::DataMode::kData) pool_->write(*handle, bytes);
   slot = Slot{reinterpret_cast<std::uint64_t>(handle), size == kPageSize ? kStored | kHuge : std::uint32_t{kStored},
               static_cast<std::uint32_t>(size)};
   stats_.compr_data_size += size;
@@ -140,16 +142,16 @@ bool Zram::same_filled(const phys::Folio& folio, std::uint64_t& element) {
 }
 
 ZsHandle* Zram::alloc_object(std::size_t size) {
-  ZsHandle* handle = pool_.zs_malloc(size, kStoreGfp);
+  ZsHandle* handle = pool_->zs_malloc(size, kStoreGfp);
   if (handle == nullptr) {
     ++stats_.writestall;
-    handle = pool_.zs_malloc(size, kStoreGfpSlow);
+    handle = pool_->zs_malloc(size, kStoreGfpSlow);
   }
   if (handle == nullptr) return nullptr;
-  const std::uint64_t used = pool_.total_pages() << kPageShift;
+  const std::uint64_t used = pool_->total_pages() << kPageShift;
   stats_.mem_used_max = std::max(stats_.mem_used_max, used);
   if (config_.mem_limit != 0 && used > config_.mem_limit) {
-    pool_.zs_free(*handle);
+    pool_->zs_free(*handle);
     return nullptr;
   }
   return handle;
@@ -174,12 +176,12 @@ Status Zram::read_page(std::uint64_t offset, phys::Folio& folio, SwapIo&) {
   const ZsHandle& handle = *reinterpret_cast<const ZsHandle*>(slot.handle_or_element);
   if ((slot.flags & kHuge) != 0) {
     scheduler_.charge(scheduler_.costs().copy_page);
-    pool_.read(handle, to);
+    pool_->read(handle, to);
     return {};
   }
   scheduler_.charge(scheduler_.costs().zram_decompress_page);
   // No sync point between here and the end: one buffer serves all.
-  pool_.read(handle, std::span(unpack_buffer_).first(slot.size));
+  pool_->read(handle, std::span(unpack_buffer_).first(slot.size));
   const int got = LZ4_decompress_safe(reinterpret_cast<const char*>(unpack_buffer_.data()), reinterpret_cast<char*>(to.data()),
                                       static_cast<int>(slot.size), static_cast<int>(kPageSize));
   if (got != static_cast<int>(kPageSize)) {
@@ -202,7 +204,7 @@ void Zram::release(Slot& slot) {
     if ((slot.flags & kHuge) != 0) --stats_.huge_pages;
     stats_.compr_data_size -= slot.size;
     --pages_stored_;
-    pool_.zs_free(*reinterpret_cast<ZsHandle*>(slot.handle_or_element));
+    pool_->zs_free(*reinterpret_cast<ZsHandle*>(slot.handle_or_element));
   }
   slot = Slot{};
 }
@@ -210,13 +212,13 @@ void Zram::release(Slot& slot) {
 ZramStats Zram::mm_stat() const {
   ZramStats stats = stats_;
   stats.orig_data_size = (pages_stored_ + stats_.same_pages) << kPageShift;
-  stats.mem_used_total = pool_.total_pages() << kPageShift;
+  stats.mem_used_total = pool_->total_pages() << kPageShift;
   stats.mem_limit = config_.mem_limit;
   return stats;
 }
 
 void Zram::validate() const {
-  pool_.validate();
+  pool_->validate();
   std::uint64_t stored = 0;
   std::uint64_t same = 0;
   std::uint64_t huge = 0;
@@ -232,7 +234,7 @@ void Zram::validate() const {
     const ZsHandle& handle = *reinterpret_cast<const ZsHandle*>(slot.handle_or_element);
     QUIRE_BUG_ON(!handle.zspage().used.test(handle.index()));
   }
-  QUIRE_BUG_ON(stored != pages_stored_ || stored != pool_.objects());
+  QUIRE_BUG_ON(stored != pages_stored_ || stored != pool_->objects());
   QUIRE_BUG_ON(same != stats_.same_pages || huge != stats_.huge_pages || bytes != stats_.compr_data_size);
 }
 

@@ -81,8 +81,8 @@ class Zram final : public SwapDevice {
   struct Stream;
   class StreamHold;
 
-  Zram(const ZramConfig& config, phys::PhysMem& phys, slab::SlabSystem& slab, sim::Scheduler& scheduler,
-       PagedArray<Slot> table);
+  Zram(const ZramConfig& config, phys::PhysMem& phys, sim::Scheduler& scheduler, PagedArray<Slot> table,
+       std::unique_ptr<ZsPool> pool);
 
   [[nodiscard]] Status store(Slot& slot, const phys::Folio& folio);
   [[nodiscard]] bool same_filled(const phys::Folio& folio, std::uint64_t& element);
@@ -93,7 +93,7 @@ class Zram final : public SwapDevice {
   phys::PhysMem& phys_;
   sim::Scheduler& scheduler_;
   PagedArray<Slot> table_;
-  ZsPool pool_;
+  std::unique_ptr<ZsPool> pool_;
   std::vector<std::unique_ptr<Stream>> streams_;
   sim::WaitQueue stream_wait_;
   std::vector<std::byte> unpack_buffer_ = std::vector<std::byte>(kPageSize);

@@ -29,9 +29,15 @@ unsigned best_pages_per_zspage(unsigned size) {
 
 }  // namespace
 
-ZsPool::ZsPool(phys::PhysMem& phys, slab::SlabSystem& slab, sim::Scheduler& scheduler, sim::LockClass& lock_class)
-    : phys_(phys), zspage_cache_(slab, "zspage"), handle_cache_(slab, "zs_handle") {
-  make_classes(scheduler, lock_class);
+Result<std::unique_ptr<ZsPool>> ZsPool::create(phys::PhysMem& phys, slab::SlabSystem& slab, sim::Scheduler& scheduler,
+                                               sim::LockClass& lock_class) {
+  auto zspages = slab::KmemCache<Zspage>::create(slab, "zspage");
+  if (!zspages) return fail(zspages.error());
+  auto handles = slab::KmemCache<ZsHandle>::create(slab, "zs_handle");
+  if (!handles) return fail(handles.error());
+  auto pool = std::unique_ptr<ZsPool>(new ZsPool(phys, std::move(*zspages), std::move(*handles)));
+  pool->make_classes(scheduler, lock_class);
+  return pool;
 }
 
 ZsPool::~ZsPool() {

@@ -59,7 +59,9 @@ struct ZsHandle {
 
 class ZsPool {
  public:
-  ZsPool(phys::PhysMem& phys, slab::SlabSystem& slab, sim::Scheduler& scheduler, sim::LockClass& lock_class);
+  // kNoMem: no memory for its caches, which all pools share.
+  [[nodiscard]] static Result<std::unique_ptr<ZsPool>> create(phys::PhysMem& phys, slab::SlabSystem& slab,
+                                                              sim::Scheduler& scheduler, sim::LockClass& lock_class);
   ~ZsPool();
 
   // An object of `size` bytes, 0 < size <= 4096; nullptr when no memory was to be had under `gfp`.
@@ -80,6 +82,8 @@ class ZsPool {
   void validate() const;
 
  private:
+  ZsPool(phys::PhysMem& phys, slab::KmemCache<Zspage> zspages, slab::KmemCache<ZsHandle> handles)
+      : phys_(phys), zspage_cache_(std::move(zspages)), handle_cache_(std::move(handles)) {}
   enum Fullness : std::uint8_t { kEmpty, kAlmostEmpty, kAlmostFull, kFull, kFullnessGroups };
   using ZspageList = List<Zspage, &Zspage::list>;
   struct SizeClass {

@@ -175,7 +175,7 @@ TEST(KmemCache, BadArgumentsOfCreate) {
   EXPECT_EQ(m.slab->kmem_cache_create(std::string(32, 'x'), 8, 0, SlabFlags::kNone).error(), Errno::kInval);
   EXPECT_EQ(m.slab->kmem_cache_create("zero", 0, 0, SlabFlags::kNone).error(), Errno::kInval);
   EXPECT_EQ(m.slab->kmem_cache_create("huge", kMaxObjectSize + 1, 0, SlabFlags::kNone).error(), Errno::kInval);
-  EXPECT_EQ(m.slab->kmem_cache_create("kmalloc-64", 64, 0, SlabFlags::kNone).error(), Errno::kExist);
+  EXPECT_EQ(m.slab->kmem_cache_create("kmalloc-64", 65, 0, SlabFlags::kNone).error(), Errno::kExist);
   m.slab->validate();
 }
 
@@ -229,6 +229,24 @@ TEST(KmemCache, ReapTakesIdleArraysAndFreeSlabsBitByBit) {
   }
   EXPECT_GT(rounds, 3);
   EXPECT_LT(rounds, 30);
+}
+
+TEST(KmemCacheAlias, OneNameAndKindIsSharedUntilTheLastUserGoes) {
+  SlabMachine m;
+  KmemCacheBase* first = m.slab->kmem_cache_create("pool", 48, 0, SlabFlags::kNone).value();
+  const auto caches = m.slab->slabinfo().size();
+  EXPECT_EQ(m.slab->kmem_cache_create("pool", 48, 0, SlabFlags::kNone).value(), first);
+  EXPECT_EQ(m.slab->slabinfo().size(), caches);
+  EXPECT_EQ(m.slab->kmem_cache_create("pool", 49, 0, SlabFlags::kNone).error(), Errno::kExist);
+  EXPECT_EQ(m.slab->kmem_cache_create("pool", 48, 64, SlabFlags::kNone).error(), Errno::kExist);
+  EXPECT_EQ(m.slab->kmem_cache_create("pool", 48, 0, SlabFlags::kReclaimAccount).error(), Errno::kExist);
+  EXPECT_EQ(m.slab->kmem_cache_create("pool", 48, 0, SlabFlags::kNone, [](void*) {}).error(), Errno::kExist);
+  void* object = first->alloc(kGfp);
+  EXPECT_TRUE(m.slab->kmem_cache_destroy(*first).has_value());  // the other user's objects do not matter to this one
+  EXPECT_EQ(m.slab->kmem_cache_destroy(*first).error(), Errno::kBusy);
+  first->free(object);
+  EXPECT_TRUE(m.slab->kmem_cache_destroy(*first).has_value());
+  EXPECT_EQ(m.slab->find_cache("pool"), nullptr);
 }
 
 // --- nodes ------------------------------------------------------------------------------------------------------------
@@ -425,7 +443,8 @@ TEST(KmemCacheTasks, CachesComeAndGoWhileTheyAreReaped) {
     for (int t = 0; t < 2; ++t) {
       m.scheduler.spawn("maker" + std::to_string(t), [&m, &makers, t] {
         for (int i = 0; i < 40; ++i) {
-          const std::string name = "own" + std::to_string(t);
+          // One name for both tasks now and then: it is made by one and shared by the other, or made anew.
+          const std::string name = i % 3 == 0 ? "shared" : "own" + std::to_string(t);
           KmemCacheBase* cache = m.slab->kmem_cache_create(name, 200, 0, SlabFlags::kNone).value();
           void* object = cache->alloc(kGfp);
           m.scheduler.charge(500);

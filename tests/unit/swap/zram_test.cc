@@ -31,6 +31,45 @@ TEST(Zram, BytesComeBack) {
   m.validate();
 }
 
+// Each has a pool of its own; the descriptors and handles of all pools come from the same two caches.
+TEST(Zram, TwoDevicesLiveSideBySide) {
+  SwapMachine m;
+  Zram& first = m.add_zram(16 * kMiB, 1);
+  auto unused = Zram::create({.disksize = 16 * kMiB}, *m.phys, m.slab, m.scheduler);
+  ASSERT_TRUE(unused.has_value());
+  unused->reset();
+  Zram& second = m.add_zram(16 * kMiB, 1);
+  m.run([&] {
+    std::vector<SwapEntry> entries;
+    for (std::uint64_t i = 0; i < 1000; ++i) entries.push_back(m.swap_out(m.anon_folio(i)));
+    EXPECT_GT(first.mm_stat().orig_data_size, 0u);
+    EXPECT_GT(second.mm_stat().orig_data_size, 0u);
+    m.validate();
+    for (std::uint64_t i = 0; i < 1000; ++i) {
+      Folio& folio = m.swap_in(entries[i]);
+      ASSERT_TRUE(m.holds(folio, i));
+      m.put(folio);
+    }
+  });
+  m.validate();
+}
+
+TEST(Zram, NoMemoryForAPoolIsAnError) {
+  SwapMachine m({.ram = 16 * kMiB});
+  std::vector<phys::Page*> taken;
+  while (phys::Page* page = m.phys->alloc_page(phys::Gfp::kNoWait | phys::Gfp::kNoWarn)) taken.push_back(page);
+  for (int spare = 0; spare < 12; ++spare) {
+    const auto made = Zram::create({.disksize = 4 * kMiB}, *m.phys, m.slab, m.scheduler);
+    if (!made) {
+      EXPECT_EQ(made.error(), Errno::kNoMem);
+    }
+    m.phys->free_page(*taken.back());
+    taken.pop_back();
+  }
+  for (phys::Page* page : taken) m.phys->free_page(*page);
+  m.validate();
+}
+
 TEST(Zram, StoreTakesFramesAndGivesThemBack) {
   SwapMachine m;
   Zram& zram = m.add_zram(32 * kMiB);

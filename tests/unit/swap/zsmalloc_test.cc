@@ -7,7 +7,9 @@ constexpr phys::Gfp kGfp = phys::Gfp::kKernel;
 
 TEST(Zsmalloc, ClassesWasteLittleAndGrow) {
   SwapMachine m;
-  ZsPool pool(*m.phys, m.slab, m.scheduler, m.scheduler.locks().lock_class("test"));
+  const auto made = ZsPool::create(*m.phys, m.slab, m.scheduler, m.scheduler.locks().lock_class("test"));
+  ASSERT_TRUE(made.has_value());
+  ZsPool& pool = **made;
   unsigned last = 0;
   for (std::size_t size = 1; size <= kPageSize; ++size) {
     const unsigned taken = pool.class_size(size);
@@ -22,7 +24,9 @@ TEST(Zsmalloc, ClassesWasteLittleAndGrow) {
 
 TEST(Zsmalloc, ObjectsOfEverySizeKeepTheirBytes) {
   SwapMachine m;
-  ZsPool pool(*m.phys, m.slab, m.scheduler, m.scheduler.locks().lock_class("test"));
+  const auto made = ZsPool::create(*m.phys, m.slab, m.scheduler, m.scheduler.locks().lock_class("test"));
+  ASSERT_TRUE(made.has_value());
+  ZsPool& pool = **made;
   struct Kept {
     ZsHandle* handle;
     std::vector<std::byte> bytes;
@@ -59,7 +63,9 @@ TEST(Zsmalloc, ObjectsOfEverySizeKeepTheirBytes) {
 
 TEST(Zsmalloc, NoMemoryLeavesNothingBehind) {
   SwapMachine m({.ram = 16 * kMiB});
-  ZsPool pool(*m.phys, m.slab, m.scheduler, m.scheduler.locks().lock_class("test"));
+  const auto made = ZsPool::create(*m.phys, m.slab, m.scheduler, m.scheduler.locks().lock_class("test"));
+  ASSERT_TRUE(made.has_value());
+  ZsPool& pool = **made;
   std::vector<ZsHandle*> handles;
   while (ZsHandle* handle = pool.zs_malloc(3000, phys::Gfp::kNoWait | phys::Gfp::kNoWarn)) handles.push_back(handle);
   pool.validate();
