@@ -84,7 +84,7 @@ std::uint64_t Reclaim::reclaim_folio_list(phys::FolioList& folios) {
 void Reclaim::drop_slab() {
   for (const auto& node : nodes_) {
     // Until a round frees almost nothing.
-    while (parts_.slab.shrinkers().shrink_slab(phys::Gfp::kKernel, node->node.nid(), 0) > 10) {
+    while (parts_.slab.shrinkers().shrink_slab(phys::Gfp::kKernel, node->node.nid(), 0).freed > 10) {
     }
   }
   parts_.slab.cache_reap(slab::SlabSystem::ReapMode::kAll);

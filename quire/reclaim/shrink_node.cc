@@ -20,8 +20,6 @@ constexpr std::array kEvictable{LruList::kInactiveAnon, LruList::kActiveAnon, Lr
 
 std::uint64_t& of(ScanCounts& counts, LruList list) { return counts[static_cast<std::size_t>(list)]; }
 
-std::uint64_t compact_gap(Order order) { return 2 * order.pages(); }
-
 // Enough was reclaimed before all was scanned. The smaller of anon and file is let off; the larger is scanned on until the
 // same part of it was scanned as of the smaller, so that stopping early does not favour either.
 enum class Nudge : std::uint8_t { kContinue, kStop };
@@ -102,17 +100,14 @@ void Reclaim::shrink_node(NodeReclaim& node, ScanControl& sc) {
 }
 
 void Reclaim::shrink_slab(NodeReclaim& node, ScanControl& sc) {
-  slab::ShrinkerRegistry& shrinkers = parts_.slab.shrinkers();
-  const std::uint64_t scanned = shrinkers.slabs_scanned();
-  const std::int64_t free_before = parts_.phys.global_zone_page_state(phys::ZoneStat::kNrFreePages);
-  shrinkers.shrink_slab(sc.gfp_mask, node.node.nid(), sc.priority);
-  const std::uint64_t now_scanned = shrinkers.slabs_scanned() - scanned;
-  if (now_scanned != 0) {
-    parts_.phys.vmstat().count_vm_events(VmEvent::kSlabsScanned, static_cast<std::int64_t>(now_scanned));
-    // Shrinkers count objects; what counts here is pages (reclaim_state->reclaimed_slab).
-    const std::int64_t freed = parts_.phys.global_zone_page_state(phys::ZoneStat::kNrFreePages) - free_before;
-    if (freed > 0) sc.nr_reclaimed += static_cast<std::uint64_t>(freed);
+  // Shrinkers count objects; what counts here is pages, and only those that this task gave back.
+  const std::uint64_t& reclaimed_slab = parts_.scheduler.context().reclaimed_slab;
+  const std::uint64_t before = reclaimed_slab;
+  const std::uint64_t scanned = parts_.slab.shrinkers().shrink_slab(sc.gfp_mask, node.node.nid(), sc.priority).scanned;
+  if (scanned != 0) {
+    parts_.phys.vmstat().count_vm_events(VmEvent::kSlabsScanned, static_cast<std::int64_t>(scanned));
   }
+  sc.nr_reclaimed += reclaimed_slab - before;
   // Slabs without objects, when the lists alone did not do.
   if (sc.priority < kDefPriority - 2) {
     sc.nr_reclaimed += parts_.slab.cache_reap(sc.priority == 0 ? slab::SlabSystem::ReapMode::kAll

@@ -78,6 +78,7 @@ class Task {
   [[nodiscard]] Nanos state_since() const { return state_since_; }
 
   void* local = nullptr;  // the owner's; never touched here
+  std::uint64_t reclaimed_slab = 0;  // pages of slabs it gave back (struct reclaim_state); counted by the slab floor
   std::uint32_t pf_flags = 0;  // PF_MEMALLOC and its kin (phys/task_flags.h); never touched here
 
   // Linkage and words of the wait queues and locks; not for others. A task waits on one thing at a time.

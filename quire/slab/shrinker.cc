@@ -17,17 +17,21 @@ void ShrinkerRegistry::unregister_shrinker(Shrinker& shrinker) {
   entries_.erase(gone);
 }
 
-std::uint64_t ShrinkerRegistry::shrink_slab(phys::Gfp gfp, Nid nid, int priority) {
-  std::uint64_t freed = 0;
-  for (Entry& entry : entries_) freed += do_shrink_slab(entry, gfp, nid, priority);
-  return freed;
+ShrinkerRegistry::Shrunk ShrinkerRegistry::shrink_slab(phys::Gfp gfp, Nid nid, int priority) {
+  Shrunk total;
+  for (Entry& entry : entries_) {
+    const Shrunk shrunk = do_shrink_slab(entry, gfp, nid, priority);
+    total.freed += shrunk.freed;
+    total.scanned += shrunk.scanned;
+  }
+  return total;
 }
 
-std::uint64_t ShrinkerRegistry::do_shrink_slab(Entry& entry, phys::Gfp gfp, Nid nid, int priority) {
+ShrinkerRegistry::Shrunk ShrinkerRegistry::do_shrink_slab(Entry& entry, phys::Gfp gfp, Nid nid, int priority) {
   Shrinker& shrinker = *entry.shrinker;
   ShrinkControl control{.gfp = gfp, .nid = nid};
   const std::uint64_t freeable = shrinker.count_objects(control);
-  if (freeable == 0) return 0;
+  if (freeable == 0) return {};
 
   std::uint64_t& deferred = entry.nr_deferred[static_cast<std::size_t>(nid.value())];
   const std::uint64_t nr = std::exchange(deferred, 0);
@@ -50,9 +54,8 @@ std::uint64_t ShrinkerRegistry::do_shrink_slab(Entry& entry, phys::Gfp gfp, Nid 
     total_scan -= std::min(total_scan, control.nr_scanned);
     if (control.nr_scanned == 0) break;
   }
-  slabs_scanned_ += scanned;
   deferred += std::min(nr + delta > scanned ? nr + delta - scanned : 0, 2 * freeable);
-  return freed;
+  return {.freed = freed, .scanned = scanned};
 }
 
 }  // namespace quire::slab

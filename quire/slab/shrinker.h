@@ -46,22 +46,23 @@ class ShrinkerRegistry {
   void register_shrinker(Shrinker& shrinker);
   void unregister_shrinker(Shrinker& shrinker);
 
-  // One round over all shrinkers for the node at a scan priority (12 … 0). Returns objects freed.
-  std::uint64_t shrink_slab(phys::Gfp gfp, Nid nid, int priority);
-
-  // Objects scanned by all rounds so far (vmstat's slabs_scanned).
-  [[nodiscard]] std::uint64_t slabs_scanned() const { return slabs_scanned_; }
+  // One round over all shrinkers for the node at a scan priority (12 … 0). Others may be at it in between: what this round
+  // did is what it returns, and the pages that came of it are in Task::reclaimed_slab.
+  struct Shrunk {
+    std::uint64_t freed = 0;    // objects
+    std::uint64_t scanned = 0;  // objects (vmstat's slabs_scanned)
+  };
+  Shrunk shrink_slab(phys::Gfp gfp, Nid nid, int priority);
 
  private:
   struct Entry {
     Shrinker* shrinker;
     std::vector<std::uint64_t> nr_deferred;  // per node; fixed at registration
   };
-  std::uint64_t do_shrink_slab(Entry& entry, phys::Gfp gfp, Nid nid, int priority);
+  Shrunk do_shrink_slab(Entry& entry, phys::Gfp gfp, Nid nid, int priority);
 
   unsigned nodes_;
   std::vector<Entry> entries_;
-  std::uint64_t slabs_scanned_ = 0;
 };
 
 }  // namespace quire::slab

@@ -91,6 +91,7 @@ void SlabLayout::account(const Page& page, int sign) {
 void SlabLayout::destroy_slab(Slab& slab) {
   Page& page = *slab.page;
   account(page, -1);
+  cache_.scheduler_->context().reclaimed_slab += cache_.geometry_.order.pages();
   page.clear(PageFlag::kSlab);
   page.owner_word[0] = nullptr;
   page.owner_word[1] = nullptr;

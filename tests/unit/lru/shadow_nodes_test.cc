@@ -53,9 +53,9 @@ TEST(ShadowNodes, ListsNodesThatHoldOnlyShadowsAndGivesThemUpWhenTooMany) {
   shadows.validate();
 
   arrays.busy = true;
-  EXPECT_EQ(slab.shrinkers().shrink_slab(phys::Gfp::kKernel, Nid(0), 0), 0u);
+  EXPECT_EQ(slab.shrinkers().shrink_slab(phys::Gfp::kKernel, Nid(0), 0).freed, 0u);
   arrays.busy = false;
-  EXPECT_GT(slab.shrinkers().shrink_slab(phys::Gfp::kKernel, Nid(0), 0), 100u);
+  EXPECT_GT(slab.shrinkers().shrink_slab(phys::Gfp::kKernel, Nid(0), 0).freed, 100u);
   EXPECT_GT(m.node_stat(NodeStat::kWorkingsetNodereclaim), 100);
   shadows.validate();
   array.validate();
