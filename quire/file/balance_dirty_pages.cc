@@ -71,9 +71,8 @@ static std::uint64_t pos_ratio_polynom(std::uint64_t setpoint, std::uint64_t dir
 
 sim::Nanos Writeback::dirty_pause(const DirtyLimits& limits, std::uint64_t dirty, std::uint64_t pages) const {
   // wb_max_pause: no longer than the disk needs for an eighth of a second's worth of what is dirty, in jiffies.
-  constexpr std::uint64_t kJiffy = 4 * sim::kMillisecond;
   const std::uint64_t pages_per_32nd = (write_bandwidth_ >> kPageShift) / 32;
-  const sim::Nanos most = std::min<sim::Nanos>(kMaxPause, (dirty / (1 + pages_per_32nd) + 1) * kJiffy);
+  const sim::Nanos most = std::min<sim::Nanos>(kMaxPause, (dirty / (1 + pages_per_32nd) + 1) * sim::kJiffy);
   const std::uint64_t freerun = (limits.background + limits.dirty) / 2;
   const std::uint64_t ratio = pos_ratio_polynom((freerun + limits.dirty) / 2, dirty, limits.dirty);
   const std::uint64_t rate = write_bandwidth_ / 1024 * ratio;  // bytes/s

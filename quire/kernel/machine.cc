@@ -78,10 +78,8 @@ void Machine::boot_memory_management() {
   lru_ = std::make_unique<lru::Lru>(*phys_, *scheduler_, traces_);
   swap_ = std::make_unique<swap::SwapSystem>(*phys_, *xa_nodes_, *lru_, *scheduler_);
   swap_->set_fault_injection(&faults_);
-  lru_->set_swap_space(swap_.get());
   vfs_ = std::make_unique<file::Vfs>(file::FileServices{*phys_, *slab_, *xa_nodes_, *lru_, *swap_, *scheduler_, faults_, traces_});
   vm_ = std::make_unique<vm::Vm>(vm::VmParts{*phys_, *scheduler_, *slab_, *lru_, *swap_, *vfs_, traces_});
-  vfs_->filemap().set_upcalls(vm_.get());
   actions_ = std::make_unique<reclaim::VmFolioActions>(*vm_, vfs_->filemap(), vfs_->writeback(), *swap_);
   reclaim_ = std::make_unique<reclaim::Reclaim>(
       reclaim::ReclaimParts{*phys_, *scheduler_, *slab_, *lru_, *swap_, *actions_, traces_},

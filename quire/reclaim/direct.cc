@@ -87,7 +87,7 @@ void Reclaim::shrink_zones(phys::ZoneList& zonelist, ScanControl& sc) {
 
 bool Reclaim::compaction_ready(const Zone& zone, const ScanControl& sc) const {
   if (watermark_ok(zone, sc.order, zone.wmark_pages(Watermark::kMin), sc.reclaim_idx)) return true;
-  const std::uint64_t mark = zone.wmark_pages(Watermark::kHigh) + 2 * sc.order.pages();
+  const std::uint64_t mark = zone.wmark_pages(Watermark::kHigh) + compact_gap(sc.order);
   return watermark_ok(zone, Order(0), mark, sc.reclaim_idx);
 }
 

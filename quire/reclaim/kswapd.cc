@@ -24,8 +24,6 @@ ZoneType asked_zone(const NodeReclaim& node, ZoneType previous) {
   return node.kswapd_highest_zoneidx == kNothingAsked ? previous : node.kswapd_highest_zoneidx;
 }
 
-std::uint64_t compact_gap(Order order) { return 2 * order.pages(); }
-
 // The boosts of a node's zones at the start of a pass (after fragmentation events), to be worked off by it.
 class WatermarkBoost {
  public:

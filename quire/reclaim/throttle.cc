@@ -8,8 +8,6 @@ using phys::ZoneStat;
 
 namespace {
 
-constexpr sim::Nanos kJiffy = 4 * sim::kMillisecond;  // CONFIG_HZ=250, as Debian's
-
 sim::Nanos throttle_timeout(VmscanThrottle reason) {
   switch (reason) {
     case VmscanThrottle::kWriteback:
@@ -17,7 +15,7 @@ sim::Nanos throttle_timeout(VmscanThrottle reason) {
     case VmscanThrottle::kIsolated:
       return 20 * sim::kMillisecond;  // HZ/50
     default:
-      return kJiffy;
+      return sim::kJiffy;
   }
 }
 
@@ -59,7 +57,7 @@ void Reclaim::reclaim_throttle(NodeReclaim& node, VmscanThrottle reason) {
     ++node.nr_writeback_throttled;
     const std::int64_t written_before = node.node.stats[NodeStat::kNrWritten];
     while (scheduler.now() - start < timeout) {
-      queue.wait_timeout(kJiffy);
+      queue.wait_timeout(sim::kJiffy);
       const std::int64_t written = node.node.stats[NodeStat::kNrWritten] - written_before;
       if (written > static_cast<std::int64_t>(kSwapClusterMax * node.nr_writeback_throttled)) break;
     }

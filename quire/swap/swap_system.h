@@ -51,8 +51,8 @@ class SwapVmaWindow {
   [[nodiscard]] virtual std::uint64_t& readahead_info() = 0;
 };
 
-// How long a swap-in sleeps before it looks again at a slot that another task is about to fill or empty (one jiffy).
-inline constexpr sim::Nanos kSwapCacheRetry = 4 * sim::kMillisecond;
+// How long a swap-in sleeps before it looks again at a slot that another task is about to fill or empty .
+inline constexpr sim::Nanos kSwapCacheRetry = sim::kJiffy;
 
 struct SwapTunables {
   unsigned page_cluster = 3;  // vm.page-cluster: readahead of up to 1 << page_cluster pages
