@@ -138,19 +138,5 @@ TEST(XaNodeCache, ArraysKeepTheirNodesInTheMachine) {
   EXPECT_EQ(nodes.cache().objects_in_use(), 0u);
 }
 
-TEST(XaNodeCache, PreloadMakesTheNextStoreSucceed) {
-  SlabMachine m;
-  XaNodeCache nodes(*m.slab);
-  XArray array(nodes);
-  ASSERT_TRUE(nodes.preload(kGfp).has_value());
-  m.exhaust();
-  EXPECT_TRUE(array.store(std::uint64_t{1} << 60, XaValue(1)).has_value());  // a tree of full height
-  EXPECT_GE(nodes.cache().objects_in_use(), 10u);
-  while (nodes.preload(phys::Gfp::kNoWait).has_value()) {
-    ASSERT_NE(nodes.allocate_node(), nullptr);  // eat up what is left
-    if (nodes.cache().objects_in_use() > 100'000) FAIL();
-  }
-}
-
 }  // namespace
 }  // namespace quire::slab
