@@ -104,7 +104,6 @@ class Zone {
   [[nodiscard]] std::uint64_t spanned_pages() const { return spanned_pages_; }
   [[nodiscard]] std::uint64_t present_pages() const { return present_pages_; }
   [[nodiscard]] std::uint64_t managed_pages() const { return managed_pages_; }
-  [[nodiscard]] std::uint64_t cma_pages() const { return cma_pages_; }
   [[nodiscard]] std::uint64_t deferred_pages() const { return deferred_pages_; }  // free, not yet on any list (deferred boot)
   [[nodiscard]] bool populated() const { return present_pages_ != 0; }
   [[nodiscard]] bool managed() const { return managed_pages_ != 0; }
@@ -156,7 +155,6 @@ class Zone {
   std::uint64_t spanned_pages_ = 0;
   std::uint64_t present_pages_ = 0;
   std::uint64_t managed_pages_ = 0;
-  std::uint64_t cma_pages_ = 0;
   std::uint64_t deferred_pages_ = 0;
   std::array<std::uint64_t, static_cast<unsigned>(Watermark::kCount)> watermark_{};
   std::uint64_t watermark_boost_ = 0;

@@ -48,8 +48,7 @@ enum class SlabFlags : std::uint32_t {
   kHwCacheAlign = 1u << 0,      // SLAB_HWCACHE_ALIGN: objects start at a cache line
   kReclaimAccount = 1u << 1,    // SLAB_RECLAIM_ACCOUNT: counted as SReclaimable
   kPanic = 1u << 2,             // SLAB_PANIC: creation must not fail
-  kAccount = 1u << 3,           // SLAB_ACCOUNT: charged to the memory cgroup (later)
-  kCacheDma = 1u << 4,          // SLAB_CACHE_DMA: pages from ZONE_DMA
+  kCacheDma = 1u << 3,          // SLAB_CACHE_DMA: pages from ZONE_DMA
 };
 
 }  // namespace quire::slab

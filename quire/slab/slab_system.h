@@ -40,10 +40,8 @@ struct SlabInfo {
   std::uint64_t pagesperslab = 0;
   std::uint64_t limit = 0;         // tunables
   std::uint64_t batchcount = 0;
-  std::uint64_t sharedfactor = 0;
   std::uint64_t active_slabs = 0;  // slabdata
   std::uint64_t num_slabs = 0;
-  std::uint64_t sharedavail = 0;
   std::uint64_t objects_in_use = 0;  // exact: without those in CPU arrays (not in Linux's table)
 };
 
