@@ -102,6 +102,8 @@ class SlabSystem {
   }
   [[nodiscard]] SlabInfo slabinfo(const KmemCacheBase& cache) const;
   [[nodiscard]] std::vector<SlabInfo> slabinfo() const;
+  // Pages that hold the CPU arrays; used again, but never given back before the end.
+  [[nodiscard]] std::uint64_t percpu_pages() const { return percpu_.pages(); }
   // Rows of caches that somebody failed to destroy because objects were alive.
   [[nodiscard]] std::vector<SlabInfo> leaks() const;
 

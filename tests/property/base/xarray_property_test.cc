@@ -19,9 +19,28 @@ struct Slot {
   std::array<bool, kXaMarks> marks{};
 };
 
+// Keeps what it is told of each leaf, as the list of shadow-only nodes does.
+struct Observer final : XaNodeObserver {
+  struct Leaf {
+    unsigned count = 0;
+    unsigned nr_values = 0;
+    bool operator==(const Leaf&) const = default;
+  };
+  void node_changed(XaNode& node) override {
+    ASSERT_EQ(node.shift, 0);
+    ASSERT_LE(node.nr_values, node.count);
+    if (node.count == 0) {
+      leaves.erase(&node);
+    } else {
+      leaves[&node] = Leaf{node.count, node.nr_values};
+    }
+  }
+  std::map<const XaNode*, Leaf> leaves;
+};
+
 class Pair {
  public:
-  explicit Pair(std::uint64_t seed) : rng_(seed) {}
+  explicit Pair(std::uint64_t seed) : rng_(seed) { array_.set_observer(&observer_); }
 
   void step() {
     const std::uint64_t index = pick_index();
@@ -48,6 +67,7 @@ class Pair {
       ++expected;
     });
     ASSERT_EQ(expected, model_.end());
+    check_observer();
     for (XaMark m = 0; m < kXaMarks; ++m) {
       bool any = false;
       for (const auto& [index, slot] : model_) any = any || slot.marks[m];
@@ -59,9 +79,22 @@ class Pair {
     while (!model_.empty()) erase(model_.begin()->first);
     ASSERT_TRUE(array_.empty());
     ASSERT_EQ(heap_.live(), 0u);
+    ASSERT_TRUE(observer_.leaves.empty());
   }
 
  private:
+  // What was told last is what the model has at each leaf, and no leaf was left out or kept too long.
+  void check_observer() {
+    std::map<const XaNode*, Observer::Leaf> expected;
+    for (const auto& [index, slot] : model_) {
+      const XaNode* leaf = array_.leaf(index);
+      if (leaf == nullptr) continue;  // index 0 alone needs no node
+      ++expected[leaf].count;
+      expected[leaf].nr_values += slot.entry.is_value() ? 1 : 0;
+    }
+    ASSERT_EQ(observer_.leaves, expected);
+  }
+
   // Mostly small and dense, at times anywhere on the axis, at times its very ends, often one already in use.
   std::uint64_t pick_index() {
     switch (rng_.below(8)) {
@@ -169,6 +202,7 @@ class Pair {
   Rng rng_;
   std::array<std::uint64_t, 8> objects_{};
   XaHeap heap_;
+  Observer observer_;
   XArray array_{heap_};
   std::map<std::uint64_t, Slot> model_;
 };

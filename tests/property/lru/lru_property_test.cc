@@ -167,8 +167,10 @@ class Model {
     m_.lru.lru_add_drain_all();
     k.place = Known::Place::kListed;
     if (k.mlocks > 0) {
+      // Whoever locked it while it was counted is forgotten but for one (mlock_count starts anew).
       k.active = false;
-      k.mlocks = static_cast<unsigned>(folio_mlock_count(f));
+      k.mlocks = 1;
+      ASSERT_EQ(folio_mlock_count(f), k.mlocks);
     }
     link_front(f, k);
   }
