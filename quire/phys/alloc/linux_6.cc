@@ -263,7 +263,9 @@ Page* SlowPath::may_oom() {
   AllocContext last_try = ac_;
   last_try.gfp = (ac_.gfp | Gfp::kHardWall) & ~Gfp::kDirectReclaim;
   Page* page = get_page_from_freelist(mem_, last_try, AllocFlags::kWmarkHigh | AllocFlags::kCpuset);
-  const bool may_kill = !costly() && !may(Gfp::kRetryMayFail) && !may(Gfp::kThisNode);
+  // Nobody is killed for the sake of low memory: what he would free is hardly there.
+  const bool lowmem = ac_.highest_zoneidx < ZoneType::kNormal;
+  const bool may_kill = !costly() && !may(Gfp::kRetryMayFail) && !may(Gfp::kThisNode) && !lowmem;
   if (page == nullptr && may_kill) {
     if (mem_.memory_pressure()->out_of_memory(ac_.gfp, ac_.order) || may(Gfp::kNoFail)) {
       did_some_progress_ = 1;

@@ -101,6 +101,21 @@ TEST_F(Pressure, NoRetryGivesUpAfterOneRound) {
   EXPECT_EQ(hoard_->kills, 0);
 }
 
+TEST_F(Pressure, LowMemoryKillsNobody) {
+  hoard_->reclaimable = 0;
+  in_task([&] {
+    for (const Gfp zone : {Gfp::kNone, Gfp::kDma32, Gfp::kDma}) {
+      while (mem().alloc_page(Gfp::kNoWait | Gfp::kNoWarn | zone) != nullptr) {
+      }
+    }
+    EXPECT_EQ(mem().alloc_page(Gfp::kKernel | Gfp::kDma), nullptr);
+    EXPECT_EQ(mem().alloc_page(Gfp::kKernel | Gfp::kDma32), nullptr);
+    EXPECT_EQ(hoard_->kills, 0);
+    EXPECT_NE(mem().alloc_page(Gfp::kKernel), nullptr);
+    EXPECT_EQ(hoard_->kills, 1);
+  });
+}
+
 TEST_F(Pressure, RetryMayFailNeverKills) {
   hoard_->reclaimable = 0;
   in_task([&] {
