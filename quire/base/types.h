@@ -109,7 +109,9 @@ template <class Tag>
 
 [[nodiscard]] constexpr Pfn phys_to_pfn(PhysAddr pa) { return Pfn(pa.value() >> kPageShift); }
 [[nodiscard]] constexpr PhysAddr pfn_to_phys(Pfn pfn) { return PhysAddr(pfn.value() << kPageShift); }
-[[nodiscard]] constexpr std::uint64_t bytes_to_pages_up(std::uint64_t bytes) { return (bytes + kPageSize - 1) >> kPageShift; }
+[[nodiscard]] constexpr std::uint64_t bytes_to_pages_up(std::uint64_t bytes) {
+  return (bytes >> kPageShift) + ((bytes & (kPageSize - 1)) != 0 ? 1 : 0);
+}
 [[nodiscard]] constexpr std::uint64_t pages_to_bytes(std::uint64_t pages) { return pages << kPageShift; }
 [[nodiscard]] constexpr std::uint64_t page_offset(VirtAddr va) { return va.value() & (kPageSize - 1); }
 

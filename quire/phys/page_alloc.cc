@@ -185,6 +185,7 @@ Folio* PhysMem::folio_alloc(Gfp gfp, Order order, Nid nid) {
 
 Page* PhysMem::alloc_pages_exact(std::uint64_t bytes, Gfp gfp) {
   const std::uint64_t pages = bytes_to_pages_up(bytes);
+  if (pages == 0) return nullptr;
   Order order(0);
   while (order.pages() < pages) {
     if (order == kMaxOrder) return nullptr;

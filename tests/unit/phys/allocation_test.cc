@@ -37,6 +37,14 @@ TEST_F(Allocation, PairGivesEverythingBack) {
   EXPECT_EQ(mem().alloc_pages(Gfp::kKernel, Order(11)), nullptr);
 }
 
+TEST_F(Allocation, ExactSizesThatCannotBeHadGiveNothing) {
+  const std::uint64_t before = all_free();
+  for (const std::uint64_t bytes : {std::uint64_t{0}, ~std::uint64_t{0}, ~std::uint64_t{0} - kPageSize, 5 * kMiB}) {
+    EXPECT_EQ(mem().alloc_pages_exact(bytes, Gfp::kKernel), nullptr) << bytes;
+  }
+  EXPECT_EQ(all_free(), before);
+}
+
 TEST_F(Allocation, CountersFollow) {
   Page* page = mem().alloc_page(Gfp::kKernel);
   EXPECT_EQ(mem().vmstat()[VmEvent::kPgallocDma32], 1);
