@@ -79,7 +79,7 @@ inline constexpr PageFlag kPageFlagsCheckAtFree =
     PageFlag::kReserved | PageFlag::kSlab | PageFlag::kActive | PageFlag::kUnevictable | PageFlag::kMlocked |
     PageFlag::kBuddy | PageFlag::kPcp | PageFlag::kTable | PageFlag::kOffline | PageFlag::kGuard;
 // A page that is being handed out may have none at all but the poison mark (PAGE_FLAGS_CHECK_AT_PREP).
-inline constexpr std::uint64_t kPageFlagsCheckAtPrep = kPageFlagsMask & ~static_cast<std::uint64_t>(PageFlag::kReported);
+inline constexpr std::uint64_t kPageFlagsCheckAtPrep = kPageFlagsMask & ~static_cast<std::uint64_t>(PageFlag::kHwPoison);
 
 // "locked|uptodate|lru" for the dump of a page.
 [[nodiscard]] std::string page_flag_names(std::uint64_t flags);

@@ -32,7 +32,7 @@ std::int32_t nr_pcp_free(PerCpuPages& pcp, std::int32_t high, FreeHigh free_high
   const std::int32_t most = high - pcp.batch;
   const std::int32_t batch = pcp.batch << pcp.free_factor;
   if (batch < most) ++pcp.free_factor;
-  return std::max(pcp.batch, std::min(batch, most));  // as clamp(), which lets the lower bound win
+  return std::min(std::max(batch, pcp.batch), most);  // as clamp(), whose upper bound wins when the two have crossed
 }
 
 }  // namespace

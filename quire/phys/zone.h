@@ -10,9 +10,10 @@
 //        ────────────── low    kswapd is woken
 //        ────────────── min    direct reclaim; below it only those who may use the reserves
 //
-// Invariants (validate): every free block is aligned to its size, lies inside the zone and on the list of its pageblock's
-// migrate type (but for blocks larger than a pageblock); no two free buddies of one order stand side by side unless
-// isolation keeps them apart; nr_free equals each list's length; NR_FREE_PAGES equals the sum.
+// Invariants (validate): every free block is aligned to its size and lies inside the zone; one of the atomic reserve lies in
+// a pageblock of that type, if that is a whole one (others may lie on another list than their pageblock's: a page keeps the
+// type under which it went to a per-CPU list); no two free buddies of one order below a pageblock stand side by side; nr_free
+// equals each list's length; NR_FREE_PAGES equals the sum.
 // Locking: `lock` for free_area and pageblock types; per-CPU lists by being on that CPU.
 // Differs from Linux: a zone may hold pages whose struct Page is not initialised yet (deferred boot); they count as free
 // and managed, and are handed to the free lists a section at a time when those run short.
