@@ -45,12 +45,11 @@ void PhysMem::free_unref_page_slow(Page& page, Order order) {
   free_pages_prepare(page, order);
   scheduler_.charge(free_cost_);
   Zone& zone = page_zone(page);
-  MigrateType type = sparse_.pageblock_type(page_to_pfn(page));
+  const MigrateType type = sparse_.pageblock_type(page_to_pfn(page));
   if (!PerCpuPages::order_allowed(order) || type == MigrateType::kIsolate) {
     vmstat_.count_vm_events(VmEvent::kPgfree, static_cast<std::int64_t>(order.pages()));
     return free_one_page(zone, page, order, type);
   }
-  if (static_cast<unsigned>(type) >= kMigratePcpTypes) type = MigrateType::kMovable;
   free_unref_page_commit(zone, page, type, order);
 }
 

@@ -80,7 +80,9 @@ void PhysMem::free_unref_page_commit(Zone& zone, Page& page, MigrateType type, O
   const unsigned cpu = scheduler_.cpu();
   PerCpuPages& pcp = zone.pcp_[cpu];
   vmstat_.count_vm_events(VmEvent::kPgfree, static_cast<std::int64_t>(order.pages()));
-  const unsigned pindex = PerCpuPages::index(order, type);
+  // The atomic reserve has no list of its own here, but its pages go back to it when they are drained.
+  const bool has_list = static_cast<unsigned>(type) < kMigratePcpTypes;
+  const unsigned pindex = PerCpuPages::index(order, has_list ? type : MigrateType::kMovable);
   page.set(PageFlag::kPcp);
   page.index = static_cast<std::uint64_t>(type);
   pcp.lists[pindex].push_front(page);

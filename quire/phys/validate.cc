@@ -55,7 +55,9 @@ class Validator {
                         buddy.zone_type() == page.zone_type();
       if (twin && order < kPageblockOrder.value()) fail(page, "two free buddies side by side were not merged");
     }
-    if (type == MigrateType::kHighAtomic && mem_.pageblock_migratetype(pfn) != MigrateType::kHighAtomic) {
+    // A pageblock that the zone's end cuts off is retyped without its free pages (move_freepages_block).
+    const bool whole = zone.spans(align_down(pfn, kPageblockPages) + (kPageblockPages - 1));
+    if (type == MigrateType::kHighAtomic && whole && mem_.pageblock_migratetype(pfn) != MigrateType::kHighAtomic) {
       fail(page, "atomic reserve outside its pageblock");
     }
   }

@@ -4,6 +4,7 @@
 #include <set>
 
 #include "machine.h"
+#include "quire/phys/alloc/alloc_policy.h"
 
 namespace quire::phys {
 namespace {
@@ -180,14 +181,38 @@ TEST_F(Allocation, UnmovableRequestsTakeAPageblockOver) {
 
 TEST_F(Allocation, HighOrderAtomicReservesAPageblock) {
   std::vector<Page*> pages;
-  while (Page* page = mem().alloc_page(Gfp::kNoWait)) pages.push_back(page);
-  // Free a scattered few, so that only the slow path's atomic rights find anything.
+  const auto exhaust = [&] {
+    while (Page* page = mem().alloc_page(Gfp::kNoWait)) pages.push_back(page);
+  };
+  exhaust();
+  // What is left lies at the end of memory, in half a pageblock, which cannot move. Let it lie in a whole one.
+  const Pfn whole = align_down(mem().page_to_pfn(*pages.front()), kPageblockPages);
+  std::erase_if(pages, [&](Page* page) {
+    const bool inside = align_down(mem().page_to_pfn(*page), kPageblockPages) == whole;
+    if (inside) mem().free_page(*page);
+    return inside;
+  });
+  mem().drain_all_pages();
+  exhaust();
   Page* high = mem().alloc_pages(Gfp::kAtomic, Order(1));
-  if (high != nullptr) {
-    EXPECT_EQ(dma32().nr_reserved_highatomic() + mem().node(Nid(0)).zone(ZoneType::kDma).nr_reserved_highatomic(),
-              kPageblockPages);
-    mem().free_pages(*high, Order(1));
-  }
+  ASSERT_NE(high, nullptr);
+  Zone& zone = mem().page_zone(*high);
+  const Pfn pfn = mem().page_to_pfn(*high);
+  EXPECT_EQ(zone.nr_reserved_highatomic(), kPageblockPages);
+  EXPECT_EQ(mem().pageblock_migratetype(pfn), MigrateType::kHighAtomic);
+  mem().free_pages(*high, Order(1));
+  mem().drain_all_pages();
+  mem().validate();
+  // The reserve is no one's but theirs, until reclaim has failed.
+  EXPECT_EQ(mem().alloc_page(Gfp::kNoWait | Gfp::kNoWarn), nullptr);
+  AllocContext request{};
+  request.gfp = Gfp::kKernel;
+  request.zonelist = &mem().zonelist(Nid(0));
+  request.highest_zoneidx = ZoneType::kNormal;
+  request.migratetype = MigrateType::kUnmovable;
+  EXPECT_TRUE(mem().unreserve_highatomic_pageblock(request, PhysMem::Unreserve::kAll));
+  EXPECT_EQ(zone.nr_reserved_highatomic(), 0u);
+  EXPECT_NE(mem().pageblock_migratetype(pfn), MigrateType::kHighAtomic);
   for (Page* page : pages) mem().free_page(*page);
 }
 
