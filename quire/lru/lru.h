@@ -60,7 +60,8 @@ class Lru {
   Lru(const Lru&) = delete;
   Lru& operator=(const Lru&) = delete;
 
-  void set_hooks(LruHooks* hooks) { hooks_ = hooks; }
+  void set_hooks(LruHooks* hooks) { hooks_ = hooks; }  // nullptr: nobody is told
+  [[nodiscard]] LruHooks* hooks() const { return hooks_; }
   void set_swap_space(const SwapSpace* swap) { swap_space_ = swap; }
 
   // --- lru.cc: the ways onto, off and between the lists -------------------------------------------------------------

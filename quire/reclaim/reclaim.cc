@@ -35,7 +35,7 @@ void Reclaim::start() {
                                            [this, n = node.get()] { kswapd(*n); }, options);
   }
   parts_.phys.set_memory_pressure(this);
-  parts_.lru.set_hooks(policy_.get());
+  parts_.lru.set_hooks(policy_->lru_hooks());
 }
 
 ReclaimView Reclaim::view() const {

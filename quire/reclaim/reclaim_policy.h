@@ -4,7 +4,7 @@
 //   ageing    which active pages grow old, and when                         inactive_is_low, judge_active
 //   choice    what to do with an inactive page, given how it was used       folio_check_references
 //
-// and is told, through lru::LruHooks, what happens to folios in between. One file a policy, under policies/.
+// and is told, if it gives lru::LruHooks, what happens to folios in between. One file a policy, under policies/.
 #pragma once
 
 #include <array>
@@ -39,9 +39,13 @@ struct ReclaimView {
   unsigned swappiness = 60;            // 0 … 200
 };
 
-class ReclaimPolicy : public lru::LruHooks {
+class ReclaimPolicy {
  public:
+  virtual ~ReclaimPolicy() = default;
   [[nodiscard]] virtual std::string_view name() const = 0;
+  // Who is to be told of each folio's life; nullptr: the lists and shadows tell this policy enough. A call for each folio
+  // that moves is not free.
+  [[nodiscard]] virtual lru::LruHooks* lru_hooks() { return nullptr; }
 
   // Before each pass over a node: sets may (deactivation), cache_trim_mode, file_is_tiny and the costs of `sc`.
   virtual void prepare_scan_count(const phys::Node& node, lru::Lruvec& lruvec, ScanControl& sc, const ReclaimView& view) = 0;

@@ -27,6 +27,13 @@ class Sizes {
 
 ReclaimView with_swap(unsigned swappiness = 60) { return {1000, 1000, swappiness}; }
 
+// The lists tell linux-6 all it wants to know: folios move without a call for each.
+TEST(Linux6, AsksForNoHooks) {
+  ReclaimMachine m;
+  EXPECT_EQ(Linux6Policy().lru_hooks(), nullptr);
+  EXPECT_EQ(m.lru.hooks(), nullptr);
+}
+
 TEST(Linux6, ScansAPartByPriority) {
   Sizes s;
   s.set(LruList::kInactiveFile, 40960);
