@@ -17,6 +17,7 @@
 #include <cstdint>
 
 #include "quire/base/bug.h"
+#include "quire/base/container_of.h"
 #include "quire/base/rbtree.h"
 
 namespace quire {
@@ -100,11 +101,7 @@ class IntervalTreeOf {
 
  private:
   static T* owner_or_null(IntervalNode* node) {
-    if (node == nullptr) return nullptr;
-    constexpr std::uintptr_t kAnyAlignedAddress = 1 << 20;
-    auto* object = reinterpret_cast<T*>(kAnyAlignedAddress);
-    const std::uintptr_t offset = reinterpret_cast<std::uintptr_t>(&(object->*kMember)) - kAnyAlignedAddress;
-    return reinterpret_cast<T*>(reinterpret_cast<std::byte*>(node) - offset);
+    return node == nullptr ? nullptr : container_of(node, kMember);
   }
 
   IntervalTree tree_;

@@ -11,6 +11,7 @@
 #include <iterator>
 
 #include "quire/base/bug.h"
+#include "quire/base/container_of.h"
 
 namespace quire {
 
@@ -35,14 +36,6 @@ inline void unlink(ListNode* node) {
   node->next->prev = node->prev;
   node->next = nullptr;
   node->prev = nullptr;
-}
-
-// Offset of a member in bytes; folds to a constant.
-template <class T>
-[[gnu::always_inline]] inline std::ptrdiff_t member_offset(ListNode T::*member) {
-  constexpr std::uintptr_t kAnyAlignedAddress = 1 << 20;
-  auto* object = reinterpret_cast<T*>(kAnyAlignedAddress);
-  return static_cast<std::ptrdiff_t>(reinterpret_cast<std::uintptr_t>(&(object->*member)) - kAnyAlignedAddress);
 }
 
 }  // namespace list_detail
@@ -116,9 +109,7 @@ class List {
   [[nodiscard]] const_iterator end() const { return const_iterator(&head_); }
 
  private:
-  static T* owner(ListNode* node) {
-    return reinterpret_cast<T*>(reinterpret_cast<std::byte*>(node) - list_detail::member_offset(kMember));
-  }
+  static T* owner(ListNode* node) { return container_of(node, kMember); }
   static const T* owner(const ListNode* node) { return owner(const_cast<ListNode*>(node)); }
 
   void insert(T& t, ListNode* prev, ListNode* next) {

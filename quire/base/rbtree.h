@@ -20,6 +20,7 @@
 #include <cstdint>
 
 #include "quire/base/bug.h"
+#include "quire/base/container_of.h"
 
 namespace quire {
 
@@ -284,12 +285,7 @@ class RbTree {
   }
 
  private:
-  static std::ptrdiff_t offset() {
-    constexpr std::uintptr_t kAnyAlignedAddress = 1 << 20;
-    auto* object = reinterpret_cast<T*>(kAnyAlignedAddress);
-    return static_cast<std::ptrdiff_t>(reinterpret_cast<std::uintptr_t>(&(object->*kMember)) - kAnyAlignedAddress);
-  }
-  static T* owner(RbNode* node) { return reinterpret_cast<T*>(reinterpret_cast<std::byte*>(node) - offset()); }
+  static T* owner(RbNode* node) { return container_of(node, kMember); }
   static T* owner_or_null(RbNode* node) { return node == nullptr ? nullptr : owner(node); }
   static RbNode* node_of(const T& t) { return const_cast<RbNode*>(&(t.*kMember)); }
 

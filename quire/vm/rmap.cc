@@ -1,6 +1,7 @@
 // Map counts, and the walk from a folio to its mappings.
 #include "quire/vm/rmap.h"
 
+#include "quire/base/container_of.h"
 #include "quire/file/address_space.h"
 #include "quire/file/vfs.h"
 #include "quire/vm/folio_map.h"
@@ -29,10 +30,7 @@ AnonVma& owner_of(const Vma& vma, RmapExclusive exclusive) {
 }  // namespace
 
 Vma& Rmap::vma_of(file::MappingNode& node) {
-  constexpr std::uintptr_t kAnyAlignedAddress = 1 << 20;
-  auto* object = reinterpret_cast<Vma*>(kAnyAlignedAddress);
-  const std::uintptr_t offset = reinterpret_cast<std::uintptr_t>(&object->mapping_node) - kAnyAlignedAddress;
-  return *reinterpret_cast<Vma*>(reinterpret_cast<std::uintptr_t>(&node) - offset);
+  return *container_of(&node, &Vma::mapping_node);
 }
 
 void Rmap::page_add_new_anon_rmap(Page& page, Vma& vma, VirtAddr address) {

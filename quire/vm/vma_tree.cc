@@ -2,15 +2,12 @@
 
 #include <algorithm>
 
+#include "quire/base/container_of.h"
+
 namespace quire::vm {
 
 bool VmaTree::MaxGap::update(RbNode& node) {
-  const auto vma_of = [](RbNode* n) {
-    constexpr std::uintptr_t kAnyAlignedAddress = 1 << 20;
-    auto* object = reinterpret_cast<Vma*>(kAnyAlignedAddress);
-    const std::uintptr_t offset = reinterpret_cast<std::uintptr_t>(&object->rb_node_) - kAnyAlignedAddress;
-    return reinterpret_cast<Vma*>(reinterpret_cast<std::uintptr_t>(n) - offset);
-  };
+  const auto vma_of = [](RbNode* n) { return container_of(n, &Vma::rb_node_); };
   Vma& vma = *vma_of(&node);
   std::uint64_t gap = vma.gap_before_;
   if (node.left != nullptr) gap = std::max(gap, vma_of(node.left)->subtree_gap_);
