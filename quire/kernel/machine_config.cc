@@ -55,11 +55,42 @@ Checked<void> parse_swap_option(std::string_view text, std::string_view option, 
   return {};
 }
 
+// Far below what any kernel boots with: a size this small was meant with another unit.
+constexpr std::uint64_t kLeastRam = 1ull << 20;
+// What a node needs for its own tables when all are small, and what each 128M of RAM needs for its part of the memory map.
+constexpr std::uint64_t kLeastNodeRam = 9ull << 18;
+constexpr std::uint64_t kMemoryMapPart = 2ull << 20;
+constexpr std::uint64_t kSection = 128ull << 20;
+
+Checked<void> check_ram(const MachineConfig& config) {
+  if (config.ram >= kLeastRam) return {};
+  return user_error(fmt::format("RAM of {} {} holds no kernel: write the unit as well, as in 64M", config.ram,
+                                config.ram == 1 ? "byte" : "bytes"));
+}
+
+Checked<void> check_min_free(const MachineConfig& config) {
+  const auto given = config.sysctl.find("vm.min_free_kbytes");
+  if (given == config.sysctl.end()) return {};
+  const std::uint64_t nodes = config.nodes > 1 ? config.nodes * kLeastNodeRam : 0;
+  const std::uint64_t taken = config.kernel_reserved + (config.ram + kSection - 1) / kSection * kMemoryMapPart + nodes;
+  const std::uint64_t left = config.ram > taken ? config.ram - taken : 0;
+  const std::uint64_t most = std::max(left / 2, kLeastRam) / 1024;
+  if (static_cast<std::uint64_t>(given->second) <= most) return {};
+  return user_error(fmt::format("vm.min_free_kbytes = {} leaves a machine of {} too little to allocate from: the most is {}, "
+                                "half of what its kernel does not take",
+                                given->second, format_size(config.ram), most));
+}
+
 Checked<void> check_nodes(const MachineConfig& config) {
   if (config.nodes < 1 || config.nodes > kMaxNodes) {
     return user_error(fmt::format("--nodes {}: a machine has 1 to {} nodes", config.nodes, kMaxNodes));
   }
-  if (config.node_ram.empty()) return {};
+  if (config.node_ram.empty()) {
+    if (config.nodes == 1 || config.ram / config.nodes >= kLeastNodeRam) return {};
+    return user_error(fmt::format("--nodes {} share {} of RAM: too little for the tables of each; give --ram {}M or more, or "
+                                  "fewer nodes",
+                                  config.nodes, format_size(config.ram), ((config.nodes * kLeastNodeRam) >> 20) + 1));
+  }
   if (config.node_ram.size() != config.nodes) {
     return user_error(
         fmt::format("--node-ram names {} sizes, but the machine has {} nodes", config.node_ram.size(), config.nodes));
@@ -114,6 +145,7 @@ Checked<void> check(const MachineConfig& config) {
   if (config.cpus < 1 || config.cpus > kMaxCpus) {
     return user_error(fmt::format("--cpus {}: a machine has 1 to {} CPUs", config.cpus, kMaxCpus));
   }
+  if (auto ok = check_ram(config); !ok) return ok;
   if (auto ok = check_nodes(config); !ok) return ok;
   if (config.profile != "linux-6") {
     if (std::ranges::find(kProfiles, config.profile) != kProfiles.end()) {
@@ -129,6 +161,7 @@ Checked<void> check(const MachineConfig& config) {
   for (const auto& [name, value] : config.sysctl) {
     if (auto ok = check_sysctl(name, value); !ok) return ok;
   }
+  if (auto ok = check_min_free(config); !ok) return ok;
   sim::CostModel costs;
   for (const auto& [name, value] : config.cost) {
     if (value < 0) return user_error(fmt::format("cost {} = {}: a cost is not negative", name, value));

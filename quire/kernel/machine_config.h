@@ -22,6 +22,7 @@
 
 #include "quire/base/user_error.h"
 #include "quire/phys/data_mode.h"
+#include "quire/vm/cpu_mask.h"
 
 namespace quire::kernel {
 
@@ -51,7 +52,7 @@ struct MachineConfig {
   std::uint64_t preempt_permille = 0;          // extra seeded preemption at sync points, for race hunting
 };
 
-inline constexpr unsigned kMaxCpus = 512;
+inline constexpr unsigned kMaxCpus = vm::CpuMask::kMaxCpus;
 inline constexpr unsigned kMaxNodes = 64;
 
 // "zram:128M", "disk:1G,priority=5", "zram:1G,ratio=2.5,limit=200M".
@@ -62,7 +63,9 @@ Checked<std::pair<std::string, std::int64_t>> parse_assignment(std::string_view 
 Checked<void> read_machine_file(const std::string& path, MachineConfig& config);
 // The same from text; `name` is what errors call it.
 Checked<void> read_machine_toml(std::string_view text, std::string_view name, MachineConfig& config);
-// That the figures go together: cpus and nodes in range, node sizes that sum up, a known profile, known tunables.
+// That the figures go together: cpus and nodes in range, RAM that is no slip of the unit, nodes that hold their own tables,
+// node sizes that sum up, a known profile, known tunables, and a min_free_kbytes that leaves memory to allocate (Linux takes
+// any value and then kills what asks for memory; a machine with such a value cannot boot here).
 Checked<void> check(const MachineConfig& config);
 // The configuration as TOML that read_machine_toml takes back.
 std::string to_toml(const MachineConfig& config);

@@ -1,9 +1,12 @@
 // Machine descriptions as TOML files.
 #include <fmt/format.h>
 
+#include <filesystem>
 #include <fstream>
 #include <functional>
-#include <iterator>
+#include <limits>
+#include <sstream>
+#include <system_error>
 #include <utility>
 
 #define TOML_EXCEPTIONS 0
@@ -74,10 +77,13 @@ class Reader {
     return {};
   }
 
+  // From `least` to `most`.
   template <class T>
-  Checked<void> take_count(std::string_view key, const toml::node& node, T& into) {
+  Checked<void> take_count(std::string_view key, const toml::node& node, T& into, std::int64_t least, std::int64_t most) {
     const auto count = node.value_exact<std::int64_t>();
-    if (!count || *count < 0 || !std::in_range<T>(*count)) return wrong(key, node, "a whole number, not negative");
+    if (!count || *count < least || *count > most) {
+      return wrong(key, node, fmt::format("a whole number from {} to {}", least, most));
+    }
     into = static_cast<T>(*count);
     return {};
   }
@@ -86,11 +92,11 @@ class Reader {
   Checked<void> take_kernel_reserved(std::string_view key, const toml::node& node) {
     return take_size(key, node, config_.kernel_reserved);
   }
-  Checked<void> take_cpus(std::string_view key, const toml::node& node) { return take_count(key, node, config_.cpus); }
-  Checked<void> take_nodes(std::string_view key, const toml::node& node) { return take_count(key, node, config_.nodes); }
-  Checked<void> take_seed(std::string_view key, const toml::node& node) { return take_count(key, node, config_.seed); }
+  Checked<void> take_cpus(std::string_view key, const toml::node& node) { return take_count(key, node, config_.cpus, 1, kMaxCpus); }
+  Checked<void> take_nodes(std::string_view key, const toml::node& node) { return take_count(key, node, config_.nodes, 1, kMaxNodes); }
+  Checked<void> take_seed(std::string_view key, const toml::node& node) { return take_count(key, node, config_.seed, 0, std::numeric_limits<std::int64_t>::max()); }
   Checked<void> take_preempt(std::string_view key, const toml::node& node) {
-    return take_count(key, node, config_.preempt_permille);
+    return take_count(key, node, config_.preempt_permille, 0, 1000);
   }
   Checked<void> take_profile(std::string_view key, const toml::node& node) {
     const auto text = node.value_exact<std::string_view>();
@@ -168,10 +174,16 @@ Checked<void> read_machine_toml(std::string_view text, std::string_view name, Ma
 }
 
 Checked<void> read_machine_file(const std::string& path, MachineConfig& config) {
+  std::error_code error;
+  if (std::filesystem::is_directory(path, error)) {
+    return user_error(fmt::format("the machine file '{}' is a folder; name a TOML file in it", path));
+  }
   std::ifstream in(path, std::ios::binary);
   if (!in) return user_error(fmt::format("cannot read the machine file '{}'; does it exist?", path));
-  const std::string text{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
+  std::ostringstream content;
+  content << in.rdbuf();
   if (in.bad()) return user_error(fmt::format("cannot read the machine file '{}'; is it a file?", path));
+  const std::string text = std::move(content).str();
   return read_machine_toml(text, path, config);
 }
 
