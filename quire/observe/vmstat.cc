@@ -1,7 +1,5 @@
 #include "quire/observe/vmstat.h"
 
-#include <fmt/format.h>
-
 namespace quire::observe {
 
 CounterList vmstat(const phys::PhysMem& phys) {
@@ -14,12 +12,6 @@ CounterList vmstat(const phys::PhysMem& phys) {
       [&](phys::NodeStat s) { list.emplace_back(counter_name(s), phys.global_node_page_state(s)); });
   Counters<phys::VmEvent>::for_each([&](phys::VmEvent e) { list.emplace_back(counter_name(e), phys.vmstat()[e]); });
   return list;
-}
-
-std::string vmstat_text(const phys::PhysMem& phys) {
-  std::string text;
-  for (const auto& [name, value] : vmstat(phys)) text += fmt::format("{} {}\n", name, value);
-  return text;
 }
 
 }  // namespace quire::observe

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -14,7 +13,5 @@ namespace quire::observe {
 using CounterList = std::vector<std::pair<std::string_view, std::int64_t>>;
 
 [[nodiscard]] CounterList vmstat(const phys::PhysMem& phys);
-// "name value\n" a line, as the kernel prints it.
-[[nodiscard]] std::string vmstat_text(const phys::PhysMem& phys);
 
 }  // namespace quire::observe
