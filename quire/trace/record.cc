@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/personality.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -12,6 +11,7 @@
 #include <cstring>
 
 #include "quire/trace/collector.h"
+#include "quire/trace/output.h"
 #include "quire/trace/program.h"
 #include "quire/trace/writer.h"
 
@@ -19,53 +19,6 @@ extern char** environ;
 
 namespace quire::trace {
 namespace {
-
-// Where the trace goes. A file is written under a temporary name and takes its own when it is whole.
-class Output {
- public:
-  static std::expected<std::unique_ptr<Output>, std::string> open(const RecordOptions& options) {
-    std::unique_ptr<Output> out(new Output);
-    out->path_ = options.output;
-    if (options.output.empty()) {
-      out->fd_ = options.output_fd;
-      return out;
-    }
-    struct stat there{};
-    const bool direct = ::stat(options.output.c_str(), &there) == 0 && !S_ISREG(there.st_mode);
-    out->temporary_ = direct ? "" : options.output + ".partial";
-    const std::string& name = direct ? options.output : out->temporary_;
-    out->fd_ = ::open(name.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (out->fd_ < 0) return std::unexpected(fmt::format("cannot write {}: {}", options.output, std::strerror(errno)));
-    out->owned_ = Owned::kYes;
-    return out;
-  }
-  ~Output() {
-    if (owned_ == Owned::kNo) return;
-    ::close(fd_);
-    if (!temporary_.empty()) ::unlink(temporary_.c_str());
-  }
-  Output(const Output&) = delete;
-  Output& operator=(const Output&) = delete;
-
-  [[nodiscard]] int fd() const { return fd_; }
-  [[nodiscard]] std::string name() const { return path_.empty() ? "the trace" : path_; }
-
-  Outcome keep() {
-    if (owned_ == Owned::kNo) return {};
-    owned_ = Owned::kNo;
-    const bool closed = ::close(fd_) == 0;
-    if (closed && (temporary_.empty() || ::rename(temporary_.c_str(), path_.c_str()) == 0)) return {};
-    const std::string why = std::strerror(errno);
-    if (!temporary_.empty()) ::unlink(temporary_.c_str());
-    return std::unexpected(fmt::format("cannot write {}: {}", path_, why));
-  }
-
- private:
-  Output() = default;
-  enum class Owned : std::uint8_t { kNo, kYes } owned_ = Owned::kNo;
-  int fd_ = -1;
-  std::string path_, temporary_;
-};
 
 // A reader that goes away must not kill us: SIGPIPE waits, and is taken back, while this lives.
 class PipeSignalBlocked {
@@ -182,7 +135,7 @@ std::expected<RecordOutcome, std::string> record(const RecordOptions& options) {
     return std::unexpected(fmt::format("{} has a comma in its path, which QEMU cannot take: move it", *plugin));
   }
   const PipeSignalBlocked no_pipe_signal;
-  auto output = Output::open(options);
+  auto output = Output::open(options.output, options.output_fd);
   if (!output) return std::unexpected(output.error());
 
   TraceHeader header;

@@ -1,19 +1,14 @@
 // The commands as a person types them: what they print, what they return, and what they say to bad input.
-#include <fmt/format.h>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <stdlib.h>
-#include <sys/wait.h>
-
 #include <algorithm>
-#include <array>
-#include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <string>
+#include <vector>
+
+#include "commands.h"
 
 namespace quire {
 namespace {
@@ -21,70 +16,6 @@ namespace {
 using nlohmann::json;
 using testing::AllOf;
 using testing::HasSubstr;
-using testing::Not;
-
-struct Output {
-  int status = -1;  // 128 + signal when it was killed
-  std::string out;
-  std::string err;
-};
-
-class Commands : public testing::Test {
- protected:
-  void SetUp() override {
-    std::string name = (std::filesystem::temp_directory_path() / "quire-e2e-XXXXXX").string();
-    ASSERT_NE(mkdtemp(name.data()), nullptr);
-    folder_ = name;
-  }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
-
-  [[nodiscard]] std::string path(const std::string& name) const { return (folder_ / name).string(); }
-
-  Output shell(const std::string& command) const {
-    const std::string errors = path("stderr");
-    FILE* pipe = popen(fmt::format("cd '{}' && {{ {}\n}} 2>'{}' </dev/null", folder_.string(), command, errors).c_str(), "r");
-    Output output;
-    std::array<char, 4096> buffer{};
-    for (std::size_t n = 0; (n = fread(buffer.data(), 1, buffer.size(), pipe)) > 0;) output.out.append(buffer.data(), n);
-    const int status = pclose(pipe);
-    output.status = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
-    output.err = read(errors);
-    return output;
-  }
-  [[nodiscard]] Output quire(const std::string& words) const { return shell(fmt::format("{} {}", QUIRE_COMMAND, words)); }
-
-  static std::string read(const std::string& name) {
-    std::ostringstream text;
-    text << std::ifstream(name, std::ios::binary).rdbuf();
-    return text.str();
-  }
-
-  void make_words(int lines = 20'000) const {
-    std::ofstream out(path("words"));
-    unsigned state = 1;
-    for (int i = 0; i < lines; ++i) {
-      state = state * 1103515245u + 12345u;
-      out << state << ' ' << (state >> 7) << '\n';
-    }
-  }
-
-  // One sentence: a single line that says what and how to mend it, and nothing on standard output.
-  static void expect_sentence(const Output& output, const std::string& part) {
-    EXPECT_NE(output.status, 0);
-    EXPECT_LT(output.status, 126) << "not a crash";
-    EXPECT_EQ(output.out, "");
-    EXPECT_THAT(output.err, HasSubstr(part));
-    EXPECT_EQ(std::count(output.err.begin(), output.err.end(), '\n'), 1) << output.err;
-  }
-
-  static json without_host(const std::string& text) {
-    json report = json::parse(text);
-    report.erase("host");
-    return report;
-  }
-
-  std::filesystem::path folder_;
-};
 
 TEST_F(Commands, BootPrintsLogAndZones) {
   const Output output = quire("boot --ram 64M --cpus 2 --nodes 2 --swap zram:128M --profile linux-6 --seed 7 --kernel-reserved 16M");
@@ -122,6 +53,7 @@ TEST_F(Commands, BadWordsGetOneSentence) {
   expect_sentence(quire("replay absent.qtr"), "absent.qtr");
   expect_sentence(quire("info absent.qtr"), "absent.qtr");
   expect_sentence(quire("run --ram 64M"), "behind --");
+  expect_sentence(quire("run --ram 4M -- true"), "RAM");
   expect_sentence(quire("record -o t.qtr"), "behind --");
   expect_sentence(quire("compare --ram 64M"), "name either traces");
   std::ofstream(path("text.qtr")) << "this is no trace at all, only words";
@@ -154,23 +86,6 @@ TEST_F(Commands, RunTwiceGivesTheSameAndTheProgramsOwnOutputFiles) {
   ASSERT_EQ(first.status, 0) << first.err;
   EXPECT_EQ(shell("sort -c sorted").status, 0);
   EXPECT_EQ(without_host(first.out), without_host(quire(words).out));
-}
-
-TEST_F(Commands, RunPassesTheProgramsStatusThrough) {
-  EXPECT_EQ(quire("run --json --ram 64M -- sh -c 'exit 7'").status, 7);
-  EXPECT_EQ(quire("run --json --ram 64M -- true").status, 0);
-  EXPECT_EQ(quire("run --json --ram 64M -- false").status, 1);
-  const Output killed = quire("run --json --ram 64M -- sh -c 'kill -SEGV $$'");
-  EXPECT_EQ(killed.status, 139);
-  EXPECT_THAT(killed.err, HasSubstr("SIGSEGV"));
-}
-
-TEST_F(Commands, MissingAndForeignProgramsAreSaid) {
-  expect_sentence(quire("run --ram 64M -- ./no-such-program"), "no-such-program");
-  std::ofstream(path("text")) << "no program";
-  expect_sentence(quire("record -o t.qtr -- ./text"), "text");
-  EXPECT_FALSE(std::filesystem::exists(path("t.qtr")));
-  expect_sentence(quire("run --ram 1M -- true"), "RAM");
 }
 
 TEST_F(Commands, CompareMoreMemoryNeverFaultsMore) {
@@ -237,15 +152,6 @@ TEST_F(Commands, ATruncatedTraceGivesItsGoodPartAndAWarning) {
   EXPECT_THAT(replay.out, HasSubstr("warning"));
 }
 
-TEST_F(Commands, FullDiskLeavesNothingThatLooksWhole) {
-  const Output full = quire("boot --ram 64M >/dev/full");
-  EXPECT_NE(full.status, 0);
-  EXPECT_THAT(full.err, HasSubstr("standard output"));
-  const Output nowhere = quire("record -o absent/t.qtr -- true");
-  EXPECT_NE(nowhere.status, 0);
-  EXPECT_THAT(nowhere.err, HasSubstr("absent"));
-}
-
 TEST_F(Commands, ImportsLackeyText) {
   std::ofstream(path("t.lackey")) << "==1== lackey\nI  00400000,4\n S 00601000,8\nI  00400004,4\n L 00601008,8\n M 00602000,4\n";
   ASSERT_EQ(quire("import t.lackey -o t.qtr").status, 0);
@@ -257,14 +163,6 @@ TEST_F(Commands, ImportsLackeyText) {
   EXPECT_NE(bad.status, 0);
   EXPECT_THAT(bad.err, HasSubstr("2"));
   EXPECT_FALSE(std::filesystem::exists(path("bad.qtr")));
-}
-
-TEST_F(Commands, CtrlCEndsARecordingWithWhatThereIs) {
-  const Output stopped = shell(fmt::format("timeout -s INT 2 {} record -o t.qtr -- sleep 30; echo status $?", QUIRE_COMMAND));
-  EXPECT_THAT(stopped.out, Not(HasSubstr("status 0\n")));
-  if (std::filesystem::exists(path("t.qtr"))) {
-    EXPECT_THAT(quire("info t.qtr").out, HasSubstr("sleep"));
-  }
 }
 
 }  // namespace
