@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "quire/cli/command.h"
+#include "quire/cli/numbers.h"
 #include "quire/trace/lackey.h"
 #include "quire/trace/output.h"
 
@@ -17,18 +18,20 @@ namespace {
 struct ImportOptions {
   std::string input;
   std::string output;
-  std::uint64_t window = 0;
+  std::string window = "0";
 };
 
 int import(const ImportOptions& options) {
+  const auto window = whole_number("--window", options.window, {.most = kMostWindow, .what = "instructions"});
+  if (!window) return complain(window.error().sentence, kUsage);
   std::ifstream text(options.input, std::ios::binary);
   if (!text) return complain(fmt::format("cannot read '{}': {}", options.input, std::strerror(errno)));
   auto output = trace::Output::open(options.output);
   if (!output) return complain(output.error());
   trace::TraceHeader header;
-  header.window = options.window;
+  header.window = *window;
   trace::TraceWriter writer((*output)->fd(), options.output, header);
-  if (auto done = trace::import_lackey(text, options.input, writer, options.window); !done) return complain(done.error());
+  if (auto done = trace::import_lackey(text, options.input, writer, *window); !done) return complain(done.error());
   if (auto whole = writer.finish(0); !whole) return complain(whole.error());
   if (auto kept = (*output)->keep(); !kept) return complain(kept.error());
   return 0;

@@ -3,8 +3,10 @@
 #include <fmt/format.h>
 
 #include <numeric>
+#include <type_traits>
 
 #include "quire/base/size.h"
+#include "quire/cli/numbers.h"
 
 namespace quire::cli {
 
@@ -33,14 +35,14 @@ void MachineOptions::add_to(CLI::App& app, RamOption ram) {
   app.add_option("--machine", file_, "A TOML file that describes the machine; other options override it")
       ->type_name("FILE")
       ->group(group);
-  auto* sizes = app.add_option("--ram", ram_,
-                               ram == RamOption::kList ? "RAM of each machine, as in 24M,32M,64M" : "RAM, as in 64M (default 512M)")
-                    ->type_name(ram == RamOption::kList ? "SIZE,SIZE,..." : "SIZE")
-                    ->group(group);
-  if (ram == RamOption::kList) {
-    sizes->delimiter(',')->allow_extra_args(false);
+  if (ram == RamOption::kOne) {
+    app.add_option("--ram", one_ram_, "RAM, as in 64M (default 512M)")->type_name("SIZE")->group(group);
   } else {
-    sizes->expected(1);
+    app.add_option("--ram", ram_, "RAM of each machine, as in 24M,32M,64M")
+        ->delimiter(',')
+        ->allow_extra_args(false)
+        ->type_name("SIZE,SIZE,...")
+        ->group(group);
   }
   app.add_option("--cpus", cpus_, "Number of CPUs (default 1)")->type_name("N")->group(group);
   app.add_option("--nodes", nodes_, "Number of NUMA nodes (default 1)")->type_name("N")->group(group);
@@ -58,16 +60,28 @@ void MachineOptions::add_to(CLI::App& app, RamOption ram) {
   app.add_option("--cost", cost_, "A figure of the cost model, as in clear_page=100; may be repeated")->type_name("NAME=N")->expected(1)->take_all()->allow_extra_args(false)->group(group);
 }
 
+Checked<void> MachineOptions::take_numbers(kernel::MachineConfig& config) const {
+  const auto take = [](std::string_view option, const std::optional<std::string>& text, const Bounds& bounds,
+                       auto& into) -> Checked<void> {
+    if (!text) return {};
+    const auto number = whole_number(option, *text, bounds);
+    if (!number) return std::unexpected(number.error());
+    into = static_cast<std::remove_reference_t<decltype(into)>>(*number);
+    return {};
+  };
+  if (auto ok = take("--cpus", cpus_, {.least = 1, .most = kernel::kMaxCpus, .what = "CPUs"}, config.cpus); !ok) return ok;
+  if (auto ok = take("--nodes", nodes_, {.least = 1, .most = kernel::kMaxNodes, .what = "nodes"}, config.nodes); !ok) return ok;
+  if (auto ok = take("--seed", seed_, {}, config.seed); !ok) return ok;
+  return take("--preempt", preempt_, {.most = 1000, .what = "preemptions per mille"}, config.preempt_permille);
+}
+
 Checked<kernel::MachineConfig> MachineOptions::without_ram() const {
   kernel::MachineConfig config;
   if (!file_.empty()) {
     if (auto ok = kernel::read_machine_file(file_, config); !ok) return std::unexpected(ok.error());
   }
-  if (cpus_) config.cpus = *cpus_;
-  if (nodes_) config.nodes = *nodes_;
+  if (auto ok = take_numbers(config); !ok) return std::unexpected(ok.error());
   if (profile_) config.profile = *profile_;
-  if (seed_) config.seed = *seed_;
-  if (preempt_) config.preempt_permille = *preempt_;
   if (kernel_reserved_) {
     const auto bytes = size_option("--kernel-reserved", *kernel_reserved_);
     if (!bytes) return std::unexpected(bytes.error());
@@ -98,8 +112,10 @@ Checked<std::vector<kernel::MachineConfig>> MachineOptions::configs() const {
   auto base = without_ram();
   if (!base) return std::unexpected(base.error());
   std::vector<kernel::MachineConfig> machines;
-  if (ram_.empty()) machines.push_back(*base);
-  for (const std::string& text : ram_) {
+  std::vector<std::string> sizes = ram_;
+  if (one_ram_) sizes.push_back(*one_ram_);
+  if (sizes.empty()) machines.push_back(*base);
+  for (const std::string& text : sizes) {
     const auto bytes = size_option("--ram", text);
     if (!bytes) return std::unexpected(bytes.error());
     machines.push_back(*base);

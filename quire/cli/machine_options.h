@@ -26,17 +26,19 @@ class MachineOptions {
 
  private:
   [[nodiscard]] Checked<kernel::MachineConfig> without_ram() const;
+  [[nodiscard]] Checked<void> take_numbers(kernel::MachineConfig& config) const;
 
   std::string file_;
-  std::vector<std::string> ram_;
-  std::optional<unsigned> cpus_;
-  std::optional<unsigned> nodes_;
+  std::optional<std::string> one_ram_;  // RamOption::kOne
+  std::vector<std::string> ram_;        // RamOption::kList
+  std::optional<std::string> cpus_;
+  std::optional<std::string> nodes_;
   std::vector<std::string> node_ram_;
   std::vector<std::string> swap_;
   std::optional<std::string> profile_;
-  std::optional<std::uint64_t> seed_;
+  std::optional<std::string> seed_;
   std::optional<std::string> kernel_reserved_;
-  std::optional<std::uint64_t> preempt_;
+  std::optional<std::string> preempt_;
   std::vector<std::string> sysctl_;
   std::vector<std::string> cost_;
 };
