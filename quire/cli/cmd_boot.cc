@@ -28,7 +28,7 @@ int boot(const BootOptions& options) {
     const nlohmann::json out = {{"log", phys.boot_log()},
                                 {"min_free_kbytes", phys.min_free_kbytes()},
                                 {"zones", observe::zones_json(phys)}};
-    print(out.dump(2) + "\n");
+    print_json(out);
     return 0;
   }
   for (const std::string& line : phys.boot_log()) print(line + "\n");

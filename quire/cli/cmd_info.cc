@@ -17,7 +17,11 @@ struct InfoOptions {
 int info(const InfoOptions& options) {
   auto summary = trace::summarize(options.trace);
   if (!summary) return complain(summary.error());
-  print(options.json ? trace::info_json(*summary).dump(2) + "\n" : trace::info_text(*summary));
+  if (options.json) {
+    print_json(trace::info_json(*summary));
+  } else {
+    print(trace::info_text(*summary));
+  }
   for (const std::string& warning : summary->warnings) complain(warning);
   return summary->complete ? 0 : kFailed;
 }

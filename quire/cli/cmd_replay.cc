@@ -27,7 +27,11 @@ int replay(const ReplayOptions& options) {
     return replay_on(*config, std::move(*readers), [&bar](std::uint64_t bytes) { bar.update(bytes); });
   }();
   if (!report) return complain(report.error().sentence);
-  print(options.json ? engine::report_json(*report).dump(2) + "\n" : engine::report_text(*report));
+  if (options.json) {
+    print_json(engine::report_json(*report));
+  } else {
+    print(engine::report_text(*report));
+  }
   return 0;
 }
 

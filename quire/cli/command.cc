@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <cstdio>
+#include <nlohmann/json.hpp>
 
 namespace quire::cli {
 
@@ -12,5 +13,10 @@ int complain(std::string_view sentence, int status) {
 }
 
 void print(std::string_view text) { std::fwrite(text.data(), 1, text.size(), stdout); }
+
+void print_json(const nlohmann::json& value, JsonLayout layout) {
+  const int indent = layout == JsonLayout::kIndented ? 2 : -1;
+  print(value.dump(indent, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+}
 
 }  // namespace quire::cli

@@ -1,12 +1,13 @@
 // What the commands of `quire` share: how they are added, how they fail, where they write.
 //
 // A command prints its result on standard output and everything else on standard error. Exit status: 0; 1 when the work
-// failed; 2 for words that make no sense; `run` and `record` pass the program's own status through, and keep to the shell's
-// 125 (quire failed), 126 (cannot be executed) and 127 (not found) for their own.
+// failed; 2 for words that make no sense; 128 + N when signal N stopped it. `run` and `record` pass the program's own status
+// through, and keep to env(1)'s 125 (quire failed), 126 (the program cannot be executed) and 127 (it is not there).
 #pragma once
 
 #include <CLI/CLI.hpp>
 #include <functional>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -18,6 +19,8 @@ namespace quire::cli {
 inline constexpr int kFailed = 1;
 inline constexpr int kUsage = 2;
 inline constexpr int kQuireFailed = 125;
+inline constexpr int kNotExecutable = 126;
+inline constexpr int kNotFound = 127;
 
 using Command = std::function<int()>;
 
@@ -25,6 +28,10 @@ using Command = std::function<int()>;
 int complain(std::string_view sentence, int status = kFailed);
 // Writes to standard output at once.
 void print(std::string_view text);
+// The same, as one JSON value on a line of its own, or indented over several. Names come from programs and files and need not
+// be UTF-8, which JSON has to be: what is not is printed as U+FFFD.
+enum class JsonLayout : std::uint8_t { kOneLine, kIndented };
+void print_json(const nlohmann::json& value, JsonLayout layout = JsonLayout::kIndented);
 
 // What a command is added to: the application, where the command to run is left when the parse picks it, and the program
 // to record, which is everything behind the first "--" of the command line.
