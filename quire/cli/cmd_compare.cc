@@ -12,6 +12,7 @@
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <system_error>
 #include <thread>
 
 #include "quire/base/size.h"
@@ -38,11 +39,16 @@ using Outcome = Checked<engine::RunReport>;
 // A trace recorded for this comparison alone; its file goes with it.
 class TemporaryTrace {
  public:
-  TemporaryTrace() : path_((std::filesystem::temp_directory_path() / "quire-XXXXXX").string()) {
-    fd_ = mkostemp(path_.data(), O_CLOEXEC);
+  static Checked<std::unique_ptr<TemporaryTrace>> make() {
+    std::error_code error;
+    const std::filesystem::path folder = std::filesystem::temp_directory_path(error);
+    if (error) return failed(error.message());
+    std::string path = (folder / "quire-XXXXXX").string();
+    const int fd = mkostemp(path.data(), O_CLOEXEC);
+    if (fd < 0) return failed(std::strerror(errno));
+    return std::unique_ptr<TemporaryTrace>(new TemporaryTrace(std::move(path), fd));
   }
   ~TemporaryTrace() {
-    if (fd_ < 0) return;
     close(fd_);
     unlink(path_.c_str());
   }
@@ -52,8 +58,15 @@ class TemporaryTrace {
   [[nodiscard]] const std::string& path() const { return path_; }
 
  private:
+  TemporaryTrace(std::string path, int fd) : path_(std::move(path)), fd_(fd) {}
+  static std::unexpected<UserError> failed(std::string_view why) {
+    const char* const folder = std::getenv("TMPDIR");
+    return user_error(fmt::format("cannot make a temporary file for the trace{}: {}; set TMPDIR to a folder that can be written",
+                                  folder == nullptr ? "" : fmt::format(" in TMPDIR={}", folder), why));
+  }
+
   std::string path_;
-  int fd_ = -1;
+  int fd_;
 };
 
 std::vector<Outcome> run_all(const std::vector<kernel::MachineConfig>& configs, const std::vector<std::string>& traces) {
@@ -109,44 +122,69 @@ void print_table(const std::vector<engine::RunReport>& reports) {
   print("\n" + bar_chart("major faults", faults) + "\n" + bar_chart("estimated run time", times));
 }
 
+// Says which machines cannot boot, before any work is done for the others.
+int complain_of_machines(const std::vector<kernel::MachineConfig>& configs) {
+  int status = 0;
+  for (const kernel::MachineConfig& config : configs) {
+    if (auto machine = kernel::Machine::boot(config); !machine) {
+      status = complain(fmt::format("--ram {}: {}", format_size(config.ram), machine.error().sentence));
+    }
+  }
+  return status;
+}
+
+int compare_traces(const CompareOptions& options, const std::vector<kernel::MachineConfig>& configs,
+                   const std::vector<std::string>& traces) {
+  if (auto readers = open_traces(traces); !readers) return complain(readers.error().sentence);
+  std::vector<engine::RunReport> reports;
+  int status = 0;
+  std::vector<Outcome> outcomes = run_all(configs, traces);
+  for (std::size_t i = 0; i < outcomes.size(); ++i) {
+    if (outcomes[i]) {
+      reports.push_back(std::move(*outcomes[i]));
+    } else {
+      status = complain(fmt::format("--ram {}: {}", format_size(configs[i].ram), outcomes[i].error().sentence));
+    }
+  }
+  if (options.json) {
+    for (const engine::RunReport& report : reports) print_json(engine::report_json(report), JsonLayout::kOneLine);
+  } else if (!reports.empty()) {
+    print_table(reports);
+  }
+  return status;
+}
+
+int compare_program(const CompareOptions& options, const std::vector<kernel::MachineConfig>& configs,
+                    trace::RecordOptions record_options) {
+  const auto temporary = TemporaryTrace::make();
+  if (!temporary) return complain(temporary.error().sentence);
+  record_options.output_fd = (*temporary)->fd();
+  const std::string name = record_options.argv.front();
+  std::optional<ProgramOutputAside> aside;
+  if (options.json) aside.emplace();
+  const auto recorded = record_interruptibly(std::move(record_options));
+  aside.reset();
+  if (!recorded) return complain(recorded.error());
+  tell_notes(*recorded);
+  if (recorded->ending == trace::RecordOutcome::Ending::kInterrupted) return exit_status(*recorded);
+  if (recorded->exit_status != 0 && recorded->signal == 0) {
+    complain(fmt::format("{} ended with status {}: what is compared is what it did until then", name, recorded->exit_status));
+  }
+  return compare_traces(options, configs, {(*temporary)->path()});
+}
+
 int compare(const CompareOptions& options, const std::vector<std::string>& program) {
   auto configs = options.machine.configs();
   if (!configs) return complain(configs.error().sentence, kUsage);
   if (options.traces.empty() == program.empty()) {
     return complain("name either traces or, behind --, a program: quire compare --ram 32M,64M sort.qtr", kUsage);
   }
-  std::vector<std::string> traces = options.traces;
-  std::optional<TemporaryTrace> temporary;
-  if (!program.empty()) {
-    temporary.emplace();
-    if (temporary->fd() < 0) {
-      return complain(fmt::format("cannot make a temporary file for the trace: {}; set TMPDIR", std::strerror(errno)));
-    }
-    trace::RecordOptions record_options = options.recording.for_program(program);
-    record_options.output_fd = temporary->fd();
-    const auto recorded = record_interruptibly(std::move(record_options));
-    if (!recorded) return complain(recorded.error());
-    tell_notes(*recorded);
-    traces.push_back(temporary->path());
-  }
-
-  std::vector<engine::RunReport> reports;
-  int status = 0;
-  for (Outcome& outcome : run_all(*configs, traces)) {
-    if (outcome) {
-      reports.push_back(std::move(*outcome));
-    } else {
-      const std::size_t index = reports.size();
-      status = complain(fmt::format("--ram {}: {}", format_size((*configs)[index].ram), outcome.error().sentence));
-      configs->erase(configs->begin() + static_cast<std::ptrdiff_t>(index));
-    }
-  }
-  if (options.json) {
-    for (const engine::RunReport& report : reports) print(engine::report_json(report).dump() + "\n");
-  } else if (!reports.empty()) {
-    print_table(reports);
-  }
-  return status;
+  auto record_options = options.recording.for_program(program);
+  if (!record_options) return complain(record_options.error().sentence, kUsage);
+  if (const int status = complain_of_machines(*configs); status != 0) return status;
+  if (program.empty()) return compare_traces(options, *configs, options.traces);
+  if (const auto status = complain_of_program(program)) return *status;
+  return compare_program(options, *configs, std::move(*record_options));
 }
 
 }  // namespace
@@ -157,7 +195,7 @@ void add_compare(CommandLine& line) {
       "compare", "The same traces, or a program, on machines of several sizes: quire compare --ram 24M,32M,64M TRACE");
   options->machine.add_to(*command, RamOption::kList);
   options->recording.add_to(*command);
-  command->add_flag("--json", options->json, "One JSON object a machine, a line each, instead of the table");
+  command->add_flag("--json", options->json, "One JSON object a machine, a line each; what the program prints then goes to standard error");
   command->add_option("traces", options->traces, "Traces made by quire record")->type_name("TRACE...");
   command->callback([options, &line] { line.chosen = [options, &line] { return compare(*options, line.program); }; });
 }

@@ -19,12 +19,14 @@ int record(const RecordCommand& options, const std::vector<std::string>& program
   if (program.empty()) {
     return complain("no program to record: write it behind --, as in quire record -o sort.qtr -- sort big.txt", kUsage);
   }
-  trace::RecordOptions record_options = options.recording.for_program(program);
-  record_options.output = options.output;
-  const auto outcome = record_interruptibly(std::move(record_options));
+  auto record_options = options.recording.for_program(program);
+  if (!record_options) return complain(record_options.error().sentence, kUsage);
+  if (const auto status = complain_of_program(program)) return *status;
+  record_options->output = options.output;
+  const auto outcome = record_interruptibly(std::move(*record_options));
   if (!outcome) return complain(outcome.error(), kQuireFailed);
   tell_notes(*outcome);
-  return outcome->exit_status;
+  return exit_status(*outcome);
 }
 
 }  // namespace

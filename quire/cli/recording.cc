@@ -1,10 +1,16 @@
 #include "quire/cli/recording.h"
 
+#include <fcntl.h>
 #include <fmt/core.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <cstdio>
+
+#include "quire/cli/command.h"
+#include "quire/cli/numbers.h"
+#include "quire/trace/program.h"
 
 namespace quire::cli {
 
@@ -44,19 +50,30 @@ void RecordingOptions::add_to(CLI::App& command) {
       .add_option("--window", window,
                   "Instructions within which repeated accesses to a page are recorded once (default 50000)")
       ->type_name("N")
-      ->check(CLI::PositiveNumber)
       ->group(group);
   command.add_flag("--unfiltered", unfiltered, "Record every access (large and slow)")->group(group);
   command.add_flag("--randomize", randomize, "Leave address space randomisation on")->group(group);
 }
 
-trace::RecordOptions RecordingOptions::for_program(const std::vector<std::string>& argv) const {
+Checked<trace::RecordOptions> RecordingOptions::for_program(const std::vector<std::string>& argv) const {
   trace::RecordOptions options;
   options.argv = argv;
-  options.window = unfiltered ? 0 : window;
+  if (window) {
+    const auto instructions = whole_number("--window", *window, {.least = 1, .most = kMostWindow, .what = "instructions"});
+    if (!instructions) return user_error(instructions.error().sentence + "; --unfiltered records every access");
+    options.window = *instructions;
+  }
+  if (unfiltered) options.window = 0;
   options.randomization =
       randomize ? trace::AddressSpaceRandomization::kOn : trace::AddressSpaceRandomization::kOff;
   return options;
+}
+
+std::optional<int> complain_of_program(const std::vector<std::string>& argv) {
+  const auto target = trace::find_program(argv);
+  if (target) return std::nullopt;
+  const bool missing = target.error().verdict == trace::ExecVerdict::kMissing;
+  return complain(target.error().sentence, missing ? kNotFound : kNotExecutable);
 }
 
 std::expected<trace::RecordOutcome, std::string> record_interruptibly(trace::RecordOptions options) {
@@ -65,8 +82,24 @@ std::expected<trace::RecordOutcome, std::string> record_interruptibly(trace::Rec
   return trace::record(options);
 }
 
+int exit_status(const trace::RecordOutcome& outcome) {
+  const bool interrupted = outcome.ending == trace::RecordOutcome::Ending::kInterrupted;
+  return interrupted ? 128 + g_stop_signal.load() : outcome.exit_status;
+}
+
 void tell_notes(const trace::RecordOutcome& outcome) {
   for (const std::string& note : outcome.notes) fmt::print(stderr, "quire: {}\n", note);
+}
+
+ProgramOutputAside::ProgramOutputAside() : saved_(fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3)) {
+  std::fflush(stdout);
+  if (saved_ >= 0) dup2(STDERR_FILENO, STDOUT_FILENO);
+}
+
+ProgramOutputAside::~ProgramOutputAside() {
+  if (saved_ < 0) return;
+  dup2(saved_, STDOUT_FILENO);
+  close(saved_);
 }
 
 }  // namespace quire::cli

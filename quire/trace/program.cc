@@ -47,15 +47,17 @@ std::string explain(const ExecTarget& target) {
 
 }  // namespace
 
-std::expected<ExecTarget, std::string> find_program(const std::vector<std::string>& argv) {
-  if (argv.empty() || argv[0].empty()) return std::unexpected<std::string>("no program to record: give one after --");
+std::expected<ExecTarget, ProgramError> find_program(const std::vector<std::string>& argv) {
+  if (argv.empty() || argv[0].empty()) return std::unexpected(ProgramError{"no program to record: give one after --"});
   std::string path = argv[0];
   if (path.find('/') == std::string::npos) {
     path = search_path(argv[0]);
-    if (path.empty()) return std::unexpected(fmt::format("{}: no such program in PATH: install it or give its path", argv[0]));
+    if (path.empty()) {
+      return std::unexpected(ProgramError{fmt::format("{}: no such program in PATH: install it or give its path", argv[0])});
+    }
   }
   ExecTarget target = resolve_exec(path, argv);
-  if (target.verdict != ExecVerdict::kRunnable) return std::unexpected(explain(target));
+  if (target.verdict != ExecVerdict::kRunnable) return std::unexpected(ProgramError{explain(target), target.verdict});
   return target;
 }
 

@@ -9,8 +9,13 @@
 
 namespace quire::trace {
 
+struct ProgramError {
+  std::string sentence;
+  ExecVerdict verdict = ExecVerdict::kMissing;
+};
+
 // Looks argv[0] up as a shell does and resolves what would run; an error when that cannot be recorded.
-std::expected<ExecTarget, std::string> find_program(const std::vector<std::string>& argv);
+std::expected<ExecTarget, ProgramError> find_program(const std::vector<std::string>& argv);
 std::expected<std::string, std::string> find_qemu(const std::string& wanted);
 std::expected<std::string, std::string> find_plugin(const std::string& wanted);
 

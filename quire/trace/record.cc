@@ -126,7 +126,7 @@ RecordOutcome describe(const RecordOptions& options, const Collector::Ending& en
 
 std::expected<RecordOutcome, std::string> record(const RecordOptions& options) {
   const auto target = find_program(options.argv);
-  if (!target) return std::unexpected(target.error());
+  if (!target) return std::unexpected(target.error().sentence);
   const auto qemu = find_qemu(options.qemu);
   if (!qemu) return std::unexpected(qemu.error());
   const auto plugin = find_plugin(options.plugin);
@@ -148,8 +148,9 @@ std::expected<RecordOutcome, std::string> record(const RecordOptions& options) {
   const auto ending = collector.run(*pid, options.stop_signal);
   if (!ending) return std::unexpected(ending.error());
   if (writer.statistics().chunks == 0) {
-    return std::unexpected(fmt::format("{} ended before {} ran a single instruction (wait status {:#x}): is it QEMU 7.2 or 8.2 with plugins?",
-                                       *qemu, options.argv[0], ending->wait_status));
+    return std::unexpected(fmt::format("{} ran no instruction of {}: is that file a whole program? If no program can be recorded, "
+                                       "install QEMU 7.2 or 8.2 with plugins",
+                                       *qemu, options.argv[0]));
   }
   RecordOutcome outcome = describe(options, *ending, writer.statistics());
   if (Outcome done = writer.finish(outcome.exit_status); !done) return std::unexpected(done.error());

@@ -41,6 +41,9 @@ TEST_F(Commands, NumbersOutOfBoundsAreSaidWithTheBounds) {
     expect_sentence(output, part, 2);
     EXPECT_THAT(output.err.size(), Lt(160u)) << output.err;
   };
+  says("record --window 0 -o t.qtr -- true", "--window 0: write a whole number of instructions from 1 to 1000000000000; --unfiltered");
+  says("run --window -1 -- true", "--window -1: write a whole number");
+  says("record --window 18446744073709551615 -o t.qtr -- true", "from 1 to 1000000000000");
   says("import t.lackey -o t.qtr --window -1", "--window -1: write a whole number of instructions from 0 to");
   says("boot --seed -1", "--seed -1: write a whole number from 0 to 9223372036854775807");
   says("boot --seed 99999999999999999999", "--seed 99999999999999999999: write a whole number");
