@@ -35,24 +35,9 @@ Shmem::~Shmem() {
 
 // --- what a file is charged for ---------------------------------------------------------------------------------------
 
-Status Shmem::shmem_acct_size(ShmemInode& inode, std::uint64_t size) {
-  if (inode.account == ShmemAccount::kPerPage || commit_ == nullptr) return {};
-  const std::uint64_t pages = bytes_to_pages_up(size);
-  if (pages > inode.committed) {
-    if (Status enough = commit_->security_vm_enough_memory(pages - inode.committed); !enough) return enough;
-  } else {
-    commit_->vm_unacct_memory(inode.committed - pages);
-  }
-  inode.committed = pages;
-  return {};
-}
-
 Status Shmem::shmem_inode_acct_block(ShmemInode& inode) {
   shmem_recalc_inode(inode);
   if (config_.max_blocks != 0 && used_blocks_ >= config_.max_blocks) return fail(Errno::kNoSpc);
-  if (inode.account == ShmemAccount::kPerPage && commit_ != nullptr && !commit_->security_vm_enough_memory(1)) {
-    return fail(Errno::kNoSpc);
-  }
   ++used_blocks_;
   ++inode.alloced;
   return {};
@@ -62,7 +47,6 @@ void Shmem::shmem_inode_unacct_blocks(ShmemInode& inode, std::uint64_t pages) {
   QUIRE_BUG_ON(inode.alloced < pages || used_blocks_ < pages);
   inode.alloced -= pages;
   used_blocks_ -= pages;
-  if (inode.account == ShmemAccount::kPerPage && commit_ != nullptr) commit_->vm_unacct_memory(pages);
 }
 
 // Pages that reclaim dropped clean, or that truncation just took, are given back.
