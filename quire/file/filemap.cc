@@ -247,7 +247,8 @@ void Filemap::replace_page_cache_folio(Folio& old, Folio& fresh) {
 // A leaf of nothing but shadows goes, oldest first, when there are too many of them (shadow_lru_isolate).
 lru::ShadowArrays::Outcome Filemap::reclaim_shadow_node(XaNode& node) {
   AddressSpace& mapping = static_cast<PageArray&>(node.array()).mapping;
-  if (!mapping.i_pages_lock_.try_lock()) return Outcome::kBusy;
+  if (!mapping.i_pages_lock_.try_lock_here()) return Outcome::kBusy;
+  QUIRE_BUG_ON(!node.private_list.linked() || node.count == 0 || node.count != node.nr_values);
   std::uint64_t first = 0;
   for (const XaNode* n = &node; n->up() != nullptr; n = n->up()) first += std::uint64_t{n->offset} << (n->shift + 6);
   mapping.i_pages_.for_range(first, first + 63, [&](std::uint64_t index, XaEntry) { mapping.i_pages_.erase(index); });

@@ -47,13 +47,14 @@ std::uint64_t ShadowNodes::scan_objects(slab::ShrinkControl& control) {
   std::uint64_t freed = 0;
   std::uint64_t scanned = 0;
   while (scanned < control.nr_to_scan) {
+    phys_.scheduler().sync_point();
     XaNode* node = here.list.front_or_null();
     if (node == nullptr) break;
     ++scanned;
     if (arrays_->reclaim_shadow_node(*node) == ShadowArrays::Outcome::kReclaimed) {
       ++freed;
       phys_.node(control.nid).stats.add(NodeStat::kWorkingsetNodereclaim);
-    } else if (here.list.front_or_null() == node) {
+    } else {
       here.list.move_to_back(*node);
     }
   }

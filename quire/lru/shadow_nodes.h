@@ -6,7 +6,8 @@
 //   XArray ── node_changed ──▶ list of its NUMA node ◀── shrink_slab: count_objects, scan_objects ── ShadowArrays upcall
 //
 // An owner of page-cache arrays sets this as their observer. Counters: workingset_nodes, workingset_nodereclaim.
-// Lock: the array's own, held by who changes it; the shrinker asks ShadowArrays, which refuses when it is taken.
+// Lock: the array's own, held by who changes it; the shrinker asks ShadowArrays, which refuses when it is taken. The lists
+// need none of their own (Linux's list_lru lock): nobody reaches a sync point while he looks at one.
 // Linux: workingset_update_node and workingset_shadow_shrinker.
 #pragma once
 
@@ -26,7 +27,9 @@ class ShadowArrays {
  public:
   virtual ~ShadowArrays() = default;
   enum class Outcome : std::uint8_t { kReclaimed, kBusy };
-  // Erases all entries of this leaf, which holds shadows only, so that it is freed. kBusy when its array is locked.
+  // Erases all entries of this leaf, which holds shadows only, so that it is freed. kBusy when its array is locked. No sync
+  // point lies between the choice of the leaf and this call, nor may one come before the array's lock is held: another CPU
+  // could put a folio into the leaf or free it.
   virtual Outcome reclaim_shadow_node(XaNode& node) = 0;
 };
 

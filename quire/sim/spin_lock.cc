@@ -27,9 +27,8 @@ void SpinLock::lock_slow(unsigned subclass) {
   s.contention_end([&] { return ContentionEnd{.lock = class_.name(), .ret = 0}; });
 }
 
-bool SpinLock::try_lock() QUIRE_NO_THREAD_SAFETY_ANALYSIS {
+bool SpinLock::try_lock_here() QUIRE_NO_THREAD_SAFETY_ANALYSIS {
   Scheduler& s = scheduler_;
-  s.sync_point();
   if (owner_ != nullptr || s.now() < released_at_) return false;
   if (s.lock_checks()) s.lock_order().acquire(s.context(), this, class_, 0, AcquireKind::kTry);
   take();

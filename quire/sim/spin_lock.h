@@ -31,7 +31,12 @@ class QUIRE_CAPABILITY("spinlock") SpinLock {
     scheduler_.sync_point();
     lock_slow(subclass);
   }
-  [[nodiscard]] bool try_lock() QUIRE_TRY_ACQUIRE(true);
+  [[nodiscard]] bool try_lock() QUIRE_TRY_ACQUIRE(true) {
+    scheduler_.sync_point();
+    return try_lock_here();
+  }
+  // The same without a sync point: for who has chosen what to lock since his last one, and must not lose it now.
+  [[nodiscard]] bool try_lock_here() QUIRE_TRY_ACQUIRE(true);
   void unlock() QUIRE_RELEASE() QUIRE_NO_THREAD_SAFETY_ANALYSIS {
     Scheduler& s = scheduler_;
     if (!waiters_.empty() || s.lock_checks()) [[unlikely]] return unlock_slow();
