@@ -51,6 +51,7 @@ class Process {
   std::string comm;
   ProcessState state = ProcessState::kRunning;
   vm::Mm* mm = nullptr;                // one mm_users reference; nullptr once it has exited
+  vm::Mm* oom_mm = nullptr;            // an mm_count reference: what the OOM killer killed it for, until that is free
   std::shared_ptr<FileTable> files;
   std::vector<std::unique_ptr<Thread>> threads;
   unsigned live_threads = 0;

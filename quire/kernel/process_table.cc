@@ -30,6 +30,7 @@ ProcessTable::~ProcessTable() {
     for (const auto& thread : process->threads) free_thread(*thread);
     if (process->files) process->files->close_all();
     put_mm(*process);
+    put_oom_mm(*process);
   }
 }
 
@@ -141,6 +142,11 @@ void ProcessTable::put_mm(Process& process) {
   vm_.mmput(mm);
 }
 
+// Its memory is free, or others that are dying too have it.
+void ProcessTable::put_oom_mm(Process& process) {
+  if (process.oom_mm != nullptr) vm_.mmdrop(*std::exchange(process.oom_mm, nullptr));
+}
+
 void ProcessTable::exit_thread(Thread& thread, ExitStatus status) {
   Process& process = *thread.process;
   QUIRE_BUG_ON(process.live_threads == 0);
@@ -164,6 +170,7 @@ void ProcessTable::exit_group(Thread& thread, ExitStatus status) {
 // The process has no thread left that runs: memory and files go, the parent hears of it.
 void ProcessTable::finish(Process& process) {
   put_mm(process);
+  put_oom_mm(process);
   if (process.files) process.files->close_all();
   process.files.reset();
   process.end_time = phys_.scheduler().now();
@@ -174,6 +181,7 @@ void ProcessTable::finish(Process& process) {
 // Undoes add_process and what was given to the process since; it has never run.
 void ProcessTable::forget(Process& process) {
   put_mm(process);
+  put_oom_mm(process);
   if (process.files) process.files->close_all();
   std::erase_if(processes_, [&process](const auto& each) { return each.get() == &process; });
 }
@@ -207,8 +215,9 @@ void ProcessTable::send_sigkill(Process& process) {
 void ProcessTable::for_each_candidate(FunctionRef<reclaim::OomVisit(const reclaim::OomCandidate&)> visit) {
   using State = reclaim::OomCandidate::State;
   for (const auto& process : processes_) {
-    if (process->mm == nullptr) continue;
-    const vm::Mm& mm = *process->mm;
+    // Who has let go of its memory holds nothing more, unless it was made to: that memory is still on its way.
+    if (process->mm == nullptr && process->oom_mm == nullptr) continue;
+    const vm::Mm& mm = process->oom_mm != nullptr ? *process->oom_mm : *process->mm;
     reclaim::OomCandidate candidate;
     candidate.pid = static_cast<std::uint64_t>(process->pid);
     candidate.comm = process->comm;
@@ -216,8 +225,10 @@ void ProcessTable::for_each_candidate(FunctionRef<reclaim::OomVisit(const reclai
     candidate.rss = mm.rss();
     candidate.swapents = static_cast<std::uint64_t>(mm.counter(vm::Rss::kSwapEnts));
     candidate.pgtables = mm.pgtables_pages;
-    if (any(mm.flags, vm::MmFlags::kOomSkip)) candidate.state = State::kSkip;
-    else if (any(mm.flags, vm::MmFlags::kOomVictim)) candidate.state = State::kVictim;
+    // A vfork child would be killed for its parent's memory, and then not free it.
+    const bool in_vfork = process->shared_mm == Process::SharedMm::kVfork;
+    if (in_vfork || any(mm.flags, vm::MmFlags::kOomSkip)) candidate.state = State::kSkip;
+    else if (process->oom_mm != nullptr) candidate.state = State::kVictim;
     if (visit(candidate) == reclaim::OomVisit::kStop) return;
   }
 }
@@ -229,8 +240,19 @@ void ProcessTable::oom_kill_process(std::uint64_t pid, std::uint64_t /*points*/)
   vm_.mark_oom_victim(mm);
   // Whoever shares the memory goes too, or it would not come free.
   for (const auto& process : processes_) {
-    if (process->mm == &mm) kill(*process, 9);
+    if (process->mm != &mm) continue;
+    if (process->oom_mm == nullptr) {
+      vm::Vm::mmgrab(mm);
+      process->oom_mm = &mm;
+    }
+    kill(*process, 9);
   }
+}
+
+std::uint64_t ProcessTable::current_pid() const {
+  const sim::Task* task = phys_.scheduler().current();
+  if (task == nullptr || task->local == nullptr) return 0;
+  return static_cast<std::uint64_t>(static_cast<const Thread*>(task->local)->process->pid);
 }
 
 bool ProcessTable::fatal_signal_pending() const {

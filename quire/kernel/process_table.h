@@ -51,12 +51,14 @@ class ProcessTable final : public reclaim::OomVictims {
   // --- reclaim::OomVictims --------------------------------------------------------------------------------------------------
   void for_each_candidate(FunctionRef<reclaim::OomVisit(const reclaim::OomCandidate&)> visit) override;
   void oom_kill_process(std::uint64_t pid, std::uint64_t points) override;
+  [[nodiscard]] std::uint64_t current_pid() const override;
   [[nodiscard]] bool fatal_signal_pending() const override;
 
  private:
   Result<Thread*> make_thread(Process& process, int tid, Body body);
   void free_thread(Thread& thread);
   void put_mm(Process& process);
+  void put_oom_mm(Process& process);
   void finish(Process& process);
   void forget(Process& process);
   void send_sigkill(Process& process);

@@ -42,7 +42,7 @@ class OomVictims {
   // Kills it with all that shares its memory: it gets no further than its next kernel exit, and may use reserves until then.
   virtual void oom_kill_process(std::uint64_t pid, std::uint64_t points) = 0;
   // The process of the running task; 0 when it has none.
-  [[nodiscard]] virtual std::uint64_t current_pid() const { return 0; }
+  [[nodiscard]] virtual std::uint64_t current_pid() const = 0;
   // A SIGKILL is pending for the running task (fatal_signal_pending).
   [[nodiscard]] virtual bool fatal_signal_pending() const = 0;
 };

@@ -70,6 +70,7 @@ void Vm::exit_mmap(Mm& mm) {
     for (Vma& vma : mm.mm_vmas) unmap_page_range(tlb, vma, vma.range());
     tlb.finish();
   }
+  mm.flags |= MmFlags::kOomSkip;
   for (Vma& vma : mm.mm_vmas) unlink_rmap(vma);
   const Range<VirtAddr> user_space{VirtAddr(0), pgtable_.geometry().task_size + kPageSize};
   pgtable_.free_pgtables(mm, user_space, user_space);

@@ -36,5 +36,78 @@ TEST(ProcessTable, AProcessThatCouldNotBeMadeLeavesNothingBehind) {
   for (const auto& process : table.all()) EXPECT_TRUE(pids.insert(process->pid).second) << process->pid;
 }
 
+// From the kill until its pages are free the victim is the reason to kill nobody else.
+TEST(ProcessTable, AVictimCountsUntilItsMemoryIsFree) {
+  const auto machine = boot_small(32 * kMiB, 2);
+  ProcessTable& table = machine->processes();
+  vm::Vm& vm = machine->vm();
+  constexpr std::uint64_t kPages = 2000;
+  const auto anon_pages = [&] { return machine->phys().global_node_page_state(phys::NodeStat::kNrAnonPages); };
+  Process& victim = start(*machine, "victim", [&](Process& self) {
+    const VirtAddr at = *vm.mmap(*self.mm, VirtAddr(0), kPages * kPageSize, vm::Prot::kRead | vm::Prot::kWrite,
+                                 vm::MapFlags::kPrivate | vm::MapFlags::kAnonymous, nullptr, 0);
+    EXPECT_EQ(vm.touch_user(*self.mm, at, kPages * kPageSize, arch::Access::kWrite), kPages * kPageSize);
+    machine->scheduler().sleep_for(sim::kSecond);
+  });
+  unsigned while_dying = 0;
+  start(*machine, "bystander", [&](Process&) {
+    machine->scheduler().sleep_for(500 * sim::kMillisecond);
+    table.oom_kill_process(static_cast<std::uint64_t>(victim.pid), 0);
+    while (victim.state == ProcessState::kRunning) {
+      const reclaim::OomChoice choice = reclaim::select_bad_process(table, 8192);
+      if (anon_pages() > 100) {
+        ++while_dying;
+        ASSERT_EQ(choice.kind, reclaim::OomChoice::Kind::kAlreadyDying) << anon_pages();
+      }
+      machine->scheduler().charge(sim::kMicrosecond);
+      machine->scheduler().sync_point();
+    }
+  });
+  ASSERT_TRUE(machine->run().done());
+  EXPECT_GT(while_dying, 10u);
+  EXPECT_EQ(anon_pages(), 0);
+}
+
+// The whole way: processes that want more than there is, the allocator's cry for help, one killed at a time.
+TEST(ProcessTable, TheOomKillerTakesTheLargestAndTheOthersEndWell) {
+  const auto machine = boot_small(32 * kMiB, 2);
+  vm::Vm& vm = machine->vm();
+  const auto eater = [&](std::uint64_t pages) {
+    return [&vm, pages, m = machine.get()](Process& self) {
+      const VirtAddr at = *vm.mmap(*self.mm, VirtAddr(0), pages * kPageSize, vm::Prot::kRead | vm::Prot::kWrite,
+                                   vm::MapFlags::kPrivate | vm::MapFlags::kAnonymous, nullptr, 0);
+      for (std::uint64_t i = 0; i < pages && !self.killed(); ++i) {
+        static_cast<void>(vm.touch_user(*self.mm, at + i * kPageSize, 1, arch::Access::kWrite));
+      }
+      if (!self.killed()) m->scheduler().sleep_for(sim::kSecond);
+    };
+  };
+  Process& small = start(*machine, "small", eater(1000));
+  Process& large = start(*machine, "large", eater(6000));
+  Process& other = start(*machine, "other", eater(1000));
+  ASSERT_TRUE(machine->run().done());
+  EXPECT_EQ(machine->reclaim().nr_oom_kills(), 1u);
+  EXPECT_EQ(large.exit.signal, 9);
+  EXPECT_EQ(small.exit.signal, 0);
+  EXPECT_EQ(other.exit.signal, 0);
+  machine->validate();
+}
+
+TEST(ProcessTable, AVforkChildIsNotKilledForItsParentsMemory) {
+  const auto machine = boot_small();
+  ProcessTable& table = machine->processes();
+  Process& parent = start(*machine, "parent", [&](Process& self) {
+    const auto child = table.vfork(self, [&](Thread& thread) {
+      const reclaim::OomChoice choice = reclaim::select_bad_process(table, 8192);
+      EXPECT_EQ(choice.pid, static_cast<std::uint64_t>(self.pid));
+      EXPECT_EQ(table.current_pid(), static_cast<std::uint64_t>(thread.process->pid));
+      table.exit_thread(thread, {});
+    });
+    ASSERT_TRUE(child);
+  });
+  ASSERT_TRUE(machine->run().done());
+  EXPECT_EQ(parent.state, ProcessState::kZombie);
+}
+
 }  // namespace
 }  // namespace quire::kernel
