@@ -51,6 +51,30 @@ class WatermarkBoost {
   std::uint64_t total_ = 0;
 };
 
+// Tells the allocator that a node's zones are being reclaimed: per-CPU lists stay short, so that what is freed
+// can be seen (set_reclaim_active).
+class ReclaimActive {
+ public:
+  ReclaimActive(phys::Node& node, ZoneType highest) : node_(node), highest_(highest) {
+    for_each([](Zone& zone) { zone.set(phys::ZoneFlag::kReclaimActive); });
+  }
+  ~ReclaimActive() {
+    for_each([](Zone& zone) { zone.clear(phys::ZoneFlag::kReclaimActive); });
+  }
+  ReclaimActive(const ReclaimActive&) = delete;
+  ReclaimActive& operator=(const ReclaimActive&) = delete;
+
+ private:
+  template <class F>
+  void for_each(F&& f) {
+    node_.for_each_zone([&](Zone& zone) {
+      if (zone.type() <= highest_ && zone.managed()) f(zone);
+    });
+  }
+  phys::Node& node_;
+  ZoneType highest_;
+};
+
 }  // namespace
 
 void Reclaim::wakeup_kswapd(Zone& zone, Gfp gfp, Order order, ZoneType highest_zoneidx) {
@@ -151,6 +175,7 @@ Order Reclaim::balance_pgdat(NodeReclaim& node, Order order, ZoneType highest_zo
                  .reclaim_idx = highest_zoneidx};
   parts_.phys.vmstat().count_vm_event(VmEvent::kPageoutrun);
   WatermarkBoost boost(node.node, highest_zoneidx);
+  const ReclaimActive active(node.node, highest_zoneidx);
   std::uint64_t nr_boost_reclaim = boost.total();
   bool finished = false;
   for (sc.priority = kDefPriority; sc.priority >= 1;) {

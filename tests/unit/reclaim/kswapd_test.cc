@@ -1,4 +1,5 @@
 // Whole reclaim, driven by allocations: kswapd and direct reclaim under different loads.
+#include "quire/phys/task_flags.h"
 #include "reclaim_machine.h"
 
 namespace quire::reclaim {
@@ -80,6 +81,34 @@ TEST(Kswapd, StopsAboveTheHighMark) {
     space.clear();
   });
   EXPECT_GT(m.event(VmEvent::kKswapdLowWmarkHitQuickly) + m.event(VmEvent::kKswapdHighWmarkHitQuickly), 0);
+}
+
+TEST(Kswapd, KeepsPerCpuListsShortWhileItWorks) {
+  ReclaimMachine m;
+  m.add_zram(32 * kMiB);
+  unsigned rounds = 0;
+  const auto active = [&] {
+    unsigned zones = 0;
+    m.phys->node(Nid(0)).for_each_zone([&](const phys::Zone& zone) {
+      zones += zone.test(phys::ZoneFlag::kReclaimActive) ? 1 : 0;
+    });
+    return zones;
+  };
+  TracepointBase* shrink = m.traces.find("mm_vmscan_lru_shrink_inactive");
+  ASSERT_NE(shrink, nullptr);
+  shrink->listen([&](const EventView&) {
+    if (!phys::task_test(m.scheduler, phys::TaskFlag::kKswapd)) return;
+    ++rounds;
+    EXPECT_GT(active(), 0u);
+  });
+  m.run([&] {
+    Space space(m, 9000);
+    for (std::size_t i = 0; i < space.size(); ++i) space.write(i, i);
+    m.scheduler.sleep_for(sim::kSecond);
+    EXPECT_EQ(active(), 0u);
+    space.clear();
+  });
+  EXPECT_GT(rounds, 0u);
 }
 
 TEST(DirectReclaim, WorksWithoutKswapd) {

@@ -1,0 +1,37 @@
+// What only a whole machine does: floors that call each other through the owner of both.
+#include "quire/kernel/machine.h"
+
+#include "small_machine.h"
+
+namespace quire::kernel {
+namespace {
+
+TEST(Machine, PageoutAdviceGoesThroughReclaimAndTheBytesComeBack) {
+  MachineConfig config;
+  config.ram = 32 * kMiB;
+  config.kernel_reserved = 4 * kMiB;
+  config.data_mode = phys::DataMode::kData;
+  config.swap.push_back(*parse_swap_spec("zram:32M"));
+  const auto machine = std::move(*Machine::boot(config));
+  vm::Vm& vm = machine->vm();
+  start(*machine, "p", [&](Process& self) {
+    constexpr std::uint64_t kPages = 600;  // more than one page table
+    const VirtAddr at = *vm.mmap(*self.mm, VirtAddr(0), kPages * kPageSize, vm::Prot::kRead | vm::Prot::kWrite,
+                                 vm::MapFlags::kPrivate | vm::MapFlags::kAnonymous, nullptr, 0);
+    const auto value = [](std::uint64_t i) { return std::array{static_cast<std::byte>(i % 251 + 1)}; };
+    for (std::uint64_t i = 0; i < kPages; ++i) EXPECT_EQ(vm.copy_to_user(*self.mm, at + i * kPageSize + 9, value(i)), 1u);
+    ASSERT_TRUE(vm.madvise(*self.mm, at, kPages * kPageSize, vm::Advice::kPageOut));
+    EXPECT_EQ(self.mm->counter(vm::Rss::kSwapEnts), static_cast<std::int64_t>(kPages));
+    EXPECT_EQ(self.mm->rss(), 0u);
+    std::array<std::byte, 1> back{};
+    for (std::uint64_t i = 0; i < kPages; ++i) {
+      EXPECT_EQ(vm.copy_from_user(*self.mm, back, at + i * kPageSize + 9), 1u);
+      ASSERT_EQ(back, value(i));
+    }
+  });
+  ASSERT_TRUE(machine->run().done());
+  machine->validate();
+}
+
+}  // namespace
+}  // namespace quire::kernel
