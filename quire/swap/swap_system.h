@@ -51,7 +51,7 @@ class SwapVmaWindow {
   [[nodiscard]] virtual std::uint64_t& readahead_info() = 0;
 };
 
-// How long a swap-in sleeps before it looks again at a slot that another task is about to fill or empty .
+// How long a swap-in sleeps before it looks again at a slot that another task is about to fill or empty.
 inline constexpr sim::Nanos kSwapCacheRetry = sim::kJiffy;
 
 struct SwapTunables {

@@ -232,7 +232,7 @@ void Zram::validate() const {
     bytes += slot.size;
     if ((slot.flags & kHuge) != 0) ++huge;
     const ZsHandle& handle = *reinterpret_cast<const ZsHandle*>(slot.handle_or_element);
-    QUIRE_BUG_ON(!handle.zspage().used.test(handle.index()));
+    QUIRE_BUG_ON(!handle.zspage().used().test(handle.index()));
   }
   QUIRE_BUG_ON(stored != pages_stored_ || stored != pool_->objects());
   QUIRE_BUG_ON(same != stats_.same_pages || huge != stats_.huge_pages || bytes != stats_.compr_data_size);

@@ -114,8 +114,7 @@ void ZsPool::zs_free(ZsHandle& handle) {
   bool empty = false;
   {
     sim::SpinGuard guard(size_class.lock);
-    QUIRE_BUG_ON(!zspage.used.test(handle.index()));
-    zspage.used.reset(handle.index());
+    QUIRE_BUG_ON(!zspage.used().test_and_clear(handle.index()));
     --zspage.inuse;
     --size_class.objects;
     --objects_;
@@ -160,10 +159,9 @@ void ZsPool::free_zspage(Zspage& zspage) {
 }
 
 void ZsPool::obj_malloc(SizeClass& size_class, Zspage& zspage, ZsHandle& handle) {
-  unsigned index = 0;
-  while (zspage.used.test(index)) ++index;
+  const auto index = static_cast<unsigned>(zspage.used().find_next_zero(0));
   QUIRE_BUG_ON(index >= size_class.objs_per_zspage);
-  zspage.used.set(index);
+  zspage.used().set(index);
   ++zspage.inuse;
   ++size_class.objects;
   ++objects_;
@@ -221,12 +219,12 @@ void ZsPool::validate() const {
     std::uint64_t zspages = 0;
     std::uint64_t in_class = 0;
     for (unsigned group = 0; group < kFullnessGroups; ++group) {
-      for (const Zspage& zspage : size_class->fullness[group]) {
+      for (Zspage& zspage : size_class->fullness[group]) {
         ++zspages;
         in_class += zspage.inuse;
         QUIRE_BUG_ON(zspage.class_index != size_class->index || zspage.fullness != group);
         QUIRE_BUG_ON(zspage.inuse == 0 || fullness_of(*size_class, zspage) != group);
-        QUIRE_BUG_ON(zspage.used.count() != zspage.inuse || zspage.inuse > size_class->objs_per_zspage);
+        QUIRE_BUG_ON(zspage.used().count() != zspage.inuse || zspage.inuse > size_class->objs_per_zspage);
         for (unsigned i = 0; i < kZsMaxPagesPerZspage; ++i) {
           QUIRE_BUG_ON((zspage.pages[i] != nullptr) != (i < size_class->pages_per_zspage));
         }

@@ -12,13 +12,13 @@
 #pragma once
 
 #include <array>
-#include <bitset>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
 #include <vector>
 
+#include "quire/base/bitmap.h"
 #include "quire/base/intrusive_list.h"
 #include "quire/base/result.h"
 #include "quire/phys/gfp.h"
@@ -37,7 +37,8 @@ inline constexpr unsigned kZsMaxObjects = kZsMaxPagesPerZspage * kPageSize / kZs
 struct Zspage {
   ListNode list;  // in its class's list of its fullness
   std::array<phys::Page*, kZsMaxPagesPerZspage> pages{};
-  std::bitset<kZsMaxObjects> used;
+  std::array<Bitmap::Word, Bitmap::words_for(kZsMaxObjects)> used_words{};  // a bit for each object
+  [[nodiscard]] Bitmap used() { return Bitmap(used_words, kZsMaxObjects); }
   std::uint16_t class_index = 0;
   std::uint16_t inuse = 0;
   std::uint8_t fullness = 0;
