@@ -18,6 +18,18 @@ std::size_t cache_bytes(const phys::PhysMem& phys) {
   return sizeof(KmemCacheBase) + phys.nodes().size() * sizeof(KmemCacheNode);
 }
 
+// Gives back a mutex that try_lock took.
+class TryLockHold {
+ public:
+  explicit TryLockHold(sim::Mutex& lock) : lock_(lock) {}
+  ~TryLockHold() QUIRE_NO_THREAD_SAFETY_ANALYSIS { lock_.unlock(); }
+  TryLockHold(const TryLockHold&) = delete;
+  TryLockHold& operator=(const TryLockHold&) = delete;
+
+ private:
+  sim::Mutex& lock_;
+};
+
 // SLAB_HWCACHE_ALIGN: a cache line, or the power of two below it in which small objects pack.
 std::size_t hardware_align(std::size_t size) {
   std::size_t align = kCacheLineSize;
@@ -182,12 +194,12 @@ void SlabSystem::tear_down(KmemCacheBase& cache) {
 }
 
 std::uint64_t SlabSystem::cache_reap(ReapMode mode) QUIRE_NO_THREAD_SAFETY_ANALYSIS {
-  std::uint64_t pages = 0;
   if (!slab_mutex_.try_lock()) return 0;
+  const TryLockHold hold(slab_mutex_);
+  std::uint64_t pages = 0;
   for (KmemCacheBase& cache : caches_) {
     pages += (mode == ReapMode::kAll ? kmem_cache_shrink(cache) : reap_some(cache)) * cache.geometry().order.pages();
   }
-  slab_mutex_.unlock();
   return pages;
 }
 

@@ -469,6 +469,26 @@ TEST(KmemCacheTasks, CachesComeAndGoWhileTheyAreReaped) {
   }
 }
 
+// A machine is taken down wherever it stands, and then gives its caches back in boot context.
+TEST(KmemCacheTasks, AReaperThatIsUnwoundLeavesTheListFree) {
+  for (sim::Nanos stop = 1'000; stop < 30'000; stop += 500) {
+    SlabMachine m({.cpus = 2, .seed = stop, .preempt_permille = 500});
+    KmemCache<std::uint64_t> cache(*m.slab, "boot's");
+    for (int t = 0; t < 2; ++t) {
+      m.scheduler.spawn("reaper", [&] {
+        for (;;) {
+          m.slab->cache_reap(SlabSystem::ReapMode::kAll);
+          KmemCacheBase* passing = m.slab->kmem_cache_create("passing", 100, 0, SlabFlags::kNone).value();
+          ASSERT_TRUE(m.slab->kmem_cache_destroy(*passing).has_value());
+        }
+      });
+    }
+    EXPECT_EQ(m.scheduler.run_until(stop).end(), sim::RunEnd::kTimeLimit);
+    m.scheduler.unwind_tasks();
+    EXPECT_TRUE(cache.destroy().has_value());
+  }
+}
+
 TEST(KmemCacheTasks, TasksOnSeveralCpusShareACache) {
   for (std::uint64_t seed = 0; seed < 20; ++seed) {
     SlabMachine m({.cpus = 4, .nodes = 2, .seed = seed, .preempt_permille = 300});
