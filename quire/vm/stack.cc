@@ -31,6 +31,8 @@ Status Vm::acct_stack_growth(Vma& vma, std::uint64_t size, std::uint64_t grow) {
   if (!may_expand_vm(mm, vma.vm_flags, grow)) return fail(Errno::kNoMem);
   if (size > mm.rlimits.stack) return fail(Errno::kNoMem);
   if (!mlock_future_check(mm, vma.vm_flags, pages_to_bytes(grow))) return fail(Errno::kNoMem);
+  // Linux charges the growth of every area, also of one that unmapping will not give back (MAP_NORESERVE): not followed.
+  if (!vma.has(VmFlags::kAccount)) return {};
   return commit_.vm_enough_memory(mm, grow);
 }
 
