@@ -1,4 +1,4 @@
-// Where later mechanisms enter the fault tree: userfaultfd, huge pages, NUMA hints. None is built yet; a hook that answers
+// Where later mechanisms enter the fault tree: huge pages, NUMA hints. None is built yet; a hook that answers
 // kFallback leaves the fault to the ordinary path.
 #pragma once
 
@@ -11,7 +11,6 @@ class FaultHooks {
  public:
   virtual ~FaultHooks() = default;
   virtual FaultOutcome create_huge_pmd(Vma&, VirtAddr, FaultFlags) { return FaultOutcome::kFallback; }
-  virtual FaultOutcome handle_userfault(Vma&, VirtAddr, FaultFlags) { return FaultOutcome::kFallback; }
   virtual FaultOutcome do_numa_page(Vma&, VirtAddr, FaultFlags) { return FaultOutcome::kFallback; }
 };
 

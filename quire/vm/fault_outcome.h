@@ -16,13 +16,10 @@ enum class FaultOutcome : std::uint32_t {
   kMajor = 0x4,
   kSigsegv = 0x40,
   kNoPage = 0x100,
-  kLocked = 0x200,
   kRetry = 0x400,
   kFallback = 0x800,
-  kDoneCow = 0x1000,
-  kKilled = 0x4000,  // a SIGKILL is pending for the faulting task: it unwinds instead of retrying
 
-  kError = kOom | kSigbus | kSigsegv | kKilled,
+  kError = kOom | kSigbus | kSigsegv,
 };
 
 // Linux's FAULT_FLAG_*: what kind of access faulted, and what the handler may do.
@@ -30,9 +27,7 @@ enum class FaultFlags : std::uint32_t {
   kNone = 0,
   kWrite = 0x1,
   kUser = 0x40,
-  kRemote = 0x80,
   kInstruction = 0x100,
-  kUnshare = 0x400,
 };
 
 // Signals that memory management sends, with Linux's numbers.

@@ -191,10 +191,10 @@ Result<VirtAddr> Vm::move_vma(Vma& area, VirtAddr old_address, std::uint64_t old
     return fail(Errno::kNoMem);
   }
   Result<VirtAddr> result = new_address;
-  const std::uint64_t moved = move_page_tables(*vma, old_address, *fresh, new_address, old_length);
+  const std::uint64_t moved = move_page_tables(*vma, old_address, new_address, old_length);
   if (moved < old_length) {
     // No memory for tables: back with what was moved, and the new area goes.
-    static_cast<void>(move_page_tables(*fresh, new_address, *vma, old_address, moved));
+    static_cast<void>(move_page_tables(*fresh, new_address, old_address, moved));
     vma = fresh;
     old_address = new_address;
     old_length = new_length;
@@ -224,8 +224,8 @@ Result<VirtAddr> Vm::move_vma(Vma& area, VirtAddr old_address, std::uint64_t old
 }
 
 // Moves the entries of `length` bytes; how many bytes were moved before memory for tables ran out.
-std::uint64_t Vm::move_page_tables(Vma& vma, VirtAddr old_address, Vma& new_vma, VirtAddr new_address,
-                                   std::uint64_t length) QUIRE_NO_THREAD_SAFETY_ANALYSIS {
+std::uint64_t Vm::move_page_tables(Vma& vma, VirtAddr old_address, VirtAddr new_address, std::uint64_t length)
+    QUIRE_NO_THREAD_SAFETY_ANALYSIS {
   Mm& mm = *vma.vm_mm;
   file::AddressSpace* mapping = vma.vm_file != nullptr ? &vma.vm_file->mapping() : nullptr;
   AnonVma* anon_vma = vma.anon_vma;
@@ -260,7 +260,6 @@ std::uint64_t Vm::move_page_tables(Vma& vma, VirtAddr old_address, Vma& new_vma,
     if (mapping != nullptr) mapping->i_mmap_rwsem().up_write();
     done += step;
   }
-  static_cast<void>(new_vma);
   return done;
 }
 

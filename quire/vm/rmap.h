@@ -23,10 +23,6 @@ class Vm;
 // TTU_*
 enum class TtuFlags : std::uint32_t {
   kNone = 0,
-  kSplitHugePmd = 0x4,
-  kIgnoreMlock = 0x8,
-  kSync = 0x10,
-  kHwPoison = 0x20,
   kBatchFlush = 0x40,  // leave the TLB flush to try_to_unmap_flush()
 };
 

@@ -23,7 +23,7 @@ Rmap::Walk Rmap::try_to_unmap_one(Folio& folio, Vma& vma, VirtAddr address, TtuF
   sim::SpinGuard guard(mm.page_table_lock);
   arch::Pte* pte = page_vma_mapped(folio, vma, address);
   if (pte == nullptr) return Walk::kContinue;
-  if (vma.has(VmFlags::kLocked) && !any(flags, TtuFlags::kIgnoreMlock)) {
+  if (vma.has(VmFlags::kLocked)) {
     vm_.parts_.lru.mlock_folio(folio);  // back to the unevictable list
     return Walk::kStop;
   }

@@ -269,7 +269,7 @@ class Vm final : public file::MappingUpcalls {
   [[nodiscard]] bool vma_expandable(const Vma& vma, std::uint64_t delta);
   [[nodiscard]] Result<VirtAddr> expand_in_place(Vma& vma, VirtAddr address, std::uint64_t delta);
   [[nodiscard]] Vma* copy_vma(Vma** vma, VirtAddr address, std::uint64_t length, Pgoff pgoff);
-  [[nodiscard]] std::uint64_t move_page_tables(Vma& vma, VirtAddr old_address, Vma& new_vma, VirtAddr new_address,
+  [[nodiscard]] std::uint64_t move_page_tables(Vma& vma, VirtAddr old_address, VirtAddr new_address,
                                                std::uint64_t length);
   // Sets an area's flags on a part of it: merges, else splits. `*vma` becomes the area that covers the range.
   Status vma_set_flags(Vma** vma, Vma** prev, Range<VirtAddr> range, VmFlags flags);

@@ -16,7 +16,6 @@ struct VmFault {
   arch::Pte* pte = nullptr;       // its entry; null while there is no table
   arch::Pte orig_pte{};           // what the entry held when the fault was looked at
   phys::Folio* folio = nullptr;   // do_fault: the file's folio, locked, with a reference
-  FaultOutcome outcome = FaultOutcome::kNone;
 
   [[nodiscard]] Mm& mm() const { return *vma.vm_mm; }
   [[nodiscard]] bool write() const { return any(flags, FaultFlags::kWrite); }
