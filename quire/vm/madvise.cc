@@ -167,9 +167,7 @@ void Vm::madvise_free_range(Vma& vma, Range<VirtAddr> range) {
   Mm& mm = *vma.vm_mm;
   parts_.lru.lru_add_drain();
   bool changed = false;
-  sim::SpinGuard guard(mm.page_table_lock);
-  shootdown_.flush_tlb_batched_pending(mm);
-  pgtable_.for_each_pte(mm, range, [&](VirtAddr, arch::Pte& pte) {
+  walk_page_range(mm, range, [&](VirtAddr, arch::Pte& pte) {
     if (pte.none()) return;
     if (!pte.present()) return zap_nonpresent(mm, &pte, ZapCows::kYes);
     phys::Page* page = vm_normal_page(pte);
@@ -203,24 +201,20 @@ void Vm::madvise_cold_or_pageout(Vma& vma, Range<VirtAddr> range, Advice advice)
   for (VirtAddr at = range.begin; at < range.end;) {
     phys::FolioList isolated;
     const VirtAddr stop = pgtable_.geometry().addr_end(at, range.end, arch::kPmdLevel);
-    {
-      sim::SpinGuard guard(mm.page_table_lock);
-      shootdown_.flush_tlb_batched_pending(mm);
-      pgtable_.for_each_pte(mm, {at, stop}, [&](VirtAddr address, arch::Pte& pte) {
-        if (!pte.present()) return;
-        phys::Page* page = vm_normal_page(pte);
-        if (page == nullptr) return;
-        phys::Folio& folio = phys::page_folio(*page);
-        if (phys::folio_mapcount(folio) != 1) return;  // shared: others may need it
-        if (arch::pte_young(pte)) {
-          pte = arch::pte_mkold(pte);
-          tlb.note_range(address);
-        }
-        phys::folio_clear_referenced(folio);
-        if (!pageout) return parts_.lru.deactivate_folio(folio);
-        if (!phys::folio_test_unevictable(folio) && parts_.lru.folio_isolate_lru(folio)) isolated.push_back(folio);
-      });
-    }
+    walk_page_range(mm, {at, stop}, [&](VirtAddr address, arch::Pte& pte) {
+      if (!pte.present()) return;
+      phys::Page* page = vm_normal_page(pte);
+      if (page == nullptr) return;
+      phys::Folio& folio = phys::page_folio(*page);
+      if (phys::folio_mapcount(folio) != 1) return;  // shared: others may need it
+      if (arch::pte_young(pte)) {
+        pte = arch::pte_mkold(pte);
+        tlb.note_range(address);
+      }
+      phys::folio_clear_referenced(folio);
+      if (!pageout) return parts_.lru.deactivate_folio(folio);
+      if (!phys::folio_test_unevictable(folio) && parts_.lru.folio_isolate_lru(folio)) isolated.push_back(folio);
+    });
     if (!isolated.empty()) pageout_->reclaim_pages(isolated);
     at = stop;
   }

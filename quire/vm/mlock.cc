@@ -27,8 +27,7 @@ Status Vm::mlock_fixup(Vma** vma, Vma** prev, Range<VirtAddr> range, VmFlags fla
 void Vm::mlock_vma_pages_range(Vma& vma, Range<VirtAddr> range, VmFlags new_flags) {
   // The folios' last batches must be drained, or they would join an evictable list afterwards.
   parts_.lru.lru_add_drain();
-  sim::SpinGuard guard(vma.vm_mm->page_table_lock);
-  pgtable_.for_each_pte(*vma.vm_mm, range, [&](VirtAddr, arch::Pte& pte) {
+  walk_page_range(*vma.vm_mm, range, [&](VirtAddr, arch::Pte& pte) {
     if (!pte.present()) return;
     phys::Page* page = vm_normal_page(pte);
     if (page == nullptr) return;

@@ -145,9 +145,7 @@ void Vm::change_protection(Vma& vma, Range<VirtAddr> range) {
   const arch::Pgprot prot = vma_page_prot(vma);
   const bool try_writable = vma.has(VmFlags::kWrite) && (!vma.has(VmFlags::kShared) || vma_wants_writenotify(vma));
   bool changed = false;
-  sim::SpinGuard guard(mm.page_table_lock);
-  shootdown_.flush_tlb_batched_pending(mm);
-  pgtable_.for_each_pte(mm, range, [&](VirtAddr, arch::Pte& pte) {
+  walk_page_range(mm, range, [&](VirtAddr, arch::Pte& pte) {
     if (!pte.present()) return;
     arch::Pte fresh = arch::pte_modify(pte, prot);
     if (try_writable && !arch::pte_write(fresh)) {

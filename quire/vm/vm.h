@@ -241,6 +241,26 @@ class Vm final : public file::MappingUpcalls {
   void unmap_region(Mm& mm, List<Vma, &Vma::detached>& areas, Range<VirtAddr> free);
   void unmap_page_range(MmuGather& tlb, Vma& vma, Range<VirtAddr> range, ZapCows cows = ZapCows::kYes);
   VirtAddr zap_pte_range(MmuGather& tlb, Vma& vma, Range<VirtAddr> range, ZapCows cows);
+  // f(address, entry) for every entry of the range that has a table: one page of entries at a time with page_table_lock held,
+  // so that others get their turn between, deferred flushes settled, and each present entry paid for.
+  template <class F>
+  void walk_page_range(Mm& mm, Range<VirtAddr> range, F&& f) {
+    for (VirtAddr at = range.begin; at < range.end;) {
+      const VirtAddr stop = pgtable_.geometry().addr_end(at, range.end, arch::kPmdLevel);
+      if (pgtable_.pte_offset(mm, at) != nullptr) walk_pte_range(mm, {at, stop}, f);
+      at = stop;
+    }
+  }
+  template <class F>
+  void walk_pte_range(Mm& mm, Range<VirtAddr> range, F&& f) {
+    const sim::Nanos cost = parts_.scheduler.costs().pte_zap;
+    sim::SpinGuard guard(mm.page_table_lock);
+    shootdown_.flush_tlb_batched_pending(mm);
+    pgtable_.for_each_pte(mm, range, [&](VirtAddr address, arch::Pte& pte) {
+      if (pte.present()) parts_.scheduler.charge(cost);
+      f(address, pte);
+    });
+  }
   void zap_nonpresent(Mm& mm, arch::Pte* pte, ZapCows cows);
   void zap_page_range(Vma& vma, Range<VirtAddr> range);
   // The page of a present entry; null for the zero page and others that are not counted.

@@ -316,6 +316,45 @@ TEST_F(FaultTest, ColdAdviceIsSeenByTheNextAccess) {
   });
 }
 
+// A call on a long range takes time by the page, and others get at the page tables meanwhile.
+TEST(VmLocks, AreNotHeldOverALongRange) {
+  VmMachine m({.cpus = 2});
+  Mm& mm = m.mm_alloc();
+  constexpr std::uint64_t kPages = 8 * 512;
+  const VirtAddr at = m.anon(mm, kPages);
+  m.run([&] { ASSERT_EQ(m.vm.touch_user(mm, at, kPages * kPageSize, arch::Access::kWrite), kPages * kPageSize); });
+  using Call = std::function<Status()>;
+  for (const Call& call : {Call([&] { return m.vm.mprotect(mm, at, kPages * kPageSize, Prot::kRead); }),
+                           Call([&] { return m.vm.mlock(mm, at, kPages * kPageSize, MlockFlags::kOnFault); }),
+                           Call([&] { return m.vm.munlock(mm, at, kPages * kPageSize); }),
+                           Call([&] { return m.vm.madvise(mm, at, kPages * kPageSize, Advice::kFree); })}) {
+    sim::Nanos took = 0;
+    sim::Nanos longest_wait = 0;
+    bool done = false;
+    m.scheduler.spawn("caller", [&] {
+      mm.rlimits.memlock = kRlimInfinity;
+      const sim::Nanos start = m.scheduler.now();
+      EXPECT_TRUE(call());
+      took = m.scheduler.now() - start;
+      done = true;
+    });
+    m.scheduler.spawn("other", [&] {
+      while (!done) {
+        const sim::Nanos start = m.scheduler.now();
+        { sim::SpinGuard guard(mm.page_table_lock); }
+        longest_wait = std::max(longest_wait, m.scheduler.now() - start);
+        m.scheduler.charge(sim::kMicrosecond);
+        m.scheduler.sync_point();
+      }
+    });
+    ASSERT_TRUE(m.scheduler.run().done());
+    EXPECT_GE(took, kPages * m.scheduler.costs().pte_zap);
+    EXPECT_LT(longest_wait, took / 2);
+  }
+  m.run([&] { m.vm.mmput(mm); });
+  m.validate();
+}
+
 TEST_F(FaultTest, TablesOfTheUpperLevelsAreNotPageTablesOfTheStatistics) {
   in_task([&] {
     EXPECT_EQ(mm_.pgtables_pages, 0u);  // the root is not counted
