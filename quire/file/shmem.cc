@@ -35,9 +35,24 @@ Shmem::~Shmem() {
 
 // --- what a file is charged for ---------------------------------------------------------------------------------------
 
+Status Shmem::shmem_acct_size(ShmemInode& inode, std::uint64_t size) {
+  if (inode.account == ShmemAccount::kPerPage || commit_ == nullptr) return {};
+  const std::uint64_t pages = bytes_to_pages_up(size);
+  if (pages > inode.committed) {
+    if (Status enough = commit_->security_vm_enough_memory(pages - inode.committed); !enough) return enough;
+  } else {
+    commit_->vm_unacct_memory(inode.committed - pages);
+  }
+  inode.committed = pages;
+  return {};
+}
+
 Status Shmem::shmem_inode_acct_block(ShmemInode& inode) {
   shmem_recalc_inode(inode);
   if (config_.max_blocks != 0 && used_blocks_ >= config_.max_blocks) return fail(Errno::kNoSpc);
+  if (inode.account == ShmemAccount::kPerPage && commit_ != nullptr && !commit_->security_vm_enough_memory(1)) {
+    return fail(Errno::kNoSpc);
+  }
   ++used_blocks_;
   ++inode.alloced;
   return {};
@@ -47,6 +62,7 @@ void Shmem::shmem_inode_unacct_blocks(ShmemInode& inode, std::uint64_t pages) {
   QUIRE_BUG_ON(inode.alloced < pages || used_blocks_ < pages);
   inode.alloced -= pages;
   used_blocks_ -= pages;
+  if (inode.account == ShmemAccount::kPerPage && commit_ != nullptr) commit_->vm_unacct_memory(pages);
 }
 
 // Pages that reclaim dropped clean, or that truncation just took, are given back.
@@ -250,6 +266,15 @@ std::uint64_t Shmem::shmem_swap_usage(ShmemInode& inode, Pgoff first, Pgoff last
   std::uint64_t pages = 0;
   inode.mapping.i_pages().for_range(first.value(), last.value(),
                                     [&](std::uint64_t, XaEntry entry) { pages += entry.is_value() ? 1 : 0; });
+  return pages;
+}
+
+std::uint64_t Shmem::committed() const {
+  std::uint64_t pages = 0;
+  for (const Inode& inode : s_inodes_) {
+    const auto& file = static_cast<const ShmemInode&>(inode);
+    pages += file.account == ShmemAccount::kWhole ? file.committed : file.alloced;
+  }
   return pages;
 }
 

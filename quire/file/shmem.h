@@ -24,8 +24,21 @@
 
 namespace quire::file {
 
+// When a file's pages are promised (Committed_AS): all at its creation, or each as it comes (VM_NORESERVE: tmpfs, memfd).
+enum class ShmemAccount : std::uint8_t { kPerPage, kWhole };
+
+// Who keeps count of what is promised; vm implements it. Without one everything is.
+class CommitAccounting {
+ public:
+  virtual ~CommitAccounting() = default;
+  virtual Status security_vm_enough_memory(std::uint64_t pages) = 0;  // accounts for them, or kNoMem
+  virtual void vm_unacct_memory(std::uint64_t pages) = 0;
+};
+
 struct ShmemInode : Inode {
   using Inode::Inode;
+  ShmemAccount account = ShmemAccount::kPerPage;
+  std::uint64_t committed = 0;  // pages accounted for as a whole
   std::uint64_t alloced = 0;    // pages
   std::uint64_t swapped = 0;    // pages
   std::uint64_t in_flight = 0;  // charged, on their way into the cache
@@ -55,7 +68,10 @@ class Shmem final : public SuperBlock, private AddressSpaceOps {
 
   // --- files ---
   // A new inode of `size` bytes without a name (nlink 0: it lives while it is open or mapped). kInval, kNoMem.
-  [[nodiscard]] Result<ShmemInode*> shmem_get_inode(std::uint64_t size);
+  [[nodiscard]] Result<ShmemInode*> shmem_get_inode(std::uint64_t size, ShmemAccount account = ShmemAccount::kPerPage);
+  void set_commit(CommitAccounting* commit) { commit_ = commit; }
+  // Pages that its files have been promised.
+  [[nodiscard]] std::uint64_t committed() const;
 
   // The folio of `index`, locked; see ShmemGet and SgpType. kInval, kNoMem, kNoSpc, kIo (swap read failed).
   [[nodiscard]] Result<ShmemGet> shmem_get_folio(ShmemInode& inode, Pgoff index, SgpType sgp);
@@ -104,6 +120,8 @@ class Shmem final : public SuperBlock, private AddressSpaceOps {
   void shmem_free_swap(ShmemInode& inode, std::uint64_t index, XaEntry entry);
   void shmem_undo_entry(ShmemInode& inode, std::uint64_t index, XaEntry entry);
   void shmem_zero_partial(ShmemInode& inode, Pgoff index, std::uint64_t from, std::uint64_t to);
+  // shmem_reacct_size: what is promised as a whole follows the size.
+  [[nodiscard]] Status shmem_acct_size(ShmemInode& inode, std::uint64_t size);
   [[nodiscard]] Status shmem_inode_acct_block(ShmemInode& inode);
   void shmem_inode_unacct_blocks(ShmemInode& inode, std::uint64_t pages);
   void shmem_recalc_inode(ShmemInode& inode);
@@ -113,6 +131,7 @@ class Shmem final : public SuperBlock, private AddressSpaceOps {
 
   Filemap& filemap_;
   const FileServices& services_;
+  CommitAccounting* commit_ = nullptr;
   ShmemConfig config_;
   slab::KmemCache<ShmemInode> inode_cache_;
   std::uint64_t next_ino_ = 1;

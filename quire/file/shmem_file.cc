@@ -17,12 +17,17 @@ constexpr std::array<std::byte, kPageSize> kZeroes{};
 
 }  // namespace
 
-Result<ShmemInode*> Shmem::shmem_get_inode(std::uint64_t size) {
+Result<ShmemInode*> Shmem::shmem_get_inode(std::uint64_t size, ShmemAccount account) {
   if (size > kMaxLfsFilesize) return fail(Errno::kInval);
   const AddressSpaceInit mapping = filemap_.mapping_init(*this);
   const InodeInit init{.sb = *this, .ino = next_ino_, .mapping = mapping, .i_rwsem = filemap_.i_rwsem_class()};
   ShmemInode* inode = inode_cache_.alloc(phys::Gfp::kKernelAccount, init);
   if (inode == nullptr) return fail(Errno::kNoMem);
+  inode->account = account;
+  if (Status enough = shmem_acct_size(*inode, size); !enough) {
+    inode_cache_.free(inode);
+    return fail(enough.error());
+  }
   ++next_ino_;
   inode->i_size = size;
   inode->i_nlink = 0;
@@ -35,6 +40,7 @@ void Shmem::evict_inode(Inode& generic) {
   inode.mapping.flags_ |= AddressSpaceFlag::kExiting;
   shmem_truncate_range(inode, 0, kToTheEnd);
   QUIRE_BUG_ON(inode.alloced != 0 || inode.mapping.nrpages() != 0);
+  static_cast<void>(shmem_acct_size(inode, 0));  // giving back does not fail
   s_inodes_.erase(inode);
   inode_cache_.free(&inode);
 }
@@ -138,6 +144,7 @@ Status Shmem::truncate(Inode& generic, std::uint64_t size) {
   const sim::WriteGuard guard(inode.i_rwsem);
   const sim::WriteGuard invalidate(inode.mapping.invalidate_lock());
   const std::uint64_t old_size = inode.i_size;
+  if (Status enough = shmem_acct_size(inode, size); !enough) return enough;
   if (size > old_size) zero_tail(inode);
   inode.i_size = size;
   if (size < old_size) shmem_punch(inode, size, kToTheEnd);

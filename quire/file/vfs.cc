@@ -51,8 +51,8 @@ void Vfs::fput(File& file) {
   iput(inode);
 }
 
-Result<File*> Vfs::shmem_file_setup(std::uint64_t size) {
-  const Result<ShmemInode*> inode = shmem_.shmem_get_inode(size);
+Result<File*> Vfs::shmem_file_setup(std::uint64_t size, ShmemAccount account) {
+  const Result<ShmemInode*> inode = shmem_.shmem_get_inode(size, account);
   if (!inode) return fail(inode.error());
   Result<File*> file = open(**inode, FileMode::kRead | FileMode::kWrite);
   iput(**inode);

@@ -146,8 +146,10 @@ Result<VirtAddr> Vm::mmap_region(Mm& mm, Range<VirtAddr> range, VmFlags flags, f
 
   file::File* shm = nullptr;
   if (file == nullptr && any(flags, VmFlags::kShared)) {
-    const Result<file::File*> made = parts_.vfs.shmem_file_setup(range.size());
-    if (!made) return fail(made.error());  // shared memory is not charged here
+    const auto account =
+        any(flags, VmFlags::kNoReserve) ? file::ShmemAccount::kPerPage : file::ShmemAccount::kWhole;
+    const Result<file::File*> made = parts_.vfs.shmem_file_setup(range.size(), account);
+    if (!made) return fail(made.error());  // shared memory is charged to its file
     shm = file = *made;
   }
   const MergeRequest request{

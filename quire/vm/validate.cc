@@ -165,7 +165,7 @@ void VmValidator::check_totals() {
     QUIRE_BUG_ON(vm_.parts_.swap.swap_count(swap::SwapEntry::from_value(value)) != count);
   }
   for (const auto& [anon_vma, count] : active_vmas_) QUIRE_BUG_ON(anon_vma->num_active_vmas != count);
-  QUIRE_BUG_ON(vm_.commit_.committed_as() != accounted_);
+  QUIRE_BUG_ON(vm_.commit_.committed_as() != accounted_ + vm_.parts_.vfs.shmem().committed());
 }
 
 // Nothing that a TLB believes may be wrong, unless a deferred flush is still to come.

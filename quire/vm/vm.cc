@@ -38,10 +38,12 @@ Vm::Vm(const VmParts& parts, const arch::Geometry& geometry)
   tunables_.user_reserve_kbytes = std::min<std::uint64_t>(free_kib / 32, tunables_.user_reserve_kbytes);
   tunables_.admin_reserve_kbytes = std::min<std::uint64_t>(free_kib / 32, tunables_.admin_reserve_kbytes);
   parts_.vfs.filemap().set_upcalls(this);
+  parts_.vfs.shmem().set_commit(&commit_);
 }
 
 Vm::~Vm() {
   parts_.vfs.filemap().set_upcalls(nullptr);
+  parts_.vfs.shmem().set_commit(nullptr);
   zero_page_->clear(phys::PageFlag::kReserved);
   parts_.phys.free_page(*zero_page_);
 }

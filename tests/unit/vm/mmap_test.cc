@@ -237,6 +237,24 @@ TEST_F(MmapTest, OvercommitModes) {
   EXPECT_TRUE(fails_with(map(VirtAddr(0), kPageSize, kRw, kPrivateAnon), Errno::kNoMem));
 }
 
+TEST_F(MmapTest, SharedMemoryIsPromisedToo) {
+  const auto shared = MapFlags::kShared | MapFlags::kAnonymous;
+  ASSERT_TRUE(map(page(0), 8 * kPageSize, kRw, shared | MapFlags::kFixed));
+  EXPECT_EQ(m_.vm.commit().committed_as(), 8u);
+  ASSERT_TRUE(unmap(0, 8));
+  EXPECT_EQ(m_.vm.commit().committed_as(), 0u);
+  // Without a reservation page by page.
+  ASSERT_TRUE(map(page(0), 8 * kPageSize, kRw, shared | MapFlags::kFixed | MapFlags::kNoReserve));
+  EXPECT_EQ(m_.vm.commit().committed_as(), 0u);
+  EXPECT_TRUE(m_.write(mm_, page(3), 1).ok());
+  EXPECT_EQ(m_.vm.commit().committed_as(), 1u);
+  ASSERT_TRUE(unmap(0, 8));
+  EXPECT_EQ(m_.vm.commit().committed_as(), 0u);
+  m_.vm.tunables().overcommit_memory = OvercommitMode::kNever;
+  EXPECT_TRUE(fails_with(map(VirtAddr(0), kGiB, kRw, shared), Errno::kNoMem));
+  EXPECT_EQ(m_.vm.commit().committed_as(), 0u);
+}
+
 TEST_F(MmapTest, LocksAndTheirLimit) {
   mm_.rlimits.memlock = 4 * kPageSize;
   at(0, 6);
