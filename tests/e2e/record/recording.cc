@@ -54,7 +54,7 @@ bool RecordingTest::installed(const std::string& program) {
   return std::system(("command -v " + program + " >/dev/null 2>&1").c_str()) == 0;
 }
 
-std::string RecordingTest::guest(const std::string& name) { return std::string(QUIRE_GUESTS) + "/guest_" + name; }
+std::string RecordingTest::guest(const std::string& name) { return fmt::format("{}/guest_{}", QUIRE_GUESTS, name); }
 
 std::string RecordingTest::file(const std::string& name, const std::string& contents, unsigned mode) const {
   const std::string path = folder_ + "/" + name;
