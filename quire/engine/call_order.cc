@@ -29,7 +29,14 @@ void CallOrder::complete_up_to(std::uint64_t sequence) {
 }
 
 void CallOrder::give_up_if_all_wait() {
-  if (waited_.empty() || waited_.size() + waiting_for_ends_ < threads_) return;
+  if (waited_.size() + waiting_for_ends_ < threads_) return;
+  if (waited_.empty()) {
+    if (threads_ <= 1) return;
+    ++given_up_;
+    ends_given_up_ = true;
+    changed_.wake_all();
+    return;
+  }
   const std::uint64_t first = *waited_.begin();
   if (first <= completed_) return;  // its thread is about to go on
   given_up_ += first - completed_;

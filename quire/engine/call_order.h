@@ -36,15 +36,18 @@ class CallOrder {
     waited_.erase(place);
   }
   void complete(std::uint64_t sequence);
-  // Until the caller is the only thread left, or `killed()`: exec, whose image counts from 1 again.
+  // Until the caller is the only thread left: exec, whose image counts from 1 again. False when it cannot come to that
+  // (several threads exec at once) or killed().
   template <class Killed>
-  void await_sole_thread(Killed&& killed) {
+  [[nodiscard]] bool await_sole_thread(Killed&& killed) {
     ++waiting_for_ends_;
     give_up_if_all_wait();
-    changed_.wait_until([&] { return threads_ == 1 || killed(); });
-    --waiting_for_ends_;
+    changed_.wait_until([&] { return threads_ == 1 || ends_given_up_ || killed(); });
+    if (--waiting_for_ends_ == 0) ends_given_up_ = false;
+    if (threads_ != 1) return false;
     completed_ = 0;
     ahead_.clear();
+    return true;
   }
 
   // Calls that were waited for and never came.
@@ -59,6 +62,7 @@ class CallOrder {
   std::set<std::uint64_t> ahead_;        // completed before their predecessors
   std::multiset<std::uint64_t> waited_;  // what each waiting thread waits for
   unsigned waiting_for_ends_ = 0;
+  bool ends_given_up_ = false;           // several threads exec at once
   unsigned threads_ = 1;
   std::uint64_t given_up_ = 0;
 };

@@ -21,8 +21,22 @@ void ThreadReplay::mmap(const trace::Record& r) {
   if (file != nullptr && any(flags, MapFlags::kShared) && any(static_cast<vm::Prot>(r.args[2]), vm::Prot::kWrite)) {
     file->f_mode |= file::FileMode::kRead | file::FileMode::kWrite;
   }
-  expect("mmap", vm_.mmap(mm(), VirtAddr(static_cast<std::uint64_t>(r.result)), r.args[1],
-                          static_cast<vm::Prot>(r.args[2]), flags, file, file == nullptr ? 0 : r.args[5]));
+  const auto map = [&] {
+    return vm_.mmap(mm(), VirtAddr(static_cast<std::uint64_t>(r.result)), r.args[1], static_cast<vm::Prot>(r.args[2]), flags,
+                    file, file == nullptr ? 0 : r.args[5]);
+  };
+  auto mapped = map();
+  if (!mapped && mapped.error() == Errno::kNoMem && !any(flags, MapFlags::kNoReserve)) {
+    // More than this machine would promise (overcommit), but the recorded one did, and the program goes on to use it. Sort,
+    // for one, asks for a buffer by the size of the machine it runs on.
+    flags |= MapFlags::kNoReserve;
+    mapped = map();
+    if (mapped) {
+      ++replay_.stats_.overcommitted_maps;
+      return;
+    }
+  }
+  expect("mmap", mapped);
 }
 
 // In steps, as Linux does: the length may be anything.

@@ -46,7 +46,7 @@ void ThreadReplay::fork(const trace::Record& r) {
 
 void ThreadReplay::exec(const trace::Record& r) {
   scheduler_.charge(scheduler_.costs().syscall_entry);
-  order_.await_sole_thread([this] { return killed(); });
+  if (!order_.await_sole_thread([this] { return killed(); })) return diverged("execve", Errno::kAgain);
   const std::string comm = std::filesystem::path(text(r.path)).filename().string();
   expect("execve", machine_.processes().exec(process(), comm));
   if (thread_.task != nullptr) thread_.task->set_name(comm);

@@ -62,7 +62,7 @@ Checked<void> Replay::run() {
     }
   }
   for (const auto& program : programs_) {
-    for (const auto& [pid, order] : program->orders) {
+    for (const auto& [process, order] : program->orders) {
       if (order.given_up() == 0) continue;
       stats_.diverged_calls += order.given_up();
       stats_.diverged["a thread's call that others waited for: missing"] += order.given_up();

@@ -33,6 +33,7 @@ struct ReplayStats {
   std::uint64_t syscalls = 0;
   std::uint64_t stray_accesses = 0;
   std::uint64_t diverged_calls = 0;
+  std::uint64_t overcommitted_maps = 0;  // mmaps refused for want of RAM + swap, made all the same as when recorded
   std::map<std::string, std::uint64_t> diverged;  // "mmap: ENOMEM" → times
 };
 
@@ -72,13 +73,13 @@ class Replay {
     std::unique_ptr<trace::TraceReader> reader;
     kernel::Process* first = nullptr;
     std::map<std::uint32_t, kernel::Process*> processes;                 // by recorded pid
-    std::map<std::uint32_t, CallOrder> orders;                           // of their threads' calls, by recorded pid
+    std::map<const kernel::Process*, CallOrder> orders;                  // of their threads' calls
     std::map<std::int64_t, file::File*> segments;                        // System V shared memory by id
     std::map<std::uint64_t, file::File*> memfds;                         // by recorded inode
   };
   kernel::ProcessTable::Body body(Program& program, trace::TaskStream& stream);
-  CallOrder& order(Program& program, std::uint32_t pid) {
-    return program.orders.try_emplace(pid, machine_.scheduler()).first->second;
+  CallOrder& order(Program& program, const kernel::Process& process) {
+    return program.orders.try_emplace(&process, machine_.scheduler()).first->second;
   }
   void report_progress();
 

@@ -113,6 +113,9 @@ std::string report_text(const RunReport& report) {
   if (report.replay.stray_accesses > 0) {
     line("stray accesses", fmt::format("{} (outside every area the trace tells of)", report.replay.stray_accesses));
   }
+  if (report.replay.overcommitted_maps > 0) {
+    line("overcommitted maps", fmt::format("{} (more than RAM + swap; mapped as when recorded)", report.replay.overcommitted_maps));
+  }
   for (const auto& [what, times] : report.replay.diverged) {
     line("diverged call", fmt::format("{} ({} times)", what, times));
   }
@@ -162,6 +165,7 @@ nlohmann::json report_json(const RunReport& report) {
             {"syscalls", report.replay.syscalls},
             {"stray_accesses", report.replay.stray_accesses},
             {"diverged_calls", report.replay.diverged_calls},
+            {"overcommitted_maps", report.replay.overcommitted_maps},
             {"diverged", report.replay.diverged}}},
           {"swap",
            {{"total_pages", report.swap.total},

@@ -25,7 +25,7 @@ ThreadReplay::ThreadReplay(Replay& replay, Replay::Program& program, trace::Task
       program_(program),
       stream_(stream),
       thread_(thread),
-      order_(replay.order(program, stream.id().pid)),
+      order_(replay.order(program, *thread.process)),
       machine_(replay.machine_),
       scheduler_(machine_.scheduler()),
       vm_(machine_.vm()),
@@ -117,7 +117,9 @@ ThreadReplay::Next ThreadReplay::touch_failed(const vm::AccessOutcome& outcome) 
 
 ThreadReplay::Next ThreadReplay::record(const trace::Record& r) {
   if (r.instructions > 0) {
-    scheduler_.charge(r.instructions * instruction_ps_ / 1000);
+    pending_ps_ += r.instructions * instruction_ps_;
+    scheduler_.charge(pending_ps_ / kPicosPerNano);
+    pending_ps_ %= kPicosPerNano;
     replay_.stats_.instructions += r.instructions;
   }
   scheduler_.sync_point();
@@ -128,6 +130,7 @@ ThreadReplay::Next ThreadReplay::record(const trace::Record& r) {
   if (r.kind == trace::RecordKind::kOrder) {
     order_.await(r.after, [this] { return killed(); });
     sequence_ = r.sequence;
+    if ((r.flags & trace::kCompletesHere) != 0) order_.complete(std::exchange(sequence_, 0));
     return Next::kGoOn;
   }
   const bool of_exec = r.kind == trace::RecordKind::kArea || r.kind == trace::RecordKind::kFile;

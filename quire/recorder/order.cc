@@ -3,11 +3,12 @@
 namespace quire::recorder {
 namespace {
 
-void write_order(Vcpu& v, std::uint64_t after, std::uint64_t sequence) {
+void write_order(Vcpu& v, std::uint64_t after, std::uint64_t sequence, std::uint64_t flags = 0) {
   Record order;
   order.kind = RecordKind::kOrder;
   order.after = v.ordered_after = after;
   order.sequence = sequence;
+  order.flags = flags;
   write_record(v, order);
 }
 
@@ -25,6 +26,12 @@ void order_call(Vcpu& v) {
   if (!process().threaded) return;
   const std::uint64_t sequence = next_sequence();
   write_order(v, sequence - 1, sequence);
+}
+
+void order_wake_up(Vcpu& v) {
+  if (!process().threaded) return;
+  const std::uint64_t sequence = next_sequence();
+  write_order(v, sequence - 1, sequence, trace::kCompletesHere);
 }
 
 void order_return(Vcpu& v) {

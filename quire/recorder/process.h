@@ -116,6 +116,8 @@ void process_exits(int status);
 void order_call(Vcpu& vcpu, std::uint64_t after);
 // The same for a call that nothing kept waiting once it completed: it came after all before it.
 void order_call(Vcpu& vcpu);
+// The thread is about to wake others, by a call that is not recorded: completed now, or they would be seen first.
+void order_wake_up(Vcpu& vcpu);
 // A call that is not recorded has returned: what follows came after all that has completed.
 void order_return(Vcpu& vcpu);
 

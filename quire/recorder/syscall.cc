@@ -79,7 +79,7 @@ bool may_wait_for_threads(std::int64_t number) {
   }
 }
 
-// Does the call let other threads go on? Then it counts as completed when it begins, or they would be seen first.
+// Does the call let other threads go on?
 bool wakes_threads(const PendingSyscall& call) {
   constexpr std::uint64_t kOperation = 0x7f;  // without FUTEX_PRIVATE_FLAG and FUTEX_CLOCK_REALTIME
   if (call.number != SYS_futex) return false;
@@ -298,7 +298,7 @@ void on_syscall(Vcpu& v, std::int64_t number, const std::array<std::uint64_t, 6>
     case SYS_wait4: case SYS_waitid: flush(v); break;
     default: break;
   }
-  if (wakes_threads(pending)) order_call(v);
+  if (wakes_threads(pending)) order_wake_up(v);
 }
 
 void on_syscall_return(Vcpu& v, std::int64_t number, std::int64_t result) {

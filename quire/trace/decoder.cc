@@ -120,7 +120,7 @@ void decode_fields(Fields& f, Record& r, std::string_view& path, std::string_vie
       r.size = f.varint(), r.offset = f.varint(), path = f.string();
       break;
     case RecordKind::kExit: r.status = f.signed_narrow(), r.signal = f.signed_narrow(), r.flags = f.varint(); break;
-    case RecordKind::kOrder: r.after = f.varint(), r.sequence = f.varint(); break;
+    case RecordKind::kOrder: r.after = f.varint(), r.sequence = f.varint(), r.flags = f.varint(); break;
   }
 }
 
@@ -129,8 +129,7 @@ void decode_fields(Fields& f, Record& r, std::string_view& path, std::string_vie
 void Decoder::reset(std::span<const std::byte> padded) {
   begin_ = at_ = reinterpret_cast<const std::uint8_t*>(padded.data());
   end_ = begin_ + (padded.size() - kDecoderPadding);
-  last_page_[0] = last_page_[1] = last_page_[2] = 0;
-  skipped_ = 0;
+  last_page_[0] = last_page_[1] = last_page_[2] = 0;  // but skipped_ stays: the task's time goes on
 }
 
 std::size_t Decoder::accesses(std::span<Access> out) {

@@ -73,7 +73,7 @@ class Encoder {
       case RecordKind::kExit:
         p = varint(p, zigzag(r.status)), p = varint(p, zigzag(r.signal)), p = varint(p, r.flags);
         break;
-      case RecordKind::kOrder: p = varint(p, r.after), p = varint(p, r.sequence); break;
+      case RecordKind::kOrder: p = varint(p, r.after), p = varint(p, r.sequence), p = varint(p, r.flags); break;
     }
     const auto size = static_cast<std::uint16_t>(p - body);
     length[0] = static_cast<std::uint8_t>(size);

@@ -51,7 +51,7 @@ enum class RecordKind : std::uint8_t {
   kArea,     // an area the program did not mmap itself: area, begin, end, prot, flags, path, offset, dev, inode
   kFile,     // fd now names this file: fd, file, path, dev, inode, size, flags (O_*), offset (position), peer for pipes
   kExit,     // status, signal, flags (kExitGroup): the last record of a task
-  kOrder,    // in processes with threads: after, sequence: how the next record stands to the other threads' calls
+  kOrder,    // in processes with threads: after, sequence, flags: how what follows stands to the other threads' calls
 };
 
 enum class AreaKind : std::uint8_t {
@@ -68,6 +68,9 @@ enum class FileKind : std::uint8_t { kRegular, kDirectory, kPipe, kSocket, kChar
 
 inline constexpr std::uint64_t kExitGroup = 1;  // Record::flags of kExit: the whole process ends
 inline constexpr std::uint64_t kExitLost = 2;   // the process was killed or lost: the end is the recorder's finding
+
+// Record::flags of kOrder: the call completes here (it woke other threads, and is not recorded otherwise).
+inline constexpr std::uint64_t kCompletesHere = 1;
 
 using StringId = std::uint32_t;  // index into TraceReader::string(); 0 is the empty string
 
@@ -99,7 +102,7 @@ struct Record {
   std::uint64_t size = 0;  // kFile: bytes when it was opened
 
   std::uint64_t after = 0;     // kOrder: this many calls of the process had completed before what follows
-  std::uint64_t sequence = 0;  // kOrder: the next record completes as the process's call of this number, from 1; 0 = not one
+  std::uint64_t sequence = 0;  // kOrder: the process's call of this number, from 1, completes with the next record; 0 = none
 
   StringId path = 0;
   StringId path2 = 0;

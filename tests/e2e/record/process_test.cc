@@ -45,6 +45,14 @@ TEST_F(ProcessTest, ClosesEveryDescriptor) {
   }
 }
 
+TEST_F(ProcessTest, ADescriptorThatWasRandomOnceIsNotForEver) {
+  const std::string words = file("words", "the quick brown fox\n");
+  for (const char* how : {"close", "range", "dup2"}) {
+    SCOPED_TRACE(how);
+    EXPECT_EQ(check({guest("random"), how, words}).output, "the quick brown fox\n");
+  }
+}
+
 TEST_F(ProcessTest, ExecFailures) {
   const Recorded recorded = check({"sh", "-c", "/no/such/program; /etc/passwd; echo $?; exec /no/such"});
   EXPECT_EQ(recorded.exit_status, 127);

@@ -81,6 +81,12 @@ TEST(RoundTrip, KeepsEveryFieldOfEveryKind) {
   fork.record.child = {1, 3};
   fork.record.flags = 0x3d0f00;
   records.push_back(fork);
+  Told order;
+  order.record.kind = RecordKind::kOrder;
+  order.record.after = std::uint64_t{1} << 40;
+  order.record.sequence = (std::uint64_t{1} << 40) + 7;
+  order.record.flags = kCompletesHere;
+  records.push_back(order);
   Told exit = exit_with(-1);
   exit.record.signal = 11;
   exit.record.flags = kExitLost;
