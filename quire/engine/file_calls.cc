@@ -4,6 +4,8 @@
 // an iterator that has no memory of its own.
 #include <sys/syscall.h>
 
+#include <algorithm>
+
 #include "quire/engine/thread_replay.h"
 
 namespace quire::engine {
@@ -50,10 +52,11 @@ void ThreadReplay::transfer_out(int fd, std::uint64_t offset, std::uint64_t byte
   }
 }
 
-ThreadReplay::Handled ThreadReplay::file_call(const trace::Record& r) {
+// Calls that move bytes: r.result of them.
+ThreadReplay::Handled ThreadReplay::transfer_call(const trace::Record& r) {
+  constexpr std::uint64_t kMaxRwCount = 0x7fff'f000;  // no call of Linux moves more
   const int fd = static_cast<int>(r.args[0]);
-  const auto bytes = static_cast<std::uint64_t>(r.result);
-  file::Vfs& vfs = machine_.vfs();
+  const std::uint64_t bytes = std::min(static_cast<std::uint64_t>(r.result), kMaxRwCount);
   switch (r.number) {
     case SYS_read:
     case SYS_pread64:
@@ -74,6 +77,16 @@ ThreadReplay::Handled ThreadReplay::file_call(const trace::Record& r) {
       transfer_in(fd, r.offset, bytes);
       transfer_out(static_cast<int>(r.args[2]), r.offset, bytes);
       break;
+    default: return Handled::kNo;
+  }
+  return Handled::kYes;
+}
+
+ThreadReplay::Handled ThreadReplay::file_call(const trace::Record& r) {
+  if (transfer_call(r) == Handled::kYes) return Handled::kYes;
+  const int fd = static_cast<int>(r.args[0]);
+  file::Vfs& vfs = machine_.vfs();
+  switch (r.number) {
     case SYS_pipe:
     case SYS_pipe2:
       new_pipe_ = std::make_shared<kernel::Pipe>(machine_.phys());

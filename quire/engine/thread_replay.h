@@ -46,6 +46,7 @@ class ThreadReplay {
   void syscall(const trace::Record& r);
   Handled memory_call(const trace::Record& r);
   Handled file_call(const trace::Record& r);
+  Handled transfer_call(const trace::Record& r);
   void mmap(const trace::Record& r);
   void mincore(VirtAddr address, std::uint64_t length);
   void mremap(const trace::Record& r);

@@ -89,6 +89,7 @@ void Reclaim::shrink_node(NodeReclaim& node, ScanControl& sc) {
   for (;;) {
     sc.nr = {};
     const std::uint64_t nr_reclaimed = sc.nr_reclaimed;
+    parts_.scheduler.charge(parts_.scheduler.costs().reclaim_node);
     policy_->prepare_scan_count(node.node, lruvec, sc, view());
     shrink_lruvec(node, lruvec, sc);
     shrink_slab(node, sc);

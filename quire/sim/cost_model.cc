@@ -47,6 +47,8 @@ constexpr std::array kEntries = {
     CostModel::Entry{"pte_zap", &CostModel::pte_zap, "ns", "estimate: munmap of the same, freeing excluded"},
     CostModel::Entry{"fault_map", &CostModel::fault_map, "ns", kFault},
     CostModel::Entry{"cow_fault", &CostModel::cow_fault, "ns", kSmallPath},
+    CostModel::Entry{"reclaim_node", &CostModel::reclaim_node, "ns",
+                     "estimate: get_scan_count and the shrinkers' counts of one node; keeps futile reclaim from being free"},
     CostModel::Entry{"reclaim_scan_page", &CostModel::reclaim_scan_page, "ns",
                      "estimate: reclaim of clean page cache runs at 1-2 million pages a second and CPU, all steps included"},
     CostModel::Entry{"rmap_walk_pte", &CostModel::rmap_walk_pte, "ns", "estimate: a page-table walk with cold lines"},

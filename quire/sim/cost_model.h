@@ -44,6 +44,7 @@ struct CostModel {
   Nanos pte_zap = 15;                  // one present entry in munmap
   Nanos fault_map = 250;               // charge, rmap, LRU and PTE work of one anonymous fault, page itself excluded
   Nanos cow_fault = 100;               // deciding a write-protect fault, page copy excluded
+  Nanos reclaim_node = 1'000;          // one pass over a node's lists and shrinkers, what it scans excluded
   Nanos reclaim_scan_page = 150;       // isolate and judge one page, reverse map excluded
   Nanos rmap_walk_pte = 80;            // one mapping visited through the reverse map
   Nanos reclaim_unmap_page = 250;      // try_to_unmap one mapping, flush excluded
