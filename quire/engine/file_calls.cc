@@ -105,8 +105,8 @@ ThreadReplay::Handled ThreadReplay::file_call(const trace::Record& r) {
       if (file::File* file = file_of(fd)) expect("ftruncate", vfs.ftruncate(*file, r.args[1]));
       break;
     case SYS_truncate:
-      if (file::DiskInode* inode = replay_.files_.find(text(r.path))) {
-        expect("truncate", inode->sb.truncate(*inode, r.args[1]));
+      if (const auto inode = replay_.files_.find(text(r.path))) {
+        expect("truncate", (*inode)->sb.truncate(**inode, r.args[1]));
       }
       break;
     case SYS_fallocate:

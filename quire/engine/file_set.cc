@@ -13,7 +13,7 @@ file::FileSystem& FileSet::mount(std::uint64_t dev) {
   return vfs_.mount(config);
 }
 
-Result<file::DiskInode*> FileSet::inode(const FileIdentity& identity) {
+Result<InodeHold> FileSet::inode(const FileIdentity& identity) {
   const std::pair key{identity.dev, identity.inode};
   auto it = by_identity_.find(key);
   if (it == by_identity_.end()) {
@@ -21,19 +21,26 @@ Result<file::DiskInode*> FileSet::inode(const FileIdentity& identity) {
     named.fs = &mount(identity.dev);
     named.name = fmt::format("#{}", identity.inode);
     auto made = named.fs->create(named.name, std::make_unique<file::ZeroBacking>(identity.size), identity.inode);
-    if (!made) return fail(made.error());
-    named.inode = *made;
-    it = by_identity_.emplace(key, std::move(named)).first;
-  } else if (it->second.inode->i_size_read() < identity.size) {
-    if (auto grown = it->second.fs->truncate(*it->second.inode, identity.size); !grown) return fail(grown.error());
+    it = by_identity_.find(key);  // another task may have met the same file meanwhile
+    if (made) {
+      named.inode = *made;
+      it = by_identity_.insert_or_assign(key, std::move(named)).first;
+    } else if (it == by_identity_.end()) {
+      return fail(made.error());
+    }
   }
+  InodeHold hold(*it->second.inode);
   if (!identity.path.empty()) by_path_[std::string(identity.path)] = key;
-  return it->second.inode;
+  if (hold->i_size_read() < identity.size) {
+    if (auto grown = it->second.fs->truncate(*hold, identity.size); !grown) return fail(grown.error());
+  }
+  return hold;
 }
 
-file::DiskInode* FileSet::find(std::string_view path) const {
+std::optional<InodeHold> FileSet::find(std::string_view path) const {
   const auto it = by_path_.find(path);
-  return it == by_path_.end() ? nullptr : by_identity_.at(it->second).inode;
+  if (it == by_path_.end()) return std::nullopt;
+  return InodeHold(*by_identity_.at(it->second).inode);
 }
 
 Status FileSet::unlink(std::string_view path) {

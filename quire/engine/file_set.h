@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -22,17 +23,34 @@ struct FileIdentity {
   std::string_view path;
 };
 
+// A reference to an inode, so that it outlives its name.
+class InodeHold {
+ public:
+  explicit InodeHold(file::DiskInode& inode) : inode_(&inode) { ++inode.i_count; }
+  ~InodeHold() {
+    if (inode_ != nullptr) file::iput(*inode_);
+  }
+  InodeHold(InodeHold&& other) noexcept : inode_(std::exchange(other.inode_, nullptr)) {}
+  InodeHold& operator=(InodeHold&&) = delete;
+
+  file::DiskInode& operator*() const { return *inode_; }
+  file::DiskInode* operator->() const { return inode_; }
+
+ private:
+  file::DiskInode* inode_;
+};
+
 class FileSet {
  public:
   FileSet(file::Vfs& vfs, sim::Scheduler& scheduler) : vfs_(vfs), scheduler_(scheduler) {}
 
   // The inode of that identity: made with its recorded size when it is new, otherwise grown to that size when the machine
-  // knows a smaller one. No reference is taken (its name holds it).
-  Result<file::DiskInode*> inode(const FileIdentity& identity);
+  // knows a smaller one.
+  Result<InodeHold> inode(const FileIdentity& identity);
   // unlink(2), rename(2), truncate(2) by the path last seen. A path never seen before is nothing to the machine.
   Status unlink(std::string_view path);
   Status rename(std::string_view from, std::string_view to);
-  [[nodiscard]] file::DiskInode* find(std::string_view path) const;
+  [[nodiscard]] std::optional<InodeHold> find(std::string_view path) const;
 
  private:
   struct Named {

@@ -48,7 +48,6 @@ class ThreadReplay {
   Handled file_call(const trace::Record& r);
   Handled transfer_call(const trace::Record& r);
   void mmap(const trace::Record& r);
-  void mincore(VirtAddr address, std::uint64_t length);
   void mremap(const trace::Record& r);
   void shmat(const trace::Record& r);
   void transfer_in(int fd, std::uint64_t offset, std::uint64_t bytes);

@@ -36,17 +36,24 @@ FileSystem::~FileSystem() {
 
 Result<DiskInode*> FileSystem::create(std::string_view path, std::unique_ptr<BackingSource> source,
                                       std::optional<std::uint64_t> ino) {
-  if (by_path_.contains(path)) return fail(Errno::kExist);
-  if (ino && by_ino_.contains(*ino)) return fail(Errno::kExist);
   const std::uint64_t size = source == nullptr ? 0 : source->size();
   if (size > kMaxLfsFilesize) return fail(Errno::kFBig);
-  if (align_up(size, kPageSize) > config_.capacity - used_bytes_) return fail(Errno::kNoSpc);
+  const auto check = [&]() -> Status {
+    if (by_path_.contains(path) || (ino && by_ino_.contains(*ino))) return fail(Errno::kExist);
+    if (align_up(size, kPageSize) > config_.capacity - used_bytes_) return fail(Errno::kNoSpc);
+    return {};
+  };
+  if (Status may = check(); !may) return fail(may.error());
   while (!ino && by_ino_.contains(next_ino_)) ++next_ino_;
   const std::uint64_t number = ino ? *ino : next_ino_++;
   const AddressSpaceInit mapping = filemap_.mapping_init(*this);
   const InodeInit init{.sb = *this, .ino = number, .mapping = mapping, .i_rwsem = filemap_.i_rwsem_class()};
   DiskInode* inode = inode_cache_.alloc(phys::Gfp::kKernel, init, std::move(source));
   if (inode == nullptr) return fail(Errno::kNoMem);
+  if (Status may = check(); !may) {  // others ran while memory was found
+    inode_cache_.free(inode);
+    return fail(may.error());
+  }
   inode->i_count = 0;  // the name keeps it
   inode->i_size = size;
   inode->disk_start = next_disk_start_;

@@ -155,6 +155,20 @@ Machine::~Machine() {
   if (scheduler_) scheduler_->unwind_tasks();
 }
 
+void Machine::settle() {
+  const auto in_hand = [this] {
+    using phys::NodeStat;
+    std::int64_t pages = 0;
+    for (const NodeStat stat : {NodeStat::kNrIsolatedAnon, NodeStat::kNrIsolatedFile, NodeStat::kNrWriteback}) {
+      pages += phys_->global_node_page_state(stat);
+    }
+    return pages != 0;
+  };
+  for (unsigned seconds = 0; seconds < 60 && in_hand(); ++seconds) {
+    static_cast<void>(scheduler_->run_until(scheduler_->now() + sim::kSecond));
+  }
+}
+
 void Machine::validate() {
   scheduler_->validate();
   phys_->validate();

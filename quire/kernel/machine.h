@@ -58,7 +58,10 @@ class Machine {
   // zram devices among the swap areas, in the order of the configuration.
   [[nodiscard]] const std::vector<swap::Zram*>& zrams() const { return zrams_; }
 
-  // Every structure of every floor; for a machine at rest (no task inside the kernel).
+  // After a run, in boot context: lets kswapd and the flusher finish what they have in hand (no folio isolated or under
+  // writeback), for a minute of the machine's time at most.
+  void settle();
+  // Every structure of every floor; for a machine at rest (no task inside the kernel: settle() first).
   void validate();
 
  private:

@@ -28,6 +28,7 @@ class ReplayedTest : public RecordingTest {
     const auto outcomes = replay.outcomes();
     EXPECT_EQ(outcomes.front().exit_status, recorded.exit_status);
     EXPECT_TRUE(outcomes.front().whole);
+    (*machine)->settle();
     (*machine)->validate();
   }
 };

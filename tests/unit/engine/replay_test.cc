@@ -66,6 +66,7 @@ void replay(kernel::Machine& machine, const TraceBuilder& trace, ReplayStats* st
   const auto done = replay.run();
   ASSERT_TRUE(done.has_value()) << done.error().sentence;
   if (stats != nullptr) *stats = replay.stats();
+  machine.settle();
   machine.validate();
 }
 
@@ -220,6 +221,7 @@ TEST(Replay, WithoutSwapTheOomKillerEndsIt) {
   EXPECT_EQ(machine->processes().all().front()->exit.signal, 9);
   EXPECT_EQ(machine->phys().vmstat()[VmEvent::kOomKill], 1);
   EXPECT_EQ(run.outcomes().front().exit_status, 137);
+  machine->settle();
   machine->validate();
 }
 
@@ -248,6 +250,7 @@ TEST(Replay, TwoRunsGiveTheSameReportAndAnotherSeedALegalOne) {
     Replay run(**machine);
     EXPECT_TRUE(run.add(trace.open()).has_value());
     EXPECT_TRUE(run.run().has_value());
+    (*machine)->settle();
     (*machine)->validate();
     nlohmann::json out = report_json(make_report(**machine, run, 0));
     out.erase("machine");
