@@ -127,7 +127,7 @@ Status Vfs::msync_range(File& file, std::uint64_t start, std::uint64_t end, Msyn
 
 void Vfs::sync() {
   writeback_.wakeup_flusher_threads(WbReason::kSync);
-  for (const auto& mount : mounts_) writeback_.sync_inodes(*mount);
+  for_each_mount([this](FileSystem& mount) { writeback_.sync_inodes(mount); });
 }
 
 // --- advice -----------------------------------------------------------------------------------------------------------
@@ -191,11 +191,11 @@ Status Vfs::readahead(File& file, std::uint64_t offset, std::uint64_t count) {
 void Vfs::drop_pagecache() {
   filemap_.services().phys.vmstat().count_vm_event(phys::VmEvent::kDropPagecache);
   filemap_.services().lru.lru_add_drain_all();
-  for (const auto& mount : mounts_) {
-    mount->for_each_inode([this](Inode& inode) {
+  for_each_mount([this](FileSystem& mount) {
+    mount.for_each_inode([this](Inode& inode) {
       filemap_.invalidate_mapping_pages(inode.mapping, Pgoff(0), Pgoff(XArray::kMaxIndex));
     });
-  }
+  });
 }
 
 void Vfs::validate() {

@@ -80,6 +80,12 @@ class Vfs {
   void validate();
 
  private:
+  // f may sleep while another task mounts.
+  template <class F>
+  void for_each_mount(F&& f) {
+    for (std::size_t i = 0; i < mounts_.size(); ++i) f(*mounts_[i]);
+  }
+
   void drain_and_invalidate(AddressSpace& mapping, Pgoff first, Pgoff last);
 
   Filemap filemap_;
