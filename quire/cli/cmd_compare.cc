@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <cstdlib>
@@ -99,9 +100,12 @@ std::vector<Outcome> run_all(const std::vector<kernel::MachineConfig>& configs, 
   return outcomes;
 }
 
+// What a reader of the line should know of it.
 std::string ending(const engine::RunReport& report) {
-  const std::int64_t kills = report.counter("oom_kill");
-  return kills == 0 ? "" : fmt::format("  {} killed for lack of memory", kills);
+  std::string text;
+  if (const std::int64_t kills = report.counter("oom_kill"); kills != 0) text = fmt::format("  {} killed for lack of memory", kills);
+  if (const std::string doubts = engine::doubts(report); !doubts.empty()) text += (text.empty() ? "  " : ", ") + doubts;
+  return text;
 }
 
 void print_table(const std::vector<engine::RunReport>& reports) {
@@ -151,6 +155,8 @@ int compare_traces(const CompareOptions& options, const std::vector<kernel::Mach
   } else if (!reports.empty()) {
     print_table(reports);
   }
+  // The traces are the same for every machine: what is wrong with them is said once.
+  if (!reports.empty()) status = std::max(status, tell_damage(reports.front()));
   return status;
 }
 

@@ -32,7 +32,7 @@ int replay(const ReplayOptions& options) {
   } else {
     print(engine::report_text(*report));
   }
-  return 0;
+  return tell_damage(*report);
 }
 
 }  // namespace

@@ -4,6 +4,8 @@
 #include <filesystem>
 #include <utility>
 
+#include "quire/cli/command.h"
+
 namespace quire::cli {
 
 Checked<Readers> open_traces(const std::vector<std::string>& paths) {
@@ -40,6 +42,15 @@ Checked<engine::RunReport> replay_on(const kernel::MachineConfig& config, Reader
   if (auto ok = replay.run(); !ok) return std::unexpected(ok.error());
   const std::chrono::duration<double> host = std::chrono::steady_clock::now() - start;
   return engine::make_report(**machine, replay, host.count());
+}
+
+int tell_damage(const engine::RunReport& report) {
+  int status = 0;
+  for (const engine::RunReport::Program& program : report.programs) {
+    for (const std::string& warning : program.warnings) complain(warning);
+    if (!program.whole) status = kFailed;
+  }
+  return status;
 }
 
 }  // namespace quire::cli

@@ -23,4 +23,7 @@ std::uint64_t total_bytes(const std::vector<std::string>& paths);
 Checked<engine::RunReport> replay_on(const kernel::MachineConfig& config, Readers readers,
                                      std::function<void(std::uint64_t)> progress = {});
 
+// Says on standard error what was wrong with the traces; the status that the command has to return for it.
+int tell_damage(const engine::RunReport& report);
+
 }  // namespace quire::cli

@@ -137,21 +137,6 @@ TEST_F(Commands, TracesCompeteOnOneMachine) {
   EXPECT_GE(report["processes"].size(), 2u);
 }
 
-TEST_F(Commands, ATruncatedTraceGivesItsGoodPartAndAWarning) {
-  make_words(60'000);
-  ASSERT_EQ(quire("record -o t.qtr -- sort --parallel=1 -o sorted words").status, 0);
-  const auto whole = std::filesystem::file_size(path("t.qtr"));
-  const auto accesses = [this] { return json::parse(quire("info --json t.qtr").out)["complete"]; };
-  EXPECT_EQ(accesses(), true);
-  std::filesystem::resize_file(path("t.qtr"), whole / 2);
-  const Output info = quire("info t.qtr");
-  EXPECT_NE(info.status, 0);
-  EXPECT_THAT(info.err, HasSubstr("t.qtr"));
-  const Output replay = quire("replay --ram 64M t.qtr");
-  EXPECT_EQ(replay.status, 0) << replay.err;
-  EXPECT_THAT(replay.out, HasSubstr("warning"));
-}
-
 TEST_F(Commands, ImportsLackeyText) {
   std::ofstream(path("t.lackey")) << "==1== lackey\nI  00400000,4\n S 00601000,8\nI  00400004,4\n L 00601008,8\n M 00602000,4\n";
   ASSERT_EQ(quire("import t.lackey -o t.qtr").status, 0);

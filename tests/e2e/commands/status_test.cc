@@ -113,5 +113,26 @@ TEST_F(Commands, CompareChecksEverythingBeforeItWorks) {
   expect_sentence(shell("TMPDIR=/nonexistent $QUIRE compare --ram 64M -- true"), "TMPDIR=/nonexistent", 1);
 }
 
+TEST_F(Commands, ATraceThatBreaksOffIsSaidToWhereverItIsUsed) {
+  ASSERT_EQ(quire("record -o whole.qtr -- sh -c 'exit 7'").status, 7);
+  // Without its end chunk, and without its second half.
+  ASSERT_EQ(shell("head -c -10 whole.qtr >tail.qtr; head -c $(($(wc -c <whole.qtr) / 2)) whole.qtr >half.qtr").status, 0);
+  for (const std::string trace : {"tail.qtr", "half.qtr"}) {
+    const Output info = quire("info " + trace);
+    EXPECT_EQ(info.status, 1);
+    EXPECT_THAT(info.err, HasSubstr(trace + " breaks off"));
+    const Output replayed = quire("replay --ram 64M --json " + trace);
+    EXPECT_EQ(replayed.status, 1);
+    EXPECT_THAT(replayed.err, HasSubstr(trace + " breaks off"));
+    const json report = json::parse(replayed.out);
+    EXPECT_EQ(report["programs"][0]["whole"], false);
+    EXPECT_EQ(report["programs"][0]["exit_status"], trace == "tail.qtr" ? json(7) : json());
+    const Output compared = quire("compare --ram 64M,96M " + trace);
+    EXPECT_EQ(compared.status, 1);
+    EXPECT_THAT(compared.out, HasSubstr(trace + " is not whole"));
+  }
+  EXPECT_EQ(quire("compare --ram 64M whole.qtr").err, "");
+}
+
 }  // namespace
 }  // namespace quire
