@@ -114,7 +114,8 @@ TEST_F(Commands, CompareChecksEverythingBeforeItWorks) {
 }
 
 TEST_F(Commands, ATraceThatBreaksOffIsSaidToWhereverItIsUsed) {
-  ASSERT_EQ(quire("record -o whole.qtr -- sh -c 'exit 7'").status, 7);
+  make_words(60'000);
+  ASSERT_EQ(quire("record -o whole.qtr -- sh -c 'sort --parallel=1 -o sorted words; exit 7'").status, 7);
   // Without its end chunk, and without its second half.
   ASSERT_EQ(shell("head -c -10 whole.qtr >tail.qtr; head -c $(($(wc -c <whole.qtr) / 2)) whole.qtr >half.qtr").status, 0);
   for (const std::string trace : {"tail.qtr", "half.qtr"}) {
