@@ -4,8 +4,9 @@
 
 namespace quire::engine {
 
-void CallOrder::thread_ends() {
+void CallOrder::thread_ends(std::uint32_t tid) {
   --threads_;
+  progress_[tid] = kEnded;
   give_up_if_all_wait();
   changed_.wake_all();
 }
@@ -29,7 +30,15 @@ void CallOrder::complete_up_to(std::uint64_t sequence) {
 }
 
 void CallOrder::give_up_if_all_wait() {
-  if (waited_.size() + waiting_for_ends_ < threads_) return;
+  if (waited_.size() + behind_.size() + waiting_for_ends_ < threads_) return;
+  const auto came = [this](const auto& wanted) { return progress_[wanted.first] >= wanted.second; };
+  if (std::ranges::any_of(behind_, came)) return;  // its waiter is about to go on
+  if (waited_.empty() && !behind_.empty()) {
+    ++given_up_;
+    ++progress_given_up_;
+    changed_.wake_all();
+    return;
+  }
   if (waited_.empty()) {
     if (threads_ <= 1) return;
     ++given_up_;

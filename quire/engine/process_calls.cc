@@ -33,7 +33,7 @@ void ThreadReplay::fork(const trace::Record& r) {
   if ((r.flags & CLONE_THREAD) != 0) {
     order_.thread_starts();
     if (const auto thread = table.clone_thread(process(), std::move(body)); !thread) {
-      order_.thread_ends();
+      order_.thread_ends(r.child.tid);
       diverged("clone", thread.error());
     }
     return;
@@ -50,6 +50,7 @@ void ThreadReplay::exec(const trace::Record& r) {
   const std::string comm = std::filesystem::path(text(r.path)).filename().string();
   expect("execve", machine_.processes().exec(process(), comm));
   if (thread_.task != nullptr) thread_.task->set_name(comm);
+  position_ = 0;
   const std::vector<int> open = process().files->numbers();
   unconfirmed_.insert(open.begin(), open.end());
 }

@@ -9,7 +9,7 @@
 // the trace does not tell of) is a `stray` access, a call that ends otherwise than recorded a `diverged` call.
 //
 // Differs from the recorded run: tasks are ordered by fork, wait, vfork and pipes, threads of a process also by their calls
-// (CallOrder), not by what they tell each other through memory alone; signals are not delivered; sleeps take no time.
+// (CallOrder) and what they touch after them, not otherwise by what they tell each other through memory; signals are not delivered; sleeps take no time.
 #pragma once
 
 #include <cstdint>

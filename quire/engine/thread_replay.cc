@@ -33,7 +33,7 @@ ThreadReplay::ThreadReplay(Replay& replay, Replay::Program& program, trace::Task
 
 void ThreadReplay::run() {
   replay_records();
-  order_.thread_ends();
+  order_.thread_ends(stream_.id().tid);
 }
 
 void ThreadReplay::replay_records() {
@@ -94,6 +94,7 @@ ThreadReplay::Next ThreadReplay::touch(std::span<const trace::Access> accesses) 
   }
   pending_ps_ = ps;
   replay_.stats_.instructions += instructions;
+  reach(instructions);
   if (next == Next::kGoOn && killed()) {
     end({0, 9});
     return Next::kEnded;
@@ -121,11 +122,16 @@ ThreadReplay::Next ThreadReplay::record(const trace::Record& r) {
     scheduler_.charge(pending_ps_ / kPicosPerNano);
     pending_ps_ %= kPicosPerNano;
     replay_.stats_.instructions += r.instructions;
+    reach(r.instructions);
   }
   scheduler_.sync_point();
   if (killed()) {
     end({0, 9});
     return Next::kEnded;
+  }
+  if (r.kind == trace::RecordKind::kBehind) {
+    order_.await_progress(r.child.tid, r.after, [this] { return killed(); });
+    return Next::kGoOn;
   }
   if (r.kind == trace::RecordKind::kOrder) {
     order_.await(r.after, [this] { return killed(); });
@@ -143,7 +149,8 @@ ThreadReplay::Next ThreadReplay::record(const trace::Record& r) {
     case trace::RecordKind::kArea: area(r); break;
     case trace::RecordKind::kFile: file(r); break;
     case trace::RecordKind::kExit: return exit(r);
-    case trace::RecordKind::kOrder: break;
+    case trace::RecordKind::kOrder:
+    case trace::RecordKind::kBehind: break;
   }
   if (sequence_ != 0) order_.complete(std::exchange(sequence_, 0));
   if (killed()) {

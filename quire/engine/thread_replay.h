@@ -61,6 +61,11 @@ class ThreadReplay {
   }
   [[nodiscard]] file::File* file_of(int fd);
 
+  // The thread has done all up to here; `instructions` since it last said so.
+  void reach(std::uint64_t instructions) {
+    position_ += instructions;
+    order_.reached(stream_.id().tid, position_);
+  }
   [[nodiscard]] kernel::Process& process() const { return *thread_.process; }
   [[nodiscard]] vm::Mm& mm() const { return *thread_.process->mm; }
   [[nodiscard]] std::string_view text(trace::StringId id) const { return program_.reader->string(id); }
@@ -70,6 +75,7 @@ class ThreadReplay {
   trace::TaskStream& stream_;
   kernel::Thread& thread_;
   CallOrder& order_;
+  std::uint64_t position_ = 0;  // instructions of this image
   std::uint64_t sequence_ = 0;  // the next call's number, when it has one
   kernel::Machine& machine_;
   sim::Scheduler& scheduler_;

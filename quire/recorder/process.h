@@ -33,6 +33,7 @@ struct PendingSyscall {
   std::int64_t number = -1;
   std::array<std::uint64_t, 6> args{};
   std::uint64_t completed_before = 0;  // calls of the process when this one began
+  std::uint64_t sequence = 0;          // taken already when it began; 0 = not
 };
 
 // Areas of the guest that the trace accounts for; [begin, end) in bytes, disjoint, merged.
@@ -113,13 +114,18 @@ void process_exits(int status);
 // --- order.cc: what the threads of a process must not overtake; nothing is written while there is one thread
 [[nodiscard]] std::uint64_t completed_calls();
 // The record that follows is the process's next call to complete, and came after the first `after` of them.
-void order_call(Vcpu& vcpu, std::uint64_t after);
+void order_call_after(Vcpu& vcpu, std::uint64_t after);
 // The same for a call that nothing kept waiting once it completed: it came after all before it.
 void order_call(Vcpu& vcpu);
+// For a call that gives memory back: its number is taken when it begins, since another thread may be given that memory, and
+// say so, before this one returns (the record is order_call's); and the other threads' last accesses to it came before.
+[[nodiscard]] std::uint64_t order_entry(Vcpu& vcpu);
+void order_call(Vcpu& vcpu, const PendingSyscall& call);
 // The thread is about to wake others, by a call that is not recorded: completed now, or they would be seen first.
 void order_wake_up(Vcpu& vcpu);
-// A call that is not recorded has returned: what follows came after all that has completed.
-void order_return(Vcpu& vcpu);
+// What follows came after all that has completed: a call that is not recorded has returned, or a page is touched that another
+// thread may just have mapped and told of through memory.
+void order_here(Vcpu& vcpu);
 
 // --- image.cc
 void announce_image(Vcpu& vcpu);

@@ -222,9 +222,11 @@ bool duplicates(const PendingSyscall& c) {
 
 void record_call(Vcpu& v, const PendingSyscall& call, std::int64_t result) {
   const int arguments = duplicates(call) ? 3 : recorded_arguments(call.number);
-  if (arguments == kNotRecorded) return order_return(v);
-  if (may_wait_for_threads(call.number)) {
-    order_call(v, call.completed_before);
+  if (arguments == kNotRecorded) return order_here(v);
+  if (call.sequence != 0) {
+    order_call(v, call);
+  } else if (may_wait_for_threads(call.number)) {
+    order_call_after(v, call.completed_before);
   } else {
     order_call(v);
   }
@@ -279,7 +281,7 @@ void reconnect_if_closed() {
 }  // namespace
 
 void on_syscall(Vcpu& v, std::int64_t number, const std::array<std::uint64_t, 6>& args) {
-  pending = {number, args, completed_calls()};
+  pending = {number, args, completed_calls(), number == SYS_munmap || number == SYS_shmdt ? order_entry(v) : 0};
   switch (number) {
     case SYS_fork: case SYS_vfork: case SYS_clone: case SYS_clone3: before_fork(v, pending); break;
     case SYS_execve: on_execve(v, AT_FDCWD, {args[0], args[1], args[2]}, 0); break;

@@ -102,6 +102,7 @@ void write_record(Vcpu& v, Record record, std::string_view path, std::string_vie
 void write_access(Vcpu& v, std::uint64_t page, AccessKind kind, std::uint64_t at) {
   const std::uint64_t address = page << 12;
   if (address < v.known_begin || address >= v.known_end) [[unlikely]] discover_area(v, address);
+  order_here(v);
   make_room(v, trace::kMaxAccessBytes);
   const std::uint64_t delta = at > v.shared.last_record ? at - v.shared.last_record : 0;
   v.shared.last_record += delta;

@@ -58,7 +58,7 @@ struct alignas(64) Vcpu {
   std::uint32_t stopped;  // the process has ended: nothing more goes out
   TaskId id;
   std::uint32_t host_tid;
-  std::uint64_t ordered_after;  // the last kOrder::after it wrote
+  std::uint64_t ordered_after;  // so many calls of the process are known to come before what it writes next
   std::uint32_t random_calls;  // how often it asked the kernel for random bytes
   Vcpu* next;
 

@@ -121,6 +121,7 @@ void decode_fields(Fields& f, Record& r, std::string_view& path, std::string_vie
       break;
     case RecordKind::kExit: r.status = f.signed_narrow(), r.signal = f.signed_narrow(), r.flags = f.varint(); break;
     case RecordKind::kOrder: r.after = f.varint(), r.sequence = f.varint(), r.flags = f.varint(); break;
+    case RecordKind::kBehind: r.child.pid = f.narrow(), r.child.tid = f.narrow(), r.after = f.varint(); break;
   }
 }
 
@@ -195,7 +196,7 @@ DecodeOutcome Decoder::next(Record& record, std::string_view& path, std::string_
     record.instructions = fields.varint() + skipped_;
     skipped_ = 0;
     const std::uint8_t kind = mark & 0x7f;
-    if (kind > static_cast<std::uint8_t>(RecordKind::kOrder)) {  // of a later minor version: its time counts
+    if (kind > static_cast<std::uint8_t>(RecordKind::kBehind)) {  // of a later minor version: its time counts
       if (!fields.good()) return DecodeOutcome::kMalformed;
       skipped_ = record.instructions;
       continue;

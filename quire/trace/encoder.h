@@ -74,6 +74,7 @@ class Encoder {
         p = varint(p, zigzag(r.status)), p = varint(p, zigzag(r.signal)), p = varint(p, r.flags);
         break;
       case RecordKind::kOrder: p = varint(p, r.after), p = varint(p, r.sequence), p = varint(p, r.flags); break;
+      case RecordKind::kBehind: p = varint(p, r.child.pid), p = varint(p, r.child.tid), p = varint(p, r.after); break;
     }
     const auto size = static_cast<std::uint16_t>(p - body);
     length[0] = static_cast<std::uint8_t>(size);

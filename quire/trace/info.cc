@@ -104,7 +104,8 @@ class Summary {
   void other(TaskInfo& task, Follower& f, const Record& r) {
     switch (r.kind) {
       case RecordKind::kAccess:
-      case RecordKind::kOrder: break;
+      case RecordKind::kOrder:
+      case RecordKind::kBehind: break;
       case RecordKind::kArea: ++info_.areas; break;
       case RecordKind::kSyscall: syscall(task, f, r); break;
       case RecordKind::kFile: file(f, r); break;

@@ -52,6 +52,7 @@ enum class RecordKind : std::uint8_t {
   kFile,     // fd now names this file: fd, file, path, dev, inode, size, flags (O_*), offset (position), peer for pipes
   kExit,     // status, signal, flags (kExitGroup): the last record of a task
   kOrder,    // in processes with threads: after, sequence, flags: how what follows stands to the other threads' calls
+  kBehind,   // child, after: what follows came after that task of the process had retired `after` instructions
 };
 
 enum class AreaKind : std::uint8_t {
@@ -91,7 +92,7 @@ struct Record {
   std::uint64_t offset = 0;  // kSyscall that transfers: file position it started at. kArea, kFile: see there
   std::uint64_t flags = 0;
 
-  TaskId child;              // kFork; kSyscall wait4/waitid: who was waited for
+  TaskId child;              // kFork, kBehind; kSyscall wait4/waitid: who was waited for
   std::int32_t status = 0;   // kExit: exit status. kSyscall wait4: the wait status word
   std::int32_t signal = 0;   // kExit: the signal that killed, 0 = none (or unknown when kExitLost)
 
@@ -101,7 +102,7 @@ struct Record {
   std::uint64_t inode = 0;
   std::uint64_t size = 0;  // kFile: bytes when it was opened
 
-  std::uint64_t after = 0;     // kOrder: this many calls of the process had completed before what follows
+  std::uint64_t after = 0;     // kOrder: this many calls of the process had completed before what follows. kBehind: see there
   std::uint64_t sequence = 0;  // kOrder: the process's call of this number, from 1, completes with the next record; 0 = none
 
   StringId path = 0;

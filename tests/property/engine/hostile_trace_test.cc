@@ -79,7 +79,7 @@ class HostileTrace {
     switch (rng_.below(12)) {
       case 0: r.kind = RecordKind::kArea; break;
       case 1: r.kind = RecordKind::kFile; break;
-      case 2: r.kind = RecordKind::kOrder; break;
+      case 2: r.kind = rng_.below(3) == 0 ? RecordKind::kBehind : RecordKind::kOrder; break;
       case 3:
         if (rng_.below(8) == 0) r.kind = RecordKind::kExec;
         else r.kind = RecordKind::kSyscall;

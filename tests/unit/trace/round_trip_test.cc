@@ -87,6 +87,11 @@ TEST(RoundTrip, KeepsEveryFieldOfEveryKind) {
   order.record.sequence = (std::uint64_t{1} << 40) + 7;
   order.record.flags = kCompletesHere;
   records.push_back(order);
+  Told behind;
+  behind.record.kind = RecordKind::kBehind;
+  behind.record.child = {1, 7};
+  behind.record.after = std::uint64_t{1} << 50;
+  records.push_back(behind);
   Told exit = exit_with(-1);
   exit.record.signal = 11;
   exit.record.flags = kExitLost;
