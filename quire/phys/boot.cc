@@ -42,6 +42,7 @@ BootResult<std::unique_ptr<PhysMem>> PhysBoot::run() {
   if (BootStatus status = check_enough(); !status) return std::unexpected(status.error());
   compute_watermarks();
   free_late();
+  e820_reserve_resources();
   mem_->firmware_map_ = map_;
   mem_->memblock_ = std::move(memblock_);
   mem_->boot_log_ = std::move(log_);
@@ -85,15 +86,23 @@ BootStatus PhysBoot::check_config() {
     map_ = FirmwareMap::pc(ram_bytes_);
   }
   if (ram_bytes_ < 2 * kMiB + kWorkingRoom) return std::unexpected(too_small("the machine"));
-  e820_memory_setup();
-  return {};
+  return e820_memory_setup();
 }
 
-void PhysBoot::e820_memory_setup() {
+BootStatus PhysBoot::e820_memory_setup() {
+  if (!config_.cmdline.empty()) log("Command line: {}", config_.cmdline);
   log("BIOS-provided physical RAM map:");
   for (const std::string& line : map_.lines("BIOS-e820")) log("{}", line);
+  usable_ = map_;
+  auto parameters = KernelParameters::parse(config_.cmdline, usable_);
+  if (!parameters) return std::unexpected(parameters.error());
+  parameters_ = std::move(*parameters);
+  if (parameters_.map == KernelParameters::Map::kUserDefined) {
+    log("user-defined physical RAM map:");
+    for (const std::string& line : usable_.lines("user")) log("{}", line);
+  }
   // What the kernel does before it uses the map: the real-mode vectors and the adapter hole are not RAM.
-  FirmwareMap usable = map_;
+  FirmwareMap& usable = usable_;
   if (usable.update({PhysAddr(0), PhysAddr(kPageSize)}, E820Type::kRam, E820Type::kReserved) != 0) {
     log("e820: update [mem 0x00000000-0x00000fff] usable ==> reserved");
   }
@@ -104,6 +113,11 @@ void PhysBoot::e820_memory_setup() {
     if (e.type == E820Type::kRam) memblock_.add(e.range);
   }
   memblock_.trim_memory(kPageSize);
+  if (memblock_.memory_size() < kWorkingRoom) return std::unexpected(too_small("the machine"));
+  if (!parameters_.unknown.empty()) {
+    log("Unknown kernel command line parameters \"{}\", will be passed to user space.", fmt::join(parameters_.unknown, " "));
+  }
+  return {};
 }
 
 BootStatus PhysBoot::reserve_boot_images() {
@@ -117,6 +131,7 @@ BootStatus PhysBoot::reserve_boot_images() {
     if (!holds(image)) image = {kLowMemory, kLowMemory + kernel_bytes};
     if (!holds(image)) return std::unexpected(too_small("the kernel image"));
     memblock_.reserve(image);
+    image_ = image;
   }
   memblock_.reserve({PhysAddr(0), kLowMemory});
   if (config_.initrd_bytes != 0) {
@@ -234,6 +249,36 @@ void PhysBoot::mem_init_print_info() {
     node->for_each_zone([&](const Zone& zone) { later += zone.deferred_pages(); });
     if (later != 0) log("node {} deferred pages initialised in 0ms", node->nid().value());
   }
+}
+
+// The kernel's own image counts as code from end to end: how a machine's --kernel-reserved divides is nobody's figure.
+void PhysBoot::e820_reserve_resources() {
+  IomemTree& iomem = mem_->iomem_;
+  const auto insert = [&iomem](Range<PhysAddr> range, std::string_view name) {
+    static_cast<void>(iomem.insert(range, std::string(name)));  // a map may say anything: what overlaps is left out, as in Linux
+  };
+  for (const E820Entry& e : usable_.entries()) insert(e.range, iomem_name(e.type));
+  if (!image_.empty()) insert(image_, "Kernel code");
+  if (config_.firmware_map) return;  // what devices such a machine has, its map does not say
+  // The devices of the PC whose map this is: PCI's windows are what RAM leaves.
+  constexpr PhysAddr kPciEnd{0xfec0'0000};
+  constexpr std::uint64_t kPciHole64 = 2 * kGiB;
+  PhysAddr low_end{};
+  PhysAddr high_end{4 * kGiB};
+  for (const E820Entry& e : map_.entries()) {
+    if (e.range.end < kPciEnd) low_end = e.range.end;
+    if (e.type == E820Type::kRam && e.range.begin >= high_end) high_end = e.range.end;
+  }
+  const PhysAddr hole64 = align_up(high_end, kGiB);
+  insert({PhysAddr(0xa0000), PhysAddr(0xc0000)}, "PCI Bus 0000:00");
+  insert({PhysAddr(0xc0000), PhysAddr(0xc0600)}, "Video ROM");
+  insert({PhysAddr(0xf0000), PhysAddr(0x100000)}, "System ROM");
+  insert({low_end, kPciEnd}, "PCI Bus 0000:00");
+  insert({PhysAddr(0xfec0'0000), PhysAddr(0xfec0'0400)}, "IOAPIC 0");
+  insert({PhysAddr(0xfed0'0000), PhysAddr(0xfed0'0400)}, "HPET 0");
+  insert({PhysAddr(0xfed0'0000), PhysAddr(0xfed0'0400)}, "PNP0103:00");
+  insert({PhysAddr(0xfee0'0000), PhysAddr(0xfee0'1000)}, "Local APIC");
+  insert({hole64, hole64 + kPciHole64}, "PCI Bus 0000:00");
 }
 
 BootStatus PhysBoot::check_enough() {

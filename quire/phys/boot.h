@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "quire/phys/kernel_parameters.h"
 #include "quire/phys/phys_mem.h"
 
 namespace quire::phys {
@@ -30,13 +31,14 @@ class PhysBoot {
  private:
   // boot.cc
   BootStatus check_config();
-  void e820_memory_setup();
+  BootStatus e820_memory_setup();
   BootStatus reserve_boot_images();
   BootStatus create_arena();
   BootStatus apply_zone_managed();
   BootStatus reserve_in_zone(Zone& zone, std::uint64_t pages, std::uint64_t freed_late);
   void memblock_free_all();
   void mem_init_print_info();
+  void e820_reserve_resources();
   BootStatus check_enough();
   void compute_watermarks();
   void free_late();
@@ -60,6 +62,9 @@ class PhysBoot {
 
   // boot_zones.cc
   void free_area_init();
+  void find_zone_movable_pfns_for_nodes(const std::array<Range<Pfn>, kZoneTypes>& limits, ZoneType movable_zone);
+  [[nodiscard]] Range<Pfn> zone_span(const Node& node, Range<Pfn> node_span, ZoneType type,
+                                     const std::array<Range<Pfn>, kZoneTypes>& limits, ZoneType movable_zone) const;
   void report_unavailable_ranges();
   [[nodiscard]] std::uint64_t total_pages() const;
 
@@ -72,7 +77,11 @@ class PhysBoot {
   TraceRegistry& traces_;
   BootLogSink sink_;
   std::vector<std::string> log_;
-  FirmwareMap map_;
+  FirmwareMap map_;      // as the firmware gave it
+  Range<PhysAddr> image_{};  // of the kernel
+  FirmwareMap usable_;   // as the kernel's parameters and its own rules left it
+  KernelParameters parameters_;
+  std::vector<Pfn> movable_start_;  // by node: where ZONE_MOVABLE begins; 0: it has none
   Memblock memblock_;
   std::uint64_t ram_bytes_ = 0;
   std::vector<std::uint64_t> node_bytes_;

@@ -131,7 +131,9 @@ void PhysBoot::build_all_zonelists() {
   std::vector<unsigned> load(mem.nodes_.size(), 0);
   for (const auto& node : mem.nodes_) build_zonelist(*node, load);
   ZoneType policy_zone = ZoneType::kDma;
-  mem.for_each_populated_zone([&](Zone& zone) { policy_zone = std::max(policy_zone, zone.type()); });
+  mem.for_each_populated_zone([&](Zone& zone) {
+    if (zone.type() <= ZoneType::kNormal) policy_zone = std::max(policy_zone, zone.type());
+  });
   log("Built {} zonelists, mobility grouping on.  Total pages: {}", mem.nodes_.size(), total_pages());
   log("Policy zone: {}", zone_name(policy_zone));
 

@@ -35,7 +35,15 @@ void PhysBoot::free_area_init() {
           pfn_to_phys(limit.end).value() - 1);
     }
   }
+  ZoneType movable_zone = ZoneType::kDma;  // of which ZONE_MOVABLE takes the upper end
+  for (const ZoneType type : {ZoneType::kDma, ZoneType::kDma32, ZoneType::kNormal}) {
+    if (!limits[static_cast<unsigned>(type)].empty()) movable_zone = type;
+  }
+  find_zone_movable_pfns_for_nodes(limits, movable_zone);
   log("Movable zone start for each node");
+  for (std::size_t i = 0; i < movable_start_.size(); ++i) {
+    if (movable_start_[i] != Pfn{}) log("  Node {}: {:#018x}", i, pfn_to_phys(movable_start_[i]).value());
+  }
   log("Early memory node ranges");
   for (const MemblockRegion& m : memblock_.memory()) {
     log("  node {:3}: [mem {:#018x}-{:#018x}]", m.nid.value(), m.range.begin.value(), m.range.end.value() - 1);
@@ -59,19 +67,93 @@ void PhysBoot::free_area_init() {
     node->start_pfn_ = span.begin;
     node->spanned_pages_ = span.size();
     for (unsigned i = 0; i < kZoneTypes; ++i) {
-      const Range<Pfn> zone_span = span.intersect(limits[i]);
-      if (zone_span.empty()) continue;
+      const Range<Pfn> within = zone_span(*node, span, static_cast<ZoneType>(i), limits, movable_zone);
+      if (within.empty()) continue;
       Zone& zone = node->zone(static_cast<ZoneType>(i));
       for (const MemblockRegion& m : memblock_.memory()) {
         if (m.nid != node->nid()) continue;
         zone.present_pages_ +=
-            Range<Pfn>{phys_to_pfn(m.range.begin), phys_to_pfn(m.range.end)}.intersect(zone_span).size();
+            Range<Pfn>{phys_to_pfn(m.range.begin), phys_to_pfn(m.range.end)}.intersect(within).size();
       }
-      zone.start_pfn_ = zone_span.begin;
-      zone.spanned_pages_ = zone_span.size();
+      zone.start_pfn_ = within.begin;
+      zone.spanned_pages_ = within.size();
     }
   }
   report_unavailable_ranges();
+}
+
+// The part of a node's span that lies in a zone: ZONE_MOVABLE has the upper end of the highest zone, the zones below what is
+// left (zone_spanned_pages_in_node, adjust_zone_range_for_zone_movable).
+Range<Pfn> PhysBoot::zone_span(const Node& node, Range<Pfn> node_span, ZoneType type,
+                               const std::array<Range<Pfn>, kZoneTypes>& limits, ZoneType movable_zone) const {
+  const Pfn movable = movable_start_[static_cast<std::size_t>(node.nid().value())];
+  if (type == ZoneType::kMovable) {
+    if (movable == Pfn{}) return {};
+    return node_span.intersect({movable, limits[static_cast<unsigned>(movable_zone)].end});
+  }
+  Range<Pfn> span = node_span.intersect(limits[static_cast<unsigned>(type)]);
+  if (movable == Pfn{} || span.empty()) return span;
+  if (span.begin >= movable) return {};
+  span.end = std::min(span.end, movable);
+  return span;
+}
+
+// Deals what kernelcore= asks for evenly to the nodes, from the bottom of each; what lies above on a node is movable. A node
+// that has too little leaves its share to the others. (As Linux: only memory in the highest zone counts as movable.)
+void PhysBoot::find_zone_movable_pfns_for_nodes(const std::array<Range<Pfn>, kZoneTypes>& limits, ZoneType movable_zone) {
+  const auto& nodes = mem_->nodes_;
+  movable_start_.assign(nodes.size(), Pfn{});
+  std::uint64_t total = 0;
+  std::vector<std::vector<Range<Pfn>>> memory(nodes.size());
+  for (const MemblockRegion& m : memblock_.memory()) {
+    const Range<Pfn> pfns{phys_to_pfn(m.range.begin), phys_to_pfn(m.range.end)};
+    memory[static_cast<std::size_t>(m.nid.value())].push_back(pfns);
+    total += pfns.size();
+  }
+  const auto pages = [total](const CoreRequest& r) { return r.percent != 0 ? total * r.percent / 100 : r.pages; };
+  std::uint64_t kernelcore = pages(parameters_.kernelcore);
+  if (const std::uint64_t asked = pages(parameters_.movablecore); asked != 0) {
+    const std::uint64_t movablecore = std::min(total, align_up(asked, kMaxOrder.pages()));
+    kernelcore = std::max(kernelcore, total - movablecore);
+  }
+  if (kernelcore == 0 || kernelcore >= total) return;
+
+  const Pfn usable_start = limits[static_cast<unsigned>(movable_zone)].begin;
+  auto usable_nodes = static_cast<std::uint64_t>(std::ranges::count_if(memory, [](const auto& m) { return !m.empty(); }));
+  do {
+    std::uint64_t share = kernelcore / usable_nodes;
+    for (std::size_t nid = 0; nid < nodes.size(); ++nid) {
+      if (memory[nid].empty()) continue;
+      if (kernelcore < share) share = kernelcore / usable_nodes;
+      std::uint64_t remaining = share;
+      Pfn& movable = movable_start_[nid];
+      for (Range<Pfn> part : memory[nid]) {
+        part.begin = std::max(part.begin, movable);
+        if (part.empty()) continue;
+        if (part.begin < usable_start) {  // the kernel's in any case
+          const std::uint64_t kernel = std::min(part.end, usable_start) - part.begin;
+          remaining -= std::min(kernel, remaining);
+          kernelcore -= std::min(kernel, kernelcore);
+          if (part.end <= usable_start) {
+            movable = part.end;
+            continue;
+          }
+          part.begin = usable_start;
+        }
+        const std::uint64_t taken = std::min(part.size(), remaining);
+        movable = part.begin + taken;
+        kernelcore -= std::min(kernelcore, taken);
+        remaining -= taken;
+        if (remaining == 0) break;
+      }
+    }
+    --usable_nodes;
+  } while (usable_nodes != 0 && kernelcore > usable_nodes);
+
+  for (std::size_t nid = 0; nid < nodes.size(); ++nid) {
+    movable_start_[nid] = align_up(movable_start_[nid], kMaxOrder.pages());
+    if (memory[nid].empty() || movable_start_[nid] >= memory[nid].back().end) movable_start_[nid] = Pfn{};
+  }
 }
 
 // Frames that have a struct Page but no memory, told by the zone of the memory that follows.

@@ -3,6 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
+#include <charconv>
+#include <optional>
 
 namespace quire::phys {
 
@@ -56,6 +59,52 @@ FirmwareMap FirmwareMap::pc(std::uint64_t ram_bytes) {
   return map;
 }
 
+BootResult<FirmwareMap> FirmwareMap::parse(std::string_view text) {
+  constexpr std::array kTypes = {E820Type::kRam,      E820Type::kReserved, E820Type::kAcpi, E820Type::kNvs,
+                                 E820Type::kUnusable, E820Type::kPmem,     E820Type::kPram};
+  constexpr std::string_view kFirmwareLines = "BIOS-e820:";
+  const bool log = text.find(kFirmwareLines) != std::string_view::npos;
+  FirmwareMap map;
+  unsigned number = 0;
+  while (!text.empty()) {
+    const std::string_view line = text.substr(0, text.find('\n'));
+    text.remove_prefix(std::min(text.size(), line.size() + 1));
+    ++number;
+    const std::size_t at = line.find("[mem 0x");
+    if (at == std::string_view::npos || (log && line.find(kFirmwareLines) == std::string_view::npos)) continue;
+    const auto wrong = [&](std::string_view why) {
+      return boot_error(fmt::format("line {}: {}: {}", number, why, line));
+    };
+    std::string_view rest = line.substr(at + 5);
+    const auto address = [&rest]() -> std::optional<std::uint64_t> {
+      if (!rest.starts_with("0x")) return std::nullopt;
+      std::uint64_t value = 0;
+      const auto [end, error] = std::from_chars(rest.data() + 2, rest.data() + rest.size(), value, 16);
+      if (error != std::errc{}) return std::nullopt;
+      rest.remove_prefix(static_cast<std::size_t>(end - rest.data()));
+      return value;
+    };
+    const auto first = address();
+    if (!first || !rest.starts_with('-')) return wrong("write [mem 0xFIRST-0xLAST] and a type");
+    rest.remove_prefix(1);
+    const auto last = address();
+    if (!last || !rest.starts_with("] ")) return wrong("write [mem 0xFIRST-0xLAST] and a type");
+    if (*last < *first) return wrong("the range ends before it begins");
+    rest.remove_prefix(2);
+    while (rest.ends_with('\r') || rest.ends_with(' ')) rest.remove_suffix(1);
+    const auto type = std::ranges::find(kTypes, rest, e820_type_name);
+    if (type == kTypes.end()) {
+      return wrong("unknown type; known are usable, reserved, ACPI data, ACPI NVS, unusable, persistent (type 7), "
+                   "persistent (type 12)");
+    }
+    map.add({PhysAddr(*first), PhysAddr(*last + 1)}, *type);
+  }
+  if (map.entries_.empty()) return boot_error("no line has the form [mem 0xFIRST-0xLAST] TYPE");
+  map.sanitize();
+  if (map.ram_bytes() == 0) return boot_error("no range of the map is usable RAM");
+  return map;
+}
+
 void FirmwareMap::add(Range<PhysAddr> range, E820Type type) {
   if (!range.empty()) entries_.push_back({range, type});
 }
@@ -79,11 +128,20 @@ std::uint64_t FirmwareMap::update(Range<PhysAddr> range, E820Type from, E820Type
 }
 
 std::uint64_t FirmwareMap::remove(Range<PhysAddr> range, E820Type type) {
+  return remove_if(range, [type](E820Type t) { return t == type; });
+}
+
+std::uint64_t FirmwareMap::remove(Range<PhysAddr> range) {
+  return remove_if(range, [](E820Type) { return true; });
+}
+
+template <class Matches>
+std::uint64_t FirmwareMap::remove_if(Range<PhysAddr> range, Matches&& matches) {
   std::uint64_t removed = 0;
   std::vector<E820Entry> out;
   for (const E820Entry& e : entries_) {
     const Range<PhysAddr> hit = e.range.intersect(range);
-    if (e.type != type || hit.empty()) {
+    if (!matches(e.type) || hit.empty()) {
       out.push_back(e);
       continue;
     }

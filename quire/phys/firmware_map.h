@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "quire/base/types.h"
+#include "quire/phys/boot_error.h"
 
 namespace quire::phys {
 
@@ -36,12 +37,18 @@ struct E820Entry {
 class FirmwareMap {
  public:
   static FirmwareMap pc(std::uint64_t ram_bytes);
+  // From text: every line with "[mem 0xA-0xB] TYPE" as the kernel prints its map, so that a boot log will do. Lines marked
+  // BIOS-e820 count alone when there are any (a log also has the map that the kernel's parameters made of it); other lines
+  // are passed over. An error names the line.
+  static BootResult<FirmwareMap> parse(std::string_view text);
 
   void add(Range<PhysAddr> range, E820Type type);
   // Changes the parts of `range` that are of type `from` (e820__range_update); gives the bytes changed.
   std::uint64_t update(Range<PhysAddr> range, E820Type from, E820Type to);
   // Removes the parts of `range` that are of `type` (e820__range_remove); gives the bytes removed.
   std::uint64_t remove(Range<PhysAddr> range, E820Type type);
+  // The same whatever the type.
+  std::uint64_t remove(Range<PhysAddr> range);
   // Sorts, resolves overlaps (the higher type wins) and joins neighbours of one type (e820__update_table).
   void sanitize();
 
@@ -52,6 +59,9 @@ class FirmwareMap {
   [[nodiscard]] std::vector<std::string> lines(std::string_view who) const;
 
  private:
+  template <class Matches>
+  std::uint64_t remove_if(Range<PhysAddr> range, Matches&& matches);
+
   std::vector<E820Entry> entries_;
 };
 

@@ -49,6 +49,7 @@ struct ZoneManaged {
 struct PhysConfig {
   std::uint64_t ram_bytes = 0;                // used when firmware_map is not given
   std::optional<FirmwareMap> firmware_map;
+  std::string cmdline;                        // the kernel's parameters; kernel_parameters.h says which count
   std::vector<NodeConfig> nodes;              // empty: one node with everything
   unsigned cpus = 1;
   std::uint64_t kernel_reserved = 16 * kMiB;  // kernel image, from 16 MiB up; 0: none

@@ -25,6 +25,7 @@
 #include "quire/phys/data_mode.h"
 #include "quire/phys/folio.h"
 #include "quire/phys/gfp.h"
+#include "quire/phys/iomem.h"
 #include "quire/phys/memblock.h"
 #include "quire/phys/memory_pressure.h"
 #include "quire/phys/node.h"
@@ -173,6 +174,7 @@ class PhysMem final : Buddy::DeferredSource {
 
   [[nodiscard]] const std::vector<std::string>& boot_log() const { return boot_log_; }
   [[nodiscard]] const FirmwareMap& firmware_map() const { return firmware_map_; }
+  [[nodiscard]] IomemTree& iomem() { return iomem_; }
   [[nodiscard]] const Memblock& memblock() const { return memblock_; }  // as it stood when boot ended
   [[nodiscard]] const PhysConfig& config() const { return config_; }
 
@@ -245,6 +247,7 @@ class PhysMem final : Buddy::DeferredSource {
   std::unique_ptr<AllocPolicy> policy_;
   Pfn max_pfn_{};
   FirmwareMap firmware_map_;
+  IomemTree iomem_;
   Memblock memblock_;
   std::vector<std::unique_ptr<Node>> nodes_;
   std::vector<Nid> cpu_to_node_;

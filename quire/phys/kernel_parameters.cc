@@ -1,0 +1,162 @@
+#include "quire/phys/kernel_parameters.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cctype>
+#include <charconv>
+#include <limits>
+
+namespace quire::phys {
+
+namespace {
+
+constexpr PhysAddr kEndOfAll{std::numeric_limits<std::uint64_t>::max()};
+
+// simple_strtoull with base 0.
+std::uint64_t number(std::string_view& text) {
+  int base = 10;
+  std::string_view digits = text;
+  if (digits.size() > 2 && digits[0] == '0' && (digits[1] == 'x' || digits[1] == 'X') && std::isxdigit(digits[2]) != 0) {
+    base = 16;
+    digits.remove_prefix(2);
+  } else if (!digits.empty() && digits[0] == '0') {
+    base = 8;
+  }
+  std::uint64_t value = 0;
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value, base);
+  if (error == std::errc::invalid_argument) return 0;
+  text.remove_prefix(static_cast<std::size_t>(end - text.data()));
+  return value;
+}
+
+BootStatus malformed(std::string_view word, std::string_view why) {
+  return boot_error(fmt::format("kernel parameter '{}': {}", word, why));
+}
+
+Range<PhysAddr> range_at(std::uint64_t begin, std::uint64_t bytes) {
+  const std::uint64_t end = begin + bytes < begin ? kEndOfAll.value() : begin + bytes;
+  return {PhysAddr(begin), PhysAddr(end)};
+}
+
+// "%ss-from+to": what of one type becomes another.
+BootStatus convert(std::string_view word, std::uint64_t bytes, std::string_view rest, FirmwareMap& map) {
+  rest.remove_prefix(1);
+  const Range<PhysAddr> range = range_at(memparse(rest), bytes);
+  const auto type = [&rest](char mark) -> E820Type {
+    if (!rest.starts_with(mark)) return E820Type{};
+    rest.remove_prefix(1);
+    return static_cast<E820Type>(number(rest));
+  };
+  const E820Type from = type('-');
+  const E820Type to = type('+');
+  if (!rest.empty()) return malformed(word, "write memmap=SIZE%START-FROM+TO with types as numbers");
+  if (from != E820Type{} && to != E820Type{}) {
+    map.update(range, from, to);
+  } else if (to != E820Type{}) {
+    map.add(range, to);
+  } else if (from != E820Type{}) {
+    map.remove(range, from);
+  } else {
+    map.remove(range);
+  }
+  return {};
+}
+
+BootStatus memmap_one(std::string_view word, std::string_view text, FirmwareMap& map) {
+  constexpr std::string_view kForms = "write memmap=SIZE, SIZE@START (RAM), SIZE#START (ACPI), SIZE$START (reserved), "
+                                      "SIZE!START (persistent) or exactmap";
+  if (text == "exactmap") {
+    map = FirmwareMap();
+    return {};
+  }
+  std::string_view rest = text;
+  const std::uint64_t bytes = memparse(rest);
+  if (rest.size() == text.size()) return malformed(word, kForms);
+  const char mark = rest.empty() ? '\0' : rest.front();
+  if (mark == '%') return convert(word, bytes, rest, map);
+  if (mark == '\0') {
+    map.remove({PhysAddr(bytes), kEndOfAll}, E820Type::kRam);
+    return {};
+  }
+  rest.remove_prefix(1);
+  const std::size_t before = rest.size();
+  const Range<PhysAddr> range = range_at(memparse(rest), bytes);
+  if (rest.size() == before || !rest.empty()) return malformed(word, kForms);
+  switch (mark) {
+    case '@': map.add(range, E820Type::kRam); return {};
+    case '#': map.add(range, E820Type::kAcpi); return {};
+    case '$': map.add(range, E820Type::kReserved); return {};
+    case '!': map.add(range, E820Type::kPram); return {};
+    default: return malformed(word, kForms);
+  }
+}
+
+BootStatus core(std::string_view word, std::string_view text, CoreRequest& request) {
+  std::string_view rest = text;
+  const std::uint64_t value = number(rest);
+  if (rest == "%" && rest.size() < text.size()) {
+    if (value > 100) return malformed(word, "more than 100 percent of the memory");
+    request = {0, static_cast<unsigned>(value)};
+    return {};
+  }
+  rest = text;
+  const std::uint64_t bytes = memparse(rest);
+  if (!rest.empty() || text.empty()) return malformed(word, "write a size, as in 512M, or a share, as in 30%");
+  request = {bytes >> kPageShift, 0};
+  return {};
+}
+
+}  // namespace
+
+std::uint64_t memparse(std::string_view& text) {
+  constexpr std::string_view kSuffixes = "KMGTPE";
+  const std::size_t before = text.size();
+  std::uint64_t value = number(text);
+  if (text.size() == before || text.empty()) return value;
+  const auto suffix = kSuffixes.find(static_cast<char>(std::toupper(text.front())));
+  if (suffix == std::string_view::npos) return value;
+  text.remove_prefix(1);
+  return value << (10 * (suffix + 1));
+}
+
+BootResult<KernelParameters> KernelParameters::parse(std::string_view cmdline, FirmwareMap& map) {
+  KernelParameters parameters;
+  while (!cmdline.empty()) {
+    const std::string_view word = cmdline.substr(0, cmdline.find(' '));
+    cmdline.remove_prefix(std::min(cmdline.size(), word.size() + 1));
+    if (word.empty()) continue;
+    const std::size_t equals = std::min(word.find('='), word.size());
+    const std::string_view name = word.substr(0, equals);
+    std::string_view value = word.substr(std::min(word.size(), equals + 1));
+    BootStatus status;
+    if (name == "mem") {
+      std::string_view rest = value;
+      const std::uint64_t bytes = memparse(rest);
+      if (bytes == 0 || !rest.empty()) {
+        status = malformed(word, "write how much memory to use, as in mem=512M");
+      } else {
+        map.remove({PhysAddr(bytes), kEndOfAll}, E820Type::kRam);
+        parameters.map = Map::kUserDefined;
+      }
+    } else if (name == "memmap") {
+      while (status && !value.empty()) {
+        const std::string_view one = value.substr(0, value.find(','));
+        value.remove_prefix(std::min(value.size(), one.size() + 1));
+        status = memmap_one(word, one, map);
+        parameters.map = Map::kUserDefined;
+      }
+    } else if (name == "kernelcore") {
+      status = core(word, value, parameters.kernelcore);
+    } else if (name == "movablecore") {
+      status = core(word, value, parameters.movablecore);
+    } else {
+      parameters.unknown.emplace_back(word);
+    }
+    if (!status) return std::unexpected(status.error());
+  }
+  if (parameters.map == Map::kUserDefined) map.sanitize();
+  return parameters;
+}
+
+}  // namespace quire::phys
