@@ -1,12 +1,16 @@
 // quire boot: boots a machine and shows what it found.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "quire/base/nearest.h"
 #include "quire/cli/command.h"
 #include "quire/cli/machine_options.h"
 #include "quire/kernel/machine.h"
+#include "quire/observe/proc_text.h"
 #include "quire/observe/zone_table.h"
 
 namespace quire::cli {
@@ -15,14 +19,64 @@ namespace {
 
 struct BootOptions {
   MachineOptions machine;
+  std::vector<std::string> show;
   bool json = false;
 };
+
+// What --show knows.
+struct View {
+  std::string_view name;
+  std::string (*text)(kernel::Machine&);
+};
+constexpr View kViews[] = {
+    {"zoneinfo", observe::zoneinfo},
+    {"buddyinfo", [](kernel::Machine& m) { return observe::buddyinfo(m.phys()); }},
+    {"pagetypeinfo", [](kernel::Machine& m) { return observe::pagetypeinfo(m.phys()); }},
+    {"meminfo", observe::meminfo},
+    {"iomem", [](kernel::Machine& m) { return observe::iomem(m.phys()); }},
+    {"nodes", observe::nodes},
+    {"memblock", [](kernel::Machine& m) { return observe::memblock(m.phys()); }},
+};
+
+Checked<std::vector<View>> views(const std::vector<std::string>& names) {
+  std::vector<View> chosen;
+  for (const std::string& name : names) {
+    const auto view = std::ranges::find(kViews, name, &View::name);
+    if (view == std::end(kViews)) {
+      std::vector<std::string_view> known;
+      for (const View& v : kViews) known.push_back(v.name);
+      const std::string_view guess = nearest(name, known);
+      return user_error(fmt::format("--show {}: {}", name,
+                                    guess.empty() ? fmt::format("known are {}", fmt::join(known, ", "))
+                                                  : fmt::format("did you mean '{}'?", guess)));
+    }
+    chosen.push_back(*view);
+  }
+  return chosen;
+}
+
+int show(kernel::Machine& machine, const std::vector<View>& chosen, bool as_json) {
+  if (as_json) {
+    nlohmann::json out = nlohmann::json::object();
+    for (const View& view : chosen) out[std::string(view.name)] = view.text(machine);
+    print_json(out);
+    return 0;
+  }
+  for (const View& view : chosen) {
+    if (chosen.size() > 1) print(fmt::format("==> {} <==\n", view.name));
+    print(view.text(machine));
+  }
+  return 0;
+}
 
 int boot(const BootOptions& options) {
   auto config = options.machine.config();
   if (!config) return complain(config.error().sentence, kUsage);
+  const auto chosen = views(options.show);
+  if (!chosen) return complain(chosen.error().sentence, kUsage);
   auto machine = kernel::Machine::boot(*config);
   if (!machine) return complain(machine.error().sentence);
+  if (!chosen->empty()) return show(**machine, *chosen, options.json);
   phys::PhysMem& phys = (*machine)->phys();
   if (options.json) {
     const nlohmann::json out = {{"log", phys.boot_log()},
@@ -43,6 +97,10 @@ void add_boot(CommandLine& line) {
   auto options = std::make_shared<BootOptions>();
   CLI::App* command = line.app.add_subcommand("boot", "Boot a machine; print its boot log and zones");
   options->machine.add_to(*command, RamOption::kOne);
+  command->add_option("--show", options->show, "Instead of log and zones, as the kernel prints it: zoneinfo, buddyinfo, pagetypeinfo, meminfo, iomem, nodes, memblock")
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->type_name("VIEW,VIEW,...");
   command->add_flag("--json", options->json, "One JSON object instead of text");
   command->callback([options, &line] { line.chosen = [options] { return boot(*options); }; });
 }

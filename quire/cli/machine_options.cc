@@ -44,6 +44,10 @@ void MachineOptions::add_to(CLI::App& app, RamOption ram) {
         ->type_name("SIZE,SIZE,...")
         ->group(group);
   }
+  app.add_option("--e820", e820_, "The firmware's memory map in place of --ram: lines as the kernel prints them; a boot log will do")
+      ->type_name("FILE")
+      ->group(group);
+  app.add_option("--cmdline", cmdline_, "Kernel parameters: mem=, memmap=, kernelcore=, movablecore=")->type_name("TEXT")->group(group);
   app.add_option("--cpus", cpus_, "Number of CPUs (default 1)")->type_name("N")->group(group);
   app.add_option("--nodes", nodes_, "Number of NUMA nodes (default 1)")->type_name("N")->group(group);
   app.add_option("--node-ram", node_ram_, "RAM of each node, when they differ")->delimiter(',')->allow_extra_args(false)->type_name("SIZE,SIZE,...")->group(group);
@@ -81,6 +85,13 @@ Checked<kernel::MachineConfig> MachineOptions::without_ram() const {
     if (auto ok = kernel::read_machine_file(file_, config); !ok) return std::unexpected(ok.error());
   }
   if (auto ok = take_numbers(config); !ok) return std::unexpected(ok.error());
+  if (!e820_.empty()) {
+    if (one_ram_ || !ram_.empty() || !node_ram_.empty()) {
+      return user_error("--e820 says how much RAM there is: leave --ram and --node-ram out, or cut memory with --cmdline mem=SIZE");
+    }
+    if (auto ok = kernel::read_e820_file(e820_, config); !ok) return std::unexpected(ok.error());
+  }
+  if (cmdline_) config.cmdline = *cmdline_;
   if (profile_) config.profile = *profile_;
   if (kernel_reserved_) {
     const auto bytes = size_option("--kernel-reserved", *kernel_reserved_);
@@ -114,6 +125,10 @@ Checked<std::vector<kernel::MachineConfig>> MachineOptions::configs() const {
   std::vector<kernel::MachineConfig> machines;
   std::vector<std::string> sizes = ram_;
   if (one_ram_) sizes.push_back(*one_ram_);
+  if (!sizes.empty() && base->firmware_map) {
+    return user_error(fmt::format("--ram {}: the machine file's firmware map says how much RAM there is; cut memory with "
+                                  "--cmdline mem=SIZE instead", sizes.front()));
+  }
   if (sizes.empty()) machines.push_back(*base);
   for (const std::string& text : sizes) {
     const auto bytes = size_option("--ram", text);

@@ -31,6 +31,8 @@ class MachineOptions {
   std::string file_;
   std::optional<std::string> one_ram_;  // RamOption::kOne
   std::vector<std::string> ram_;        // RamOption::kList
+  std::string e820_;
+  std::optional<std::string> cmdline_;
   std::optional<std::string> cpus_;
   std::optional<std::string> nodes_;
   std::vector<std::string> node_ram_;

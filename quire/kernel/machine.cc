@@ -24,6 +24,8 @@ sim::SchedulerConfig scheduler_config(const MachineConfig& config) {
 phys::PhysConfig phys_config(const MachineConfig& config) {
   phys::PhysConfig out;
   out.ram_bytes = config.ram;
+  out.firmware_map = config.firmware_map;
+  out.cmdline = config.cmdline;
   out.cpus = config.cpus;
   out.kernel_reserved = config.kernel_reserved;
   out.data_mode = config.data_mode;

@@ -22,6 +22,7 @@
 
 #include "quire/base/user_error.h"
 #include "quire/phys/data_mode.h"
+#include "quire/phys/firmware_map.h"
 #include "quire/vm/cpu_mask.h"
 
 namespace quire::kernel {
@@ -38,7 +39,9 @@ struct SwapSpec {
 };
 
 struct MachineConfig {
-  std::uint64_t ram = 512ull << 20;  // bytes, all nodes together
+  std::uint64_t ram = 512ull << 20;  // bytes, all nodes together; with a firmware map, what is usable in it
+  std::optional<phys::FirmwareMap> firmware_map;  // none: the map that QEMU's PC has for `ram`
+  std::string cmdline;                            // kernel parameters: mem=, memmap=, kernelcore=, movablecore=
   unsigned cpus = 1;
   unsigned nodes = 1;
   std::vector<std::uint64_t> node_ram;  // bytes a node; empty: ram split evenly
@@ -61,6 +64,8 @@ Checked<SwapSpec> parse_swap_spec(std::string_view text);
 Checked<std::pair<std::string, std::int64_t>> parse_assignment(std::string_view text, std::string_view option);
 // Reads a TOML file over `config`: what the file does not name stays as it was.
 Checked<void> read_machine_file(const std::string& path, MachineConfig& config);
+// The firmware's map out of a file with lines as the kernel prints them (a boot log will do), and `ram` with it.
+Checked<void> read_e820_file(const std::string& path, MachineConfig& config);
 // The same from text; `name` is what errors call it.
 Checked<void> read_machine_toml(std::string_view text, std::string_view name, MachineConfig& config);
 // That the figures go together: cpus and nodes in range, RAM that is no slip of the unit, nodes that hold their own tables,

@@ -21,6 +21,28 @@ namespace quire::kernel {
 
 namespace {
 
+Checked<void> take_firmware_map(std::string_view text, MachineConfig& config) {
+  auto map = phys::FirmwareMap::parse(text);
+  if (!map) return user_error(map.error().message);
+  config.ram = map->ram_bytes();
+  config.firmware_map = std::move(*map);
+  return {};
+}
+
+// The content of a file that describes a machine; `what` it is called in a complaint.
+Checked<std::string> read_text(const std::string& path, std::string_view what) {
+  std::error_code error;
+  if (std::filesystem::is_directory(path, error)) {
+    return user_error(fmt::format("the {} '{}' is a folder; name a file in it", what, path));
+  }
+  std::ifstream in(path, std::ios::binary);
+  if (!in) return user_error(fmt::format("cannot read the {} '{}'; does it exist?", what, path));
+  std::ostringstream content;
+  content << in.rdbuf();
+  if (in.bad()) return user_error(fmt::format("cannot read the {} '{}'; is it a file?", what, path));
+  return std::move(content).str();
+}
+
 // Where in the file something stands, for error sentences.
 std::string place(std::string_view file, const toml::node& node) {
   return fmt::format("{}:{}", file, node.source().begin.line);
@@ -47,7 +69,8 @@ class Reader {
         {"swap", &Reader::take_swap},       {"profile", &Reader::take_profile},
         {"seed", &Reader::take_seed},       {"kernel_reserved", &Reader::take_kernel_reserved},
         {"preempt", &Reader::take_preempt}, {"vm", &Reader::take_vm},
-        {"cost", &Reader::take_cost},
+        {"cost", &Reader::take_cost},       {"cmdline", &Reader::take_cmdline},
+        {"e820", &Reader::take_e820},
     };
     std::vector<std::string_view> names;
     for (const auto& [name, take] : kKeys) {
@@ -104,6 +127,21 @@ class Reader {
     config_.profile = *text;
     return {};
   }
+  Checked<void> take_cmdline(std::string_view key, const toml::node& node) {
+    const auto text = node.value_exact<std::string_view>();
+    if (!text) return wrong(key, node, "kernel parameters such as \"movablecore=256M\"");
+    config_.cmdline = *text;
+    return {};
+  }
+  // A file's name, or the map itself.
+  Checked<void> take_e820(std::string_view key, const toml::node& node) {
+    const auto text = node.value_exact<std::string_view>();
+    if (!text) return wrong(key, node, "a file with the firmware's map, or the map's lines");
+    auto taken = text->find("[mem ") == std::string_view::npos ? read_e820_file(std::string(*text), config_)
+                                                               : take_firmware_map(*text, config_);
+    if (!taken) return user_error(fmt::format("{}: {}", place(file_, node), taken.error().sentence));
+    return {};
+  }
   Checked<void> take_node_ram(std::string_view key, const toml::node& node) {
     if (!node.is_array()) return wrong(key, node, "a list of sizes");
     config_.node_ram.clear();
@@ -151,6 +189,13 @@ class Reader {
   MachineConfig& config_;
 };
 
+// A TOML string of any text: what its rules demand is escaped.
+std::string toml_string(std::string_view text) {
+  std::ostringstream out;
+  out << toml::value<std::string>(std::string(text));
+  return std::move(out).str();
+}
+
 std::string swap_text(const SwapSpec& spec) {
   std::string text = fmt::format("{}:{}", spec.kind == SwapKind::kZram ? "zram" : "disk", format_size(spec.bytes));
   if (spec.priority) text += fmt::format(",priority={}", *spec.priority);
@@ -174,17 +219,18 @@ Checked<void> read_machine_toml(std::string_view text, std::string_view name, Ma
 }
 
 Checked<void> read_machine_file(const std::string& path, MachineConfig& config) {
-  std::error_code error;
-  if (std::filesystem::is_directory(path, error)) {
-    return user_error(fmt::format("the machine file '{}' is a folder; name a TOML file in it", path));
+  const auto text = read_text(path, "machine file");
+  if (!text) return std::unexpected(text.error());
+  return read_machine_toml(*text, path, config);
+}
+
+Checked<void> read_e820_file(const std::string& path, MachineConfig& config) {
+  const auto text = read_text(path, "firmware map");
+  if (!text) return std::unexpected(text.error());
+  if (auto taken = take_firmware_map(*text, config); !taken) {
+    return user_error(fmt::format("{}: {}", path, taken.error().sentence));
   }
-  std::ifstream in(path, std::ios::binary);
-  if (!in) return user_error(fmt::format("cannot read the machine file '{}'; does it exist?", path));
-  std::ostringstream content;
-  content << in.rdbuf();
-  if (in.bad()) return user_error(fmt::format("cannot read the machine file '{}'; is it a file?", path));
-  const std::string text = std::move(content).str();
-  return read_machine_toml(text, path, config);
+  return {};
 }
 
 std::string to_toml(const MachineConfig& config) {
@@ -194,6 +240,10 @@ std::string to_toml(const MachineConfig& config) {
     for (const auto& value : values) joined += fmt::format("{}\"{}\"", joined.empty() ? "" : ", ", text(value));
     return joined;
   };
+  if (config.firmware_map) {
+    out += fmt::format("e820 = \"\"\"\n{}\n\"\"\"\n", fmt::join(config.firmware_map->lines("BIOS-e820"), "\n"));
+  }
+  if (!config.cmdline.empty()) out += fmt::format("cmdline = {}\n", toml_string(config.cmdline));
   if (!config.node_ram.empty()) {
     out += fmt::format("node_ram = [{}]\n", list(config.node_ram, [](std::uint64_t bytes) { return format_size(bytes); }));
   }
