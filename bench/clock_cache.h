@@ -40,9 +40,7 @@ class ClockCache {
     while (size < capacity * 2) size *= 2;
     return size;
   }
-  [[nodiscard]] std::size_t hash(std::uint64_t key) const {
-    return (key * 0x9e3779b97f4a7c15u >> 32) & (buckets_.size() - 1);
-  }
+  [[nodiscard]] std::size_t hash(std::uint64_t key) const { return (key * 0x9e3779b97f4a7c15u >> 32) & (buckets_.size() - 1); }
 
   std::uint32_t evict() {
     while (frames_[hand_].used != 0 && frames_[hand_].referenced != 0) {

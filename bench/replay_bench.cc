@@ -67,8 +67,8 @@ void replay_tlb_hit(benchmark::State& state) {
     state.ResumeTiming();
     if (!replay.run()) std::abort();
   }
-  state.counters["ns_per_access"] = benchmark::Counter(
-      static_cast<double>(state.iterations()) * kCount * 1e-9, benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
+  state.counters["ns_per_access"] = benchmark::Counter(static_cast<double>(state.iterations()) * kCount * 1e-9,
+                                                       benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
 }
 BENCHMARK(replay_tlb_hit)->Unit(benchmark::kMillisecond);
 
@@ -95,8 +95,8 @@ void zipf_machine(benchmark::State& state) {
     if (!replay.run()) std::abort();
     major = static_cast<double>(machine->phys().vmstat()[phys::VmEvent::kPgmajfault]);
   }
-  state.counters["accesses"] = benchmark::Counter(static_cast<double>(state.iterations()) * kZipfAccesses,
-                                                  benchmark::Counter::kIsRate);
+  state.counters["accesses"] =
+      benchmark::Counter(static_cast<double>(state.iterations()) * kZipfAccesses, benchmark::Counter::kIsRate);
   state.counters["majflt"] = major;
 }
 BENCHMARK(zipf_machine)->Unit(benchmark::kMillisecond);
@@ -109,8 +109,8 @@ void zipf_machine_peer_clock(benchmark::State& state) {
     misses = 0;
     for (const std::uint32_t page : sequence) misses += cache.access(page) ? 0 : 1;
   }
-  state.counters["accesses"] = benchmark::Counter(static_cast<double>(state.iterations()) * kZipfAccesses,
-                                                  benchmark::Counter::kIsRate);
+  state.counters["accesses"] =
+      benchmark::Counter(static_cast<double>(state.iterations()) * kZipfAccesses, benchmark::Counter::kIsRate);
   state.counters["misses"] = misses;
 }
 BENCHMARK(zipf_machine_peer_clock)->Unit(benchmark::kMillisecond);

@@ -72,7 +72,8 @@ void BM_PageWalk(benchmark::State& state) {
   vm::Mm& mm = **m.vm.mm_alloc();
   constexpr std::uint64_t kPages = 4096;
   const VirtAddr at = m.map(mm, kPages * kPageSize);
-  for (std::uint64_t i = 0; i < kPages; ++i) benchmark::DoNotOptimize(m.vm.access(mm, at + i * kPageSize, arch::Access::kWrite));
+  for (std::uint64_t i = 0; i < kPages; ++i)
+    benchmark::DoNotOptimize(m.vm.access(mm, at + i * kPageSize, arch::Access::kWrite));
   std::uint64_t i = 0;
   for (auto _ : state) {
     benchmark::DoNotOptimize(m.vm.access(mm, at + (i++ & (kPages - 1)) * kPageSize, arch::Access::kWrite));
@@ -102,8 +103,8 @@ void BM_AnonFaultData(benchmark::State& state) { anon_fault(state, phys::DataMod
 BENCHMARK(BM_AnonFaultData)->Unit(benchmark::kMillisecond);
 
 void BM_AnonFaultHost(benchmark::State& state) {
-  auto* at = static_cast<volatile char*>(
-      ::mmap(nullptr, kFaultBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  auto* at =
+      static_cast<volatile char*>(::mmap(nullptr, kFaultBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
   ::madvise(const_cast<char*>(at), kFaultBytes, MADV_NOHUGEPAGE);
   for (auto _ : state) {
     for (std::uint64_t done = 0; done < kFaultBytes; done += kPageSize) at[done] = 1;
@@ -119,8 +120,8 @@ BENCHMARK(BM_AnonFaultHost)->Unit(benchmark::kMillisecond);
 void BM_MmapMunmap(benchmark::State& state) {
   Machine m(phys::DataMode::kDataless);
   vm::Mm& mm = **m.vm.mm_alloc();
-  static_cast<void>(m.vm.mmap(mm, VirtAddr(0), kPageSize, vm::Prot::kRead,
-                              vm::MapFlags::kPrivate | vm::MapFlags::kAnonymous, nullptr, 0));
+  static_cast<void>(
+      m.vm.mmap(mm, VirtAddr(0), kPageSize, vm::Prot::kRead, vm::MapFlags::kPrivate | vm::MapFlags::kAnonymous, nullptr, 0));
   for (auto _ : state) {
     const VirtAddr at = m.map(mm, 16 * kPageSize);
     benchmark::DoNotOptimize(m.vm.munmap(mm, at, 16 * kPageSize));

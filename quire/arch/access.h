@@ -18,10 +18,10 @@ enum class Privilege : std::uint8_t { kUser, kKernel };
 // The error code pushed with #PF (Linux: enum x86_pf_error_code).
 enum class FaultCode : std::uint32_t {
   kNone = 0,
-  kProt = 1u << 0,   // the page was present: a rights violation
+  kProt = 1u << 0,  // the page was present: a rights violation
   kWrite = 1u << 1,
   kUser = 1u << 2,
-  kRsvd = 1u << 3,   // a reserved bit was set in a present entry
+  kRsvd = 1u << 3,  // a reserved bit was set in a present entry
   kInstr = 1u << 4,
 };
 

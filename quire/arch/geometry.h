@@ -35,10 +35,10 @@ struct Geometry {
   std::array<Level, kMaxLevels + 1> level{};  // [1] .. [levels]
   unsigned entry_bytes = 8;
   unsigned virtual_bits = 0;
-  unsigned physical_bits = 52;     // frame bits above are reserved in entries (MAXPHYADDR)
-  unsigned max_leaf_level = 1;     // 3: 1 GiB pages
-  VirtAddr task_size{};            // end of user space (TASK_SIZE_MAX), exclusive
-  VirtAddr default_map_window{};   // mmap stays below unless a hint asks for more (DEFAULT_MAP_WINDOW)
+  unsigned physical_bits = 52;    // frame bits above are reserved in entries (MAXPHYADDR)
+  unsigned max_leaf_level = 1;    // 3: 1 GiB pages
+  VirtAddr task_size{};           // end of user space (TASK_SIZE_MAX), exclusive
+  VirtAddr default_map_window{};  // mmap stays below unless a hint asks for more (DEFAULT_MAP_WINDOW)
 
   [[nodiscard]] static constexpr Geometry x86_64_4level();
   [[nodiscard]] static constexpr Geometry x86_64_5level();

@@ -48,9 +48,7 @@ std::uint64_t reserved_in_leaf(unsigned level, const Geometry& g) {
   return reserved;
 }
 
-bool is_leaf(std::uint64_t entry, unsigned level) {
-  return level == kPteLevel || (entry & word(PteBits::kPse)) != 0;
-}
+bool is_leaf(std::uint64_t entry, unsigned level) { return level == kPteLevel || (entry & word(PteBits::kPse)) != 0; }
 
 PhysAddr leaf_address(std::uint64_t entry, VirtAddr va, unsigned level, const Geometry& g) {
   const std::uint64_t offset_mask = g.entry_span(level) - 1;
@@ -96,7 +94,8 @@ WalkResult PageTables::walk_levels(PhysAddr root, VirtAddr va, Access access, Pr
     path[level] = at;
     entry = *at;
     if (!(entry & word(PteBits::kPresent))) return fault(level, at, FaultCode::kNone);
-    if (has_reserved_bits(entry, level)) [[unlikely]] return fault(level, at, FaultCode::kProt | FaultCode::kRsvd);
+    if (has_reserved_bits(entry, level)) [[unlikely]]
+      return fault(level, at, FaultCode::kProt | FaultCode::kRsvd);
     bits.add(entry);
     if (is_leaf(entry, level)) break;
     table_address = PhysAddr(entry & kPteFrameMask);
@@ -120,7 +119,8 @@ WalkResult PageTables::walk_levels(PhysAddr root, VirtAddr va, Access access, Pr
 }
 
 WalkResult PageTables::walk(PhysAddr root, VirtAddr va, Access access, Privilege privilege) const {
-  if (geometry_.levels == 4) [[likely]] return walk_levels<4>(root, va, access, privilege);
+  if (geometry_.levels == 4) [[likely]]
+    return walk_levels<4>(root, va, access, privilege);
   QUIRE_BUG_ON(geometry_.levels != 5);  // shapes with other entry sizes bring their own walker
   return walk_levels<5>(root, va, access, privilege);
 }

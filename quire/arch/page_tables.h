@@ -55,17 +55,17 @@ namespace quire::arch {
 
 enum class WalkOutcome : std::uint8_t {
   kTranslated,
-  kPageFault,           // #PF with `code`
-  kGeneralProtection,   // #GP: the address is not canonical
+  kPageFault,          // #PF with `code`
+  kGeneralProtection,  // #GP: the address is not canonical
 };
 
 struct WalkResult {
   WalkOutcome outcome = WalkOutcome::kPageFault;
-  std::uint8_t level = 0;              // of the leaf, or of the entry where the walk ended
-  Rights rights = Rights::kNone;       // when translated
-  FaultCode code = FaultCode::kNone;   // when kPageFault
-  PhysAddr pa{};                       // of the very byte, when translated
-  std::uint64_t* entry = nullptr;      // the leaf entry, or the one that faulted; null for #GP
+  std::uint8_t level = 0;             // of the leaf, or of the entry where the walk ended
+  Rights rights = Rights::kNone;      // when translated
+  FaultCode code = FaultCode::kNone;  // when kPageFault
+  PhysAddr pa{};                      // of the very byte, when translated
+  std::uint64_t* entry = nullptr;     // the leaf entry, or the one that faulted; null for #GP
 
   [[nodiscard]] explicit operator bool() const { return outcome == WalkOutcome::kTranslated; }
 };
@@ -107,9 +107,7 @@ class PageTables {
   [[nodiscard]] bool pgd_none(Pgd pgd) const { return pgtable_l5_enabled() && pgd.none(); }
   [[nodiscard]] bool pgd_present(Pgd pgd) const { return !pgtable_l5_enabled() || pgd.present(); }
 
-  [[nodiscard]] VirtAddr pgd_addr_end(VirtAddr va, VirtAddr end) const {
-    return geometry_.addr_end(va, end, geometry_.levels);
-  }
+  [[nodiscard]] VirtAddr pgd_addr_end(VirtAddr va, VirtAddr end) const { return geometry_.addr_end(va, end, geometry_.levels); }
   // With a folded p4d there is one p4d "entry" for the whole range, as in Linux.
   [[nodiscard]] VirtAddr p4d_addr_end(VirtAddr va, VirtAddr end) const {
     return pgtable_l5_enabled() ? geometry_.addr_end(va, end, kPudLevel + 1) : end;

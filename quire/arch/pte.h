@@ -30,7 +30,7 @@ enum class PteBits : std::uint64_t {
   kPcd = 1ull << 4,
   kAccessed = 1ull << 5,
   kDirty = 1ull << 6,
-  kPse = 1ull << 7,       // levels 2 and 3: a huge leaf (on level 1 the bit means PAT, which is not modelled)
+  kPse = 1ull << 7,  // levels 2 and 3: a huge leaf (on level 1 the bit means PAT, which is not modelled)
   kGlobal = 1ull << 8,
   kProtNone = 1ull << 8,  // when kPresent is clear
   kSpecial = 1ull << 9,
@@ -49,8 +49,7 @@ namespace quire::arch {
 
 inline constexpr std::uint64_t kPteFrameMask = 0x000f'ffff'ffff'f000;
 // What a non-leaf entry carries (Linux: _PAGE_TABLE).
-inline constexpr PteBits kTableBits =
-    PteBits::kPresent | PteBits::kRw | PteBits::kUser | PteBits::kAccessed | PteBits::kDirty;
+inline constexpr PteBits kTableBits = PteBits::kPresent | PteBits::kRw | PteBits::kUser | PteBits::kAccessed | PteBits::kDirty;
 
 // One entry. `Level` only tells the types apart; the bits are the same on every level.
 template <class Level>
@@ -65,9 +64,7 @@ class TableEntry {
 
   [[nodiscard]] constexpr PteBits flags() const { return static_cast<PteBits>(value_ & ~kPteFrameMask); }
   [[nodiscard]] constexpr bool has(PteBits mask) const { return (value_ & static_cast<std::uint64_t>(mask)) != 0; }
-  [[nodiscard]] constexpr TableEntry with(PteBits mask) const {
-    return TableEntry(value_ | static_cast<std::uint64_t>(mask));
-  }
+  [[nodiscard]] constexpr TableEntry with(PteBits mask) const { return TableEntry(value_ | static_cast<std::uint64_t>(mask)); }
   [[nodiscard]] constexpr TableEntry without(PteBits mask) const {
     return TableEntry(value_ & ~static_cast<std::uint64_t>(mask));
   }
@@ -190,6 +187,8 @@ inline void pud_populate(Pud* pud, PhysAddr pmd_table) { entry_populate(pud, pmd
 inline void p4d_populate(P4d* p4d, PhysAddr pud_table) { entry_populate(p4d, pud_table); }
 inline void pgd_populate(Pgd* pgd, PhysAddr p4d_table) { entry_populate(pgd, p4d_table); }
 template <class Level>
-inline void entry_clear(TableEntry<Level>* entry) { *entry = TableEntry<Level>(); }
+inline void entry_clear(TableEntry<Level>* entry) {
+  *entry = TableEntry<Level>();
+}
 
 }  // namespace quire::arch

@@ -110,9 +110,7 @@ inline constexpr std::uint64_t kMigrationPfnMask = kMigrationYoung - 1;
   return e.type >= kSwpMigrationRead && e.type <= kSwpMigrationWrite;
 }
 [[nodiscard]] constexpr bool is_writable_migration_entry(SwapEntry e) { return e.type == kSwpMigrationWrite; }
-[[nodiscard]] constexpr bool is_readable_exclusive_migration_entry(SwapEntry e) {
-  return e.type == kSwpMigrationReadExclusive;
-}
+[[nodiscard]] constexpr bool is_readable_exclusive_migration_entry(SwapEntry e) { return e.type == kSwpMigrationReadExclusive; }
 [[nodiscard]] constexpr bool is_migration_entry_young(SwapEntry e) { return (e.offset & kMigrationYoung) != 0; }
 [[nodiscard]] constexpr bool is_migration_entry_dirty(SwapEntry e) { return (e.offset & kMigrationDirty) != 0; }
 [[nodiscard]] constexpr Pfn migration_entry_to_pfn(SwapEntry e) { return Pfn(e.offset & kMigrationPfnMask); }

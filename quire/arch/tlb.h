@@ -41,22 +41,18 @@ inline constexpr Asid kAsidMax = (1u << kAsidBits) - 1;
 struct TlbEntry {
   std::uint64_t vpn = kInvalidVpn;  // of the first 4 KiB page that the entry covers
   std::uint64_t vpn_mask = ~std::uint64_t{0};
-  PhysAddr frame{};                 // physical address of that page
-  std::uint32_t key = 0;            // address space, with the flush generation above it
+  PhysAddr frame{};       // physical address of that page
+  std::uint32_t key = 0;  // address space, with the flush generation above it
   Rights rights : 8 = Rights::kNone;
-  std::uint32_t level : 8 = 0;      // page-table level of the leaf: 1, 2 or 3
+  std::uint32_t level : 8 = 0;  // page-table level of the leaf: 1, 2 or 3
 
   static constexpr std::uint64_t kInvalidVpn = ~std::uint64_t{0};
 
   [[nodiscard]] bool matches(std::uint32_t k, std::uint64_t v) const { return (v & vpn_mask) == vpn && key == k; }
   [[nodiscard]] Asid asid() const { return key & kAsidMax; }
-  [[nodiscard]] bool permits(Access access, Privilege privilege) const {
-    return arch::permits(rights, access, privilege);
-  }
+  [[nodiscard]] bool permits(Access access, Privilege privilege) const { return arch::permits(rights, access, privilege); }
   // Physical address of `va`, which the entry covers.
-  [[nodiscard]] PhysAddr translate(VirtAddr va) const {
-    return frame + (va.value() - (vpn << kPageShift));
-  }
+  [[nodiscard]] PhysAddr translate(VirtAddr va) const { return frame + (va.value() - (vpn << kPageShift)); }
   [[nodiscard]] std::uint64_t pages() const { return ~vpn_mask + 1; }
 };
 static_assert(sizeof(TlbEntry) == 32);
@@ -79,8 +75,8 @@ struct TlbStats {
   std::uint64_t l2_hits = 0;
   std::uint64_t misses = 0;
   std::uint64_t insertions = 0;
-  std::uint64_t evictions = 0;      // valid entries pushed out of L2
-  std::uint64_t flush_page = 0;     // calls
+  std::uint64_t evictions = 0;   // valid entries pushed out of L2
+  std::uint64_t flush_page = 0;  // calls
   std::uint64_t flush_range = 0;
   std::uint64_t flush_asid = 0;
   std::uint64_t flush_all = 0;
@@ -89,11 +85,11 @@ struct TlbStats {
 
 // What check_against found.
 enum class Staleness : std::uint8_t {
-  kFresh,        // no entry, or one that the tables still justify
-  kUnmapped,     // the tables no longer translate the address
-  kOtherFrame,   // they translate it elsewhere
-  kRights,       // the entry allows what the tables do not
-  kDirty,        // the entry takes D for set, the leaf has it clear: a write would be lost to write-back
+  kFresh,       // no entry, or one that the tables still justify
+  kUnmapped,    // the tables no longer translate the address
+  kOtherFrame,  // they translate it elsewhere
+  kRights,      // the entry allows what the tables do not
+  kDirty,       // the entry takes D for set, the leaf has it clear: a write would be lost to write-back
 };
 
 class Tlb {
@@ -160,16 +156,13 @@ class Tlb {
   [[nodiscard]] static std::uint8_t tag_of(std::uint32_t key, std::uint64_t first_vpn, unsigned level);
   [[nodiscard]] static std::uint32_t set_of(const Array& array, std::uint64_t vpn, unsigned level);
   template <class F>
-  static bool any_way(const std::vector<std::uint8_t>& bytes, const Array& array, std::uint32_t set, std::uint8_t value,
-                      F&& f);
+  static bool any_way(const std::vector<std::uint8_t>& bytes, const Array& array, std::uint32_t set, std::uint8_t value, F&& f);
   [[nodiscard]] const TlbEntry* find(const Array& array, Asid asid, std::uint64_t vpn, unsigned level) const;
   [[nodiscard]] TlbEntry* find(const Array& array, Asid asid, std::uint64_t vpn, unsigned level);
   [[nodiscard]] TlbEntry* victim(const Array& array, std::uint64_t vpn, unsigned level);
   [[nodiscard]] TlbEntry* lookup_slow(Asid asid, std::uint64_t vpn);
   TlbEntry* fill_l1(const TlbEntry& entry, std::uint64_t vpn);
-  [[nodiscard]] std::size_t way_of(const TlbEntry& entry) const {
-    return static_cast<std::size_t>(&entry - entries_.data());
-  }
+  [[nodiscard]] std::size_t way_of(const TlbEntry& entry) const { return static_cast<std::size_t>(&entry - entries_.data()); }
   [[nodiscard]] bool valid(std::size_t way) const { return tags_[way] != 0; }
   void remember_way(const TlbEntry& l1_entry, std::uint64_t vpn);
   void put(TlbEntry& way, const TlbEntry& entry);
@@ -179,15 +172,15 @@ class Tlb {
   [[noreturn, gnu::cold]] static void report_stale(Asid asid, VirtAddr va, Staleness s);
 
   TlbStats stats_;
-  std::uint32_t generation_ = 0;      // in the bits above an Asid's
-  std::vector<TlbEntry> entries_;     // L1 first
+  std::uint32_t generation_ = 0;   // in the bits above an Asid's
+  std::vector<TlbEntry> entries_;  // L1 first
   // Beside each entry, packed so that a set is searched within one line: a digest of its key (0 when invalid), and
   // the replacement bit. What an invalid entry itself holds is stale: an older generation, or no page at all.
   std::vector<std::uint8_t> tags_;
   std::vector<std::uint8_t> referenced_;
-  Array l1_[kLeafLevels];             // by level - 1
-  Array l2_[kLeafLevels];             // by level - 1; the first two are the same
-  std::uint32_t live_[kLeafLevels]{}; // valid entries by level - 1, L1 and L2 together
+  Array l1_[kLeafLevels];              // by level - 1
+  Array l2_[kLeafLevels];              // by level - 1; the first two are the same
+  std::uint32_t live_[kLeafLevels]{};  // valid entries by level - 1, L1 and L2 together
   TlbConfig config_;
   std::uint8_t hint_[kHints]{};
 };

@@ -14,9 +14,10 @@ namespace quire {
 
 }  // namespace quire
 
-#define QUIRE_BUG_ON(condition)                          \
-  do {                                                   \
-    if (condition) [[unlikely]] ::quire::bug(#condition); \
+#define QUIRE_BUG_ON(condition) \
+  do {                          \
+    if (condition) [[unlikely]] \
+      ::quire::bug(#condition); \
   } while (false)
 
 #ifdef QUIRE_DEBUG

@@ -9,7 +9,7 @@
 namespace quire {
 
 template <class T, class Member>
-[[nodiscard, gnu::always_inline]] inline T* container_of(Member* member, Member T::*which) {
+[[nodiscard, gnu::always_inline]] inline T* container_of(Member* member, Member T::* which) {
   // Only reckoned with, never read; folds to a constant. Not null, of which no member may be asked.
   constexpr std::uintptr_t kAnyAlignedAddress = 1 << 20;
   auto* object = reinterpret_cast<T*>(kAnyAlignedAddress);

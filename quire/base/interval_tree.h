@@ -80,7 +80,7 @@ class IntervalTree {
 };
 
 // The same for objects that carry the node as a member: IntervalTreeOf<AnonVmaChain, &AnonVmaChain::rb>.
-template <class T, IntervalNode T::*kMember>
+template <class T, IntervalNode T::* kMember>
 class IntervalTreeOf {
  public:
   [[nodiscard]] bool empty() const { return tree_.empty(); }
@@ -100,9 +100,7 @@ class IntervalTreeOf {
   void validate() const { tree_.validate(); }
 
  private:
-  static T* owner_or_null(IntervalNode* node) {
-    return node == nullptr ? nullptr : container_of(node, kMember);
-  }
+  static T* owner_or_null(IntervalNode* node) { return node == nullptr ? nullptr : container_of(node, kMember); }
 
   IntervalTree tree_;
 };

@@ -40,7 +40,7 @@ inline void unlink(ListNode* node) {
 
 }  // namespace list_detail
 
-template <class T, ListNode T::*kMember>
+template <class T, ListNode T::* kMember>
 class List {
  public:
   List() { head_.next = head_.prev = &head_; }
@@ -57,8 +57,14 @@ class List {
     QUIRE_DCHECK((t.*kMember).linked());
     list_detail::unlink(&(t.*kMember));
   }
-  void move_to_front(T& t) { erase(t); push_front(t); }
-  void move_to_back(T& t) { erase(t); push_back(t); }
+  void move_to_front(T& t) {
+    erase(t);
+    push_front(t);
+  }
+  void move_to_back(T& t) {
+    erase(t);
+    push_back(t);
+  }
 
   [[nodiscard]] T& front() { return *owner(head_.next); }
   [[nodiscard]] T& back() { return *owner(head_.prev); }
@@ -67,8 +73,16 @@ class List {
   [[nodiscard]] T* next_or_null(T& t) { return (t.*kMember).next == &head_ ? nullptr : owner((t.*kMember).next); }
   [[nodiscard]] T* prev_or_null(T& t) { return (t.*kMember).prev == &head_ ? nullptr : owner((t.*kMember).prev); }
 
-  T* pop_front() { T* t = front_or_null(); if (t != nullptr) erase(*t); return t; }
-  T* pop_back() { T* t = back_or_null(); if (t != nullptr) erase(*t); return t; }
+  T* pop_front() {
+    T* t = front_or_null();
+    if (t != nullptr) erase(*t);
+    return t;
+  }
+  T* pop_back() {
+    T* t = back_or_null();
+    if (t != nullptr) erase(*t);
+    return t;
+  }
 
   // Moves all of `other` to the front (list_splice) or the back (list_splice_tail) of this list.
   void splice_front(List& other) { splice(other, &head_, head_.next); }
@@ -90,10 +104,24 @@ class List {
     explicit Cursor(Link* at) : at_(at) {}
     Value& operator*() const { return *owner(at_); }
     Value* operator->() const { return owner(at_); }
-    Cursor& operator++() { at_ = at_->next; return *this; }
-    Cursor operator++(int) { Cursor old = *this; ++*this; return old; }
-    Cursor& operator--() { at_ = at_->prev; return *this; }
-    Cursor operator--(int) { Cursor old = *this; --*this; return old; }
+    Cursor& operator++() {
+      at_ = at_->next;
+      return *this;
+    }
+    Cursor operator++(int) {
+      Cursor old = *this;
+      ++*this;
+      return old;
+    }
+    Cursor& operator--() {
+      at_ = at_->prev;
+      return *this;
+    }
+    Cursor operator--(int) {
+      Cursor old = *this;
+      --*this;
+      return old;
+    }
     bool operator==(const Cursor&) const = default;
 
    private:

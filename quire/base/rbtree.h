@@ -202,7 +202,7 @@ void erase(RbNode*& root, RbNode* node) {
 
 }  // namespace rb
 
-template <class T, RbNode T::*kMember, class Less, class Augment = RbNoAugment>
+template <class T, RbNode T::* kMember, class Less, class Augment = RbNoAugment>
 class RbTree {
  public:
   RbTree() = default;

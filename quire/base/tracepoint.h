@@ -90,7 +90,8 @@ class Tracepoint final : public TracepointBase {
 
   template <class Make>
   void operator()(Make&& make) const {
-    if (enabled_) [[unlikely]] fire(std::forward<Make>(make)());
+    if (enabled_) [[unlikely]]
+      fire(std::forward<Make>(make)());
   }
 
  private:

@@ -32,11 +32,27 @@ class Point {
 
   constexpr auto operator<=>(const Point&) const = default;
 
-  constexpr Point& operator+=(std::uint64_t n) { value_ += n; return *this; }
-  constexpr Point& operator-=(std::uint64_t n) { value_ -= n; return *this; }
-  constexpr Point& operator++() { ++value_; return *this; }
-  constexpr Point operator++(int) { Point old = *this; ++value_; return old; }
-  constexpr Point& operator--() { --value_; return *this; }
+  constexpr Point& operator+=(std::uint64_t n) {
+    value_ += n;
+    return *this;
+  }
+  constexpr Point& operator-=(std::uint64_t n) {
+    value_ -= n;
+    return *this;
+  }
+  constexpr Point& operator++() {
+    ++value_;
+    return *this;
+  }
+  constexpr Point operator++(int) {
+    Point old = *this;
+    ++value_;
+    return old;
+  }
+  constexpr Point& operator--() {
+    --value_;
+    return *this;
+  }
   friend constexpr Point operator+(Point p, std::uint64_t n) { return Point(p.value_ + n); }
   friend constexpr Point operator-(Point p, std::uint64_t n) { return Point(p.value_ - n); }
   friend constexpr std::uint64_t operator-(Point a, Point b) { return a.value_ - b.value_; }

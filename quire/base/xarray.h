@@ -83,15 +83,15 @@ inline constexpr unsigned kXaMarks = 3;
 class XArray;
 
 struct XaNode {
-  std::uint8_t shift = 0;       // index bits below this level
-  std::uint8_t offset = 0;      // slot in the parent
-  std::uint8_t count = 0;       // slots in use
-  std::uint8_t nr_values = 0;   // of them, XaValues (leaves only)
-  std::uintptr_t parent = 0;    // XaNode*, or XArray* | 1 for the top node
-  ListNode private_list;        // the owner's (Linux keeps nodes that hold nothing but shadows on a list)
-  std::uint64_t present = 0;    // one bit a slot in use
+  std::uint8_t shift = 0;      // index bits below this level
+  std::uint8_t offset = 0;     // slot in the parent
+  std::uint8_t count = 0;      // slots in use
+  std::uint8_t nr_values = 0;  // of them, XaValues (leaves only)
+  std::uintptr_t parent = 0;   // XaNode*, or XArray* | 1 for the top node
+  ListNode private_list;       // the owner's (Linux keeps nodes that hold nothing but shadows on a list)
+  std::uint64_t present = 0;   // one bit a slot in use
   std::uint64_t marks[kXaMarks]{};
-  std::uintptr_t slots[64]{};   // entries on a leaf (shift 0), nodes above
+  std::uintptr_t slots[64]{};  // entries on a leaf (shift 0), nodes above
 
   [[nodiscard]] XaNode* up() const { return (parent & 1) != 0 ? nullptr : reinterpret_cast<XaNode*>(parent); }
   // The array the node belongs to.
@@ -193,11 +193,10 @@ class XArray {
   [[nodiscard]] bool has_nodes() const { return shift_ != kNoShift; }
   [[nodiscard]] XaNode* top() const { return reinterpret_cast<XaNode*>(head_); }
   // Does the tree as it stands reach this index?
-  [[nodiscard]] bool covers(std::uint64_t index) const {
-    return has_nodes() ? (index >> shift_) < 64 : index == 0;
-  }
+  [[nodiscard]] bool covers(std::uint64_t index) const { return has_nodes() ? (index >> shift_) < 64 : index == 0; }
   [[nodiscard]] const std::uintptr_t* find_slot(std::uint64_t index) const {
-    if (!has_nodes()) [[unlikely]] return index == 0 && head_ != 0 ? &head_ : nullptr;
+    if (!has_nodes()) [[unlikely]]
+      return index == 0 && head_ != 0 ? &head_ : nullptr;
     if ((index >> shift_) >= 64) return nullptr;
     const XaNode* node = top();
     for (unsigned shift = shift_; shift != 0; shift -= kSlotBits) {

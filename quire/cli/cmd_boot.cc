@@ -46,9 +46,9 @@ Checked<std::vector<View>> views(const std::vector<std::string>& names) {
       std::vector<std::string_view> known;
       for (const View& v : kViews) known.push_back(v.name);
       const std::string_view guess = nearest(name, known);
-      return user_error(fmt::format("--show {}: {}", name,
-                                    guess.empty() ? fmt::format("known are {}", fmt::join(known, ", "))
-                                                  : fmt::format("did you mean '{}'?", guess)));
+      return user_error(fmt::format(
+          "--show {}: {}", name,
+          guess.empty() ? fmt::format("known are {}", fmt::join(known, ", ")) : fmt::format("did you mean '{}'?", guess)));
     }
     chosen.push_back(*view);
   }
@@ -79,9 +79,8 @@ int boot(const BootOptions& options) {
   if (!chosen->empty()) return show(**machine, *chosen, options.json);
   phys::PhysMem& phys = (*machine)->phys();
   if (options.json) {
-    const nlohmann::json out = {{"log", phys.boot_log()},
-                                {"min_free_kbytes", phys.min_free_kbytes()},
-                                {"zones", observe::zones_json(phys)}};
+    const nlohmann::json out = {
+        {"log", phys.boot_log()}, {"min_free_kbytes", phys.min_free_kbytes()}, {"zones", observe::zones_json(phys)}};
     print_json(out);
     return 0;
   }
@@ -97,7 +96,10 @@ void add_boot(CommandLine& line) {
   auto options = std::make_shared<BootOptions>();
   CLI::App* command = line.app.add_subcommand("boot", "Boot a machine; print its boot log and zones");
   options->machine.add_to(*command, RamOption::kOne);
-  command->add_option("--show", options->show, "Instead of log and zones, as the kernel prints it: zoneinfo, buddyinfo, pagetypeinfo, meminfo, iomem, nodes, memblock")
+  command
+      ->add_option("--show", options->show,
+                   "Instead of log and zones, as the kernel prints it: zoneinfo, buddyinfo, pagetypeinfo, meminfo, iomem, "
+                   "nodes, memblock")
       ->delimiter(',')
       ->allow_extra_args(false)
       ->type_name("VIEW,VIEW,...");

@@ -1,6 +1,6 @@
 // quire compare: the same work on machines of several sizes, one machine a size, on all host cores.
-#include <fmt/format.h>
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -62,8 +62,9 @@ class TemporaryTrace {
   TemporaryTrace(std::string path, int fd) : path_(std::move(path)), fd_(fd) {}
   static std::unexpected<UserError> failed(std::string_view why) {
     const char* const folder = std::getenv("TMPDIR");
-    return user_error(fmt::format("cannot make a temporary file for the trace{}: {}; set TMPDIR to a folder that can be written",
-                                  folder == nullptr ? "" : fmt::format(" in TMPDIR={}", folder), why));
+    return user_error(
+        fmt::format("cannot make a temporary file for the trace{}: {}; set TMPDIR to a folder that can be written",
+                    folder == nullptr ? "" : fmt::format(" in TMPDIR={}", folder), why));
   }
 
   std::string path_;
@@ -103,7 +104,8 @@ std::vector<Outcome> run_all(const std::vector<kernel::MachineConfig>& configs, 
 // What a reader of the line should know of it.
 std::string ending(const engine::RunReport& report) {
   std::string text;
-  if (const std::int64_t kills = report.counter("oom_kill"); kills != 0) text = fmt::format("  {} killed for lack of memory", kills);
+  if (const std::int64_t kills = report.counter("oom_kill"); kills != 0)
+    text = fmt::format("  {} killed for lack of memory", kills);
   if (const std::string doubts = engine::doubts(report); !doubts.empty()) text += (text.empty() ? "  " : ", ") + doubts;
   return text;
 }
@@ -201,7 +203,8 @@ void add_compare(CommandLine& line) {
       "compare", "The same traces, or a program, on machines of several sizes: quire compare --ram 24M,32M,64M TRACE");
   options->machine.add_to(*command, RamOption::kList);
   options->recording.add_to(*command);
-  command->add_flag("--json", options->json, "One JSON object a machine, a line each; what the program prints then goes to standard error");
+  command->add_flag("--json", options->json,
+                    "One JSON object a machine, a line each; what the program prints then goes to standard error");
   command->add_option("traces", options->traces, "Traces made by quire record")->type_name("TRACE...");
   command->callback([options, &line] { line.chosen = [options, &line] { return compare(*options, line.program); }; });
 }

@@ -42,7 +42,9 @@ int import(const ImportOptions& options) {
 void add_import(CommandLine& line) {
   auto options = std::make_shared<ImportOptions>();
   CLI::App* command = line.app.add_subcommand("import", "Make a trace of valgrind lackey text (--trace-mem=yes)");
-  command->add_option("text", options->input, "What valgrind --tool=lackey --trace-mem=yes --log-file=FILE wrote")->required()->type_name("FILE");
+  command->add_option("text", options->input, "What valgrind --tool=lackey --trace-mem=yes --log-file=FILE wrote")
+      ->required()
+      ->type_name("FILE");
   command->add_option("-o,--output", options->output, "The trace to write")->required()->type_name("TRACE");
   command->add_option("--window", options->window, "As in recording; default 0, which keeps every access")->type_name("N");
   command->callback([options, &line] { line.chosen = [options] { return import(*options); }; });

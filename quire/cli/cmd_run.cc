@@ -32,8 +32,7 @@ using Recorded = std::expected<trace::RecordOutcome, std::string>;
 // Reads on after a failed replay, so that the recording can end in peace.
 void drain(int fd) {
   char buffer[65536];
-  while (read(fd, buffer, sizeof buffer) > 0) {
-  }
+  while (read(fd, buffer, sizeof buffer) > 0) {}
 }
 
 Checked<engine::RunReport> replay_from(int fd, const kernel::MachineConfig& config, const std::string& name) {
@@ -111,7 +110,8 @@ void add_run(CommandLine& line) {
   CLI::App* command = line.app.add_subcommand("run", "Run a program on a machine: quire run --ram 64M -- PROGRAM ARGS...");
   options->machine.add_to(*command, RamOption::kOne);
   options->recording.add_to(*command);
-  command->add_flag("--json", options->json, "One JSON object instead of text; what the program prints then goes to standard error");
+  command->add_flag("--json", options->json,
+                    "One JSON object instead of text; what the program prints then goes to standard error");
   command->callback([options, &line] { line.chosen = [options, &line] { return run(*options, line.program); }; });
 }
 

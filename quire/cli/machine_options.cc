@@ -44,24 +44,49 @@ void MachineOptions::add_to(CLI::App& app, RamOption ram) {
         ->type_name("SIZE,SIZE,...")
         ->group(group);
   }
-  app.add_option("--e820", e820_, "The firmware's memory map in place of --ram: lines as the kernel prints them; a boot log will do")
+  app.add_option("--e820", e820_,
+                 "The firmware's memory map in place of --ram: lines as the kernel prints them; a boot log will do")
       ->type_name("FILE")
       ->group(group);
-  app.add_option("--cmdline", cmdline_, "Kernel parameters: mem=, memmap=, kernelcore=, movablecore=")->type_name("TEXT")->group(group);
+  app.add_option("--cmdline", cmdline_, "Kernel parameters: mem=, memmap=, kernelcore=, movablecore=")
+      ->type_name("TEXT")
+      ->group(group);
   app.add_option("--cpus", cpus_, "Number of CPUs (default 1)")->type_name("N")->group(group);
   app.add_option("--nodes", nodes_, "Number of NUMA nodes (default 1)")->type_name("N")->group(group);
-  app.add_option("--node-ram", node_ram_, "RAM of each node, when they differ")->delimiter(',')->allow_extra_args(false)->type_name("SIZE,SIZE,...")->group(group);
-  app.add_option("--swap", swap_, "A swap area: zram:SIZE[,ratio=X][,limit=SIZE][,priority=N] or disk:SIZE[,priority=N]; may be repeated")
+  app.add_option("--node-ram", node_ram_, "RAM of each node, when they differ")
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->type_name("SIZE,SIZE,...")
+      ->group(group);
+  app.add_option("--swap", swap_,
+                 "A swap area: zram:SIZE[,ratio=X][,limit=SIZE][,priority=N] or disk:SIZE[,priority=N]; may be repeated")
       ->type_name("KIND:SIZE")
       ->expected(1)
-      ->take_all()->allow_extra_args(false)
+      ->take_all()
+      ->allow_extra_args(false)
       ->group(group);
   app.add_option("--profile", profile_, "Whose allocation and reclaim: linux-6 (default)")->type_name("NAME")->group(group);
-  app.add_option("--seed", seed_, "Decides every race and tie; the same seed repeats a run (default 0)")->type_name("N")->group(group);
-  app.add_option("--kernel-reserved", kernel_reserved_, "What the kernel's image takes (default 16M)")->type_name("SIZE")->group(group);
-  app.add_option("--preempt", preempt_, "Extra seeded preemption at sync points, per mille (default 0)")->type_name("N")->group(group);
-  app.add_option("--sysctl", sysctl_, "A tunable, as in vm.swappiness=10; may be repeated")->type_name("NAME=N")->expected(1)->take_all()->allow_extra_args(false)->group(group);
-  app.add_option("--cost", cost_, "A figure of the cost model, as in clear_page=100; may be repeated")->type_name("NAME=N")->expected(1)->take_all()->allow_extra_args(false)->group(group);
+  app.add_option("--seed", seed_, "Decides every race and tie; the same seed repeats a run (default 0)")
+      ->type_name("N")
+      ->group(group);
+  app.add_option("--kernel-reserved", kernel_reserved_, "What the kernel's image takes (default 16M)")
+      ->type_name("SIZE")
+      ->group(group);
+  app.add_option("--preempt", preempt_, "Extra seeded preemption at sync points, per mille (default 0)")
+      ->type_name("N")
+      ->group(group);
+  app.add_option("--sysctl", sysctl_, "A tunable, as in vm.swappiness=10; may be repeated")
+      ->type_name("NAME=N")
+      ->expected(1)
+      ->take_all()
+      ->allow_extra_args(false)
+      ->group(group);
+  app.add_option("--cost", cost_, "A figure of the cost model, as in clear_page=100; may be repeated")
+      ->type_name("NAME=N")
+      ->expected(1)
+      ->take_all()
+      ->allow_extra_args(false)
+      ->group(group);
 }
 
 Checked<void> MachineOptions::take_numbers(kernel::MachineConfig& config) const {
@@ -87,7 +112,8 @@ Checked<kernel::MachineConfig> MachineOptions::without_ram() const {
   if (auto ok = take_numbers(config); !ok) return std::unexpected(ok.error());
   if (!e820_.empty()) {
     if (one_ram_ || !ram_.empty() || !node_ram_.empty()) {
-      return user_error("--e820 says how much RAM there is: leave --ram and --node-ram out, or cut memory with --cmdline mem=SIZE");
+      return user_error(
+          "--e820 says how much RAM there is: leave --ram and --node-ram out, or cut memory with --cmdline mem=SIZE");
     }
     if (auto ok = kernel::read_e820_file(e820_, config); !ok) return std::unexpected(ok.error());
   }
@@ -126,8 +152,10 @@ Checked<std::vector<kernel::MachineConfig>> MachineOptions::configs() const {
   std::vector<std::string> sizes = ram_;
   if (one_ram_) sizes.push_back(*one_ram_);
   if (!sizes.empty() && base->firmware_map) {
-    return user_error(fmt::format("--ram {}: the machine file's firmware map says how much RAM there is; cut memory with "
-                                  "--cmdline mem=SIZE instead", sizes.front()));
+    return user_error(
+        fmt::format("--ram {}: the machine file's firmware map says how much RAM there is; cut memory with "
+                    "--cmdline mem=SIZE instead",
+                    sizes.front()));
   }
   if (sizes.empty()) machines.push_back(*base);
   for (const std::string& text : sizes) {

@@ -21,12 +21,13 @@ namespace {
 
 std::string no_command(const CLI::App& app, const std::string& word) {
   std::vector<std::string> names;
-  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) names.push_back(command->get_name());
+  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; }))
+    names.push_back(command->get_name());
   const std::vector<std::string_view> known(names.begin(), names.end());
   const std::string_view guess = nearest(word, known);
-  return fmt::format("no command '{}'; {}", word,
-                     guess.empty() ? fmt::format("there are: {}", fmt::join(known, ", "))
-                                   : fmt::format("did you mean '{}'?", guess));
+  return fmt::format(
+      "no command '{}'; {}", word,
+      guess.empty() ? fmt::format("there are: {}", fmt::join(known, ", ")) : fmt::format("did you mean '{}'?", guess));
 }
 
 // Parses the words before "--" and runs the command they choose. What stands behind "--" is the program's own and none of our
@@ -37,8 +38,7 @@ int run_command(CommandLine& line, std::span<const char* const> words) {
   if (!name.empty()) {
     const auto named = line.app.get_subcommands([&name](const CLI::App* command) { return command->get_name() == name; });
     if (named.empty()) return complain(no_command(line.app, name), kUsage);
-    const auto mistake =
-        explain_words(*named.front(), words.subspan(2), runs_program ? TakesProgram::kYes : TakesProgram::kNo);
+    const auto mistake = explain_words(*named.front(), words.subspan(2), runs_program ? TakesProgram::kYes : TakesProgram::kNo);
     if (mistake) return complain(*mistake, kUsage);
   }
   const auto program = std::ranges::find_if(words, [](const char* word) { return std::strcmp(word, "--") == 0; });

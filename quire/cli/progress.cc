@@ -29,8 +29,8 @@ void Progress::update(std::uint64_t done) {
     constexpr int kWidth = 30;
     const double share = std::min(1.0, static_cast<double>(done) / static_cast<double>(total_));
     const int filled = static_cast<int>(share * kWidth);
-    fmt::print(stderr, "\r\033[K{}: [{:#<{}}{:.<{}}] {:3.0f} %, {:.0f} s", label_, "", filled, "", kWidth - filled,
-               share * 100, seconds);
+    fmt::print(stderr, "\r\033[K{}: [{:#<{}}{:.<{}}] {:3.0f} %, {:.0f} s", label_, "", filled, "", kWidth - filled, share * 100,
+               seconds);
   }
   std::fflush(stderr);
 }

@@ -25,7 +25,7 @@ class SignalsToStop {
  public:
   SignalsToStop() {
     g_stop_signal.store(0);
-    struct sigaction action {};
+    struct sigaction action{};
     action.sa_handler = remember_signal;
     sigaction(SIGINT, &action, &old_int_);
     sigaction(SIGTERM, &action, &old_term_);
@@ -38,8 +38,8 @@ class SignalsToStop {
   SignalsToStop& operator=(const SignalsToStop&) = delete;
 
  private:
-  struct sigaction old_int_ {};
-  struct sigaction old_term_ {};
+  struct sigaction old_int_{};
+  struct sigaction old_term_{};
 };
 
 }  // namespace
@@ -47,8 +47,7 @@ class SignalsToStop {
 void RecordingOptions::add_to(CLI::App& command) {
   const std::string group = "Recording";
   command
-      .add_option("--window", window,
-                  "Instructions within which repeated accesses to a page are recorded once (default 50000)")
+      .add_option("--window", window, "Instructions within which repeated accesses to a page are recorded once (default 50000)")
       ->type_name("N")
       ->group(group);
   command.add_flag("--unfiltered", unfiltered, "Record every access (large and slow)")->group(group);
@@ -64,8 +63,7 @@ Checked<trace::RecordOptions> RecordingOptions::for_program(const std::vector<st
     options.window = *instructions;
   }
   if (unfiltered) options.window = 0;
-  options.randomization =
-      randomize ? trace::AddressSpaceRandomization::kOn : trace::AddressSpaceRandomization::kOff;
+  options.randomization = randomize ? trace::AddressSpaceRandomization::kOn : trace::AddressSpaceRandomization::kOff;
   return options;
 }
 

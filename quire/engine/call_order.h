@@ -78,14 +78,14 @@ class CallOrder {
   void complete_up_to(std::uint64_t sequence);
 
   sim::WaitQueue changed_;
-  std::uint64_t completed_ = 0;          // calls 1 … completed_ have
-  std::set<std::uint64_t> ahead_;        // completed before their predecessors
-  std::multiset<std::uint64_t> waited_;  // what each waiting thread waits for
-  std::map<std::uint32_t, std::uint64_t> progress_;       // instructions of each thread
-  std::multimap<std::uint32_t, std::uint64_t> behind_;    // what is waited for of them
+  std::uint64_t completed_ = 0;                         // calls 1 … completed_ have
+  std::set<std::uint64_t> ahead_;                       // completed before their predecessors
+  std::multiset<std::uint64_t> waited_;                 // what each waiting thread waits for
+  std::map<std::uint32_t, std::uint64_t> progress_;     // instructions of each thread
+  std::multimap<std::uint32_t, std::uint64_t> behind_;  // what is waited for of them
   std::uint64_t progress_given_up_ = 0;
   unsigned waiting_for_ends_ = 0;
-  bool ends_given_up_ = false;           // several threads exec at once
+  bool ends_given_up_ = false;  // several threads exec at once
   unsigned threads_ = 1;
   std::uint64_t given_up_ = 0;
 };

@@ -62,28 +62,20 @@ ThreadReplay::Handled ThreadReplay::memory_call(const trace::Record& r) {
   switch (r.number) {
     case SYS_mmap: mmap(r); break;
     case SYS_munmap: expect("munmap", vm_.munmap(mm(), address, r.args[1])); break;
-    case SYS_mprotect:
-      expect("mprotect", vm_.mprotect(mm(), address, r.args[1], static_cast<vm::Prot>(r.args[2])));
-      break;
+    case SYS_mprotect: expect("mprotect", vm_.mprotect(mm(), address, r.args[1], static_cast<vm::Prot>(r.args[2]))); break;
     case SYS_mremap: mremap(r); break;
     case SYS_brk: {
       const VirtAddr wanted(static_cast<std::uint64_t>(r.result));
       if (wanted != mm().brk && vm_.brk(mm(), wanted) != wanted) diverged("brk", Errno::kNoMem);
       break;
     }
-    case SYS_madvise:
-      expect("madvise", vm_.madvise(mm(), address, r.args[1], static_cast<vm::Advice>(r.args[2])));
-      break;
+    case SYS_madvise: expect("madvise", vm_.madvise(mm(), address, r.args[1], static_cast<vm::Advice>(r.args[2]))); break;
     case SYS_mlock: expect("mlock", vm_.mlock(mm(), address, r.args[1])); break;
-    case SYS_mlock2:
-      expect("mlock2", vm_.mlock(mm(), address, r.args[1], static_cast<vm::MlockFlags>(r.args[2])));
-      break;
+    case SYS_mlock2: expect("mlock2", vm_.mlock(mm(), address, r.args[1], static_cast<vm::MlockFlags>(r.args[2]))); break;
     case SYS_munlock: expect("munlock", vm_.munlock(mm(), address, r.args[1])); break;
     case SYS_mlockall: expect("mlockall", vm_.mlockall(mm(), static_cast<vm::MclFlags>(r.args[0]))); break;
     case SYS_munlockall: expect("munlockall", vm_.munlockall(mm())); break;
-    case SYS_msync:
-      expect("msync", vm_.msync(mm(), address, r.args[1], static_cast<vm::MsyncFlags>(r.args[2])));
-      break;
+    case SYS_msync: expect("msync", vm_.msync(mm(), address, r.args[1], static_cast<vm::MsyncFlags>(r.args[2]))); break;
     case SYS_mincore: break;  // looks, and changes nothing
     case SYS_shmget:
       if (!program_.segments.contains(r.result)) {

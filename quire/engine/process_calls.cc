@@ -138,9 +138,7 @@ void ThreadReplay::pipe_end(const trace::Record& r) {
   }
   const bool writes = (r.flags & kAccessMode) == kWriteOnly;
   writes ? new_pipe_->open_writer() : new_pipe_->open_reader();
-  files.install(r.fd, {.file = nullptr,
-                       .pipe = new_pipe_,
-                       .end = writes ? kernel::PipeEnd::kWrite : kernel::PipeEnd::kRead});
+  files.install(r.fd, {.file = nullptr, .pipe = new_pipe_, .end = writes ? kernel::PipeEnd::kWrite : kernel::PipeEnd::kRead});
   if (--new_pipe_ends_ == 0) new_pipe_.reset();
 }
 

@@ -33,18 +33,18 @@ struct ReplayStats {
   std::uint64_t syscalls = 0;
   std::uint64_t stray_accesses = 0;
   std::uint64_t diverged_calls = 0;
-  std::uint64_t overcommitted_maps = 0;  // mmaps refused for want of RAM + swap, made all the same as when recorded
+  std::uint64_t overcommitted_maps = 0;           // mmaps refused for want of RAM + swap, made all the same as when recorded
   std::map<std::string, std::uint64_t> diverged;  // "mmap: ENOMEM" → times
 };
 
 // What one trace did on the machine.
 struct ProgramOutcome {
-  std::string name;                   // of the trace
-  kernel::Process* process = nullptr; // its first process
+  std::string name;                    // of the trace
+  kernel::Process* process = nullptr;  // its first process
   // As recorded: code, or 128 + signal; 137 when the machine's OOM killer ended it; kUnknown when the trace breaks off.
   static constexpr int kUnknown = -1;
   int exit_status = kUnknown;
-  bool whole = false;                 // the trace has its end
+  bool whole = false;  // the trace has its end
   std::vector<std::string> warnings;
 };
 
@@ -72,10 +72,10 @@ class Replay {
   struct Program {
     std::unique_ptr<trace::TraceReader> reader;
     kernel::Process* first = nullptr;
-    std::map<std::uint32_t, kernel::Process*> processes;                 // by recorded pid
-    std::map<const kernel::Process*, CallOrder> orders;                  // of their threads' calls
-    std::map<std::int64_t, file::File*> segments;                        // System V shared memory by id
-    std::map<std::uint64_t, file::File*> memfds;                         // by recorded inode
+    std::map<std::uint32_t, kernel::Process*> processes;  // by recorded pid
+    std::map<const kernel::Process*, CallOrder> orders;   // of their threads' calls
+    std::map<std::int64_t, file::File*> segments;         // System V shared memory by id
+    std::map<std::uint64_t, file::File*> memfds;          // by recorded inode
   };
   kernel::ProcessTable::Body body(Program& program, trace::TaskStream& stream);
   CallOrder& order(Program& program, const kernel::Process& process) {

@@ -28,9 +28,7 @@ SwapReport swap_report(kernel::Machine& machine) {
 
 std::string exit_text(int status) { return status == ProgramOutcome::kUnknown ? "?" : std::to_string(status); }
 
-nlohmann::json exit_json(int status) {
-  return status == ProgramOutcome::kUnknown ? nlohmann::json() : nlohmann::json(status);
-}
+nlohmann::json exit_json(int status) { return status == ProgramOutcome::kUnknown ? nlohmann::json() : nlohmann::json(status); }
 
 std::string process_table_text(const RunReport& report) {
   constexpr std::size_t kMostRows = 40;
@@ -98,15 +96,15 @@ std::string report_text(const RunReport& report) {
   const auto line = [&text](std::string_view name, const std::string& value) {
     text += fmt::format("{:<22} {}\n", name, value);
   };
-  line("machine", fmt::format("{} RAM ({} usable), {} CPU{}, {} node{}, swap {}", format_size(report.machine.ram),
-                              format_size(pages_to_bytes(report.managed_pages)), report.machine.cpus,
-                              report.machine.cpus == 1 ? "" : "s", report.machine.nodes,
-                              report.machine.nodes == 1 ? "" : "s", format_size(pages_to_bytes(report.swap.total))));
+  line("machine",
+       fmt::format("{} RAM ({} usable), {} CPU{}, {} node{}, swap {}", format_size(report.machine.ram),
+                   format_size(pages_to_bytes(report.managed_pages)), report.machine.cpus, report.machine.cpus == 1 ? "" : "s",
+                   report.machine.nodes, report.machine.nodes == 1 ? "" : "s", format_size(pages_to_bytes(report.swap.total))));
   line("estimated run time", fmt::format("{:.3f} s", report.run_seconds()));
   line("accesses", fmt::format("{} recorded, {} instructions", report.replay.accesses, report.replay.instructions));
   for (const std::string_view name :
-       {"pgfault", "pgmajfault", "pswpin", "pswpout", "pgpgin", "pgpgout", "pgscan_kswapd", "pgscan_direct",
-        "pgsteal_kswapd", "pgsteal_direct", "workingset_refault_anon", "workingset_refault_file", "oom_kill"}) {
+       {"pgfault", "pgmajfault", "pswpin", "pswpout", "pgpgin", "pgpgout", "pgscan_kswapd", "pgscan_direct", "pgsteal_kswapd",
+        "pgsteal_direct", "workingset_refault_anon", "workingset_refault_file", "oom_kill"}) {
     line(name, fmt::format("{}", report.counter(name)));
   }
   if (report.swap.zram_used_max > 0) line("zram peak", format_size(report.swap.zram_used_max) + " of RAM");
@@ -114,7 +112,8 @@ std::string report_text(const RunReport& report) {
     line("stray accesses", fmt::format("{} (outside every area the trace tells of)", report.replay.stray_accesses));
   }
   if (report.replay.overcommitted_maps > 0) {
-    line("overcommitted maps", fmt::format("{} (more than RAM + swap; mapped as when recorded)", report.replay.overcommitted_maps));
+    line("overcommitted maps",
+         fmt::format("{} (more than RAM + swap; mapped as when recorded)", report.replay.overcommitted_maps));
   }
   for (const auto& [what, times] : report.replay.diverged) {
     line("diverged call", fmt::format("{} ({} times)", what, times));
@@ -143,7 +142,8 @@ nlohmann::json report_json(const RunReport& report) {
   }
   json programs = json::array();
   for (const RunReport::Program& p : report.programs) {
-    programs.push_back({{"name", p.name}, {"exit_status", exit_json(p.exit_status)}, {"whole", p.whole}, {"warnings", p.warnings}});
+    programs.push_back(
+        {{"name", p.name}, {"exit_status", exit_json(p.exit_status)}, {"whole", p.whole}, {"warnings", p.warnings}});
   }
   json counters = json::object();
   for (const auto& [name, value] : report.vmstat) counters[std::string(name)] = value;

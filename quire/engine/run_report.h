@@ -29,7 +29,7 @@ struct ProcessReport {
 struct SwapReport {
   std::uint64_t total = 0;  // pages
   std::uint64_t free = 0;
-  std::uint64_t zram_stored = 0;  // bytes before compression
+  std::uint64_t zram_stored = 0;    // bytes before compression
   std::uint64_t zram_used_max = 0;  // bytes of RAM
 };
 

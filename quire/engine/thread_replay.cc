@@ -82,7 +82,8 @@ ThreadReplay::Next ThreadReplay::touch(std::span<const trace::Access> accesses) 
     }
     const VirtAddr address(a.page() << kPageShift);
     const auto kind = static_cast<arch::Access>(a.kind());
-    if (mmu->lookup(mm.context_id, address, kind, arch::Privilege::kUser) != nullptr) [[likely]] continue;
+    if (mmu->lookup(mm.context_id, address, kind, arch::Privilege::kUser) != nullptr) [[likely]]
+      continue;
     charge();
     const vm::AccessOutcome outcome = vm_.access(mm, address, kind);
     if (!outcome.ok()) [[unlikely]] {

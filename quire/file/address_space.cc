@@ -8,8 +8,12 @@ namespace quire::file {
 using phys::Folio;
 
 AddressSpace::AddressSpace(Inode& host, const AddressSpaceInit& init)
-    : host_(host), a_ops_(&init.a_ops), i_pages_(init.nodes, *this), i_pages_lock_(init.scheduler, init.i_pages_lock),
-      i_mmap_rwsem_(init.scheduler, init.i_mmap_rwsem), invalidate_lock_(init.scheduler, init.invalidate_lock) {
+    : host_(host),
+      a_ops_(&init.a_ops),
+      i_pages_(init.nodes, *this),
+      i_pages_lock_(init.scheduler, init.i_pages_lock),
+      i_mmap_rwsem_(init.scheduler, init.i_mmap_rwsem),
+      invalidate_lock_(init.scheduler, init.invalidate_lock) {
   i_pages_.set_observer(init.shadow_nodes);
 }
 

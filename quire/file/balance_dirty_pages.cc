@@ -16,8 +16,8 @@ using phys::ZoneStat;
 
 namespace {
 
-constexpr std::uint64_t kDirtyPause = 32;                      // pages between two looks: 128 KiB
-constexpr sim::Nanos kMaxPause = 200 * sim::kMillisecond;      // MAX_PAUSE
+constexpr std::uint64_t kDirtyPause = 32;                  // pages between two looks: 128 KiB
+constexpr sim::Nanos kMaxPause = 200 * sim::kMillisecond;  // MAX_PAUSE
 constexpr sim::Nanos kBandwidthInterval = 200 * sim::kMillisecond;
 constexpr std::uint64_t kMinBandwidth = 1 * kMiB;
 
@@ -25,8 +25,8 @@ constexpr std::uint64_t kMinBandwidth = 1 * kMiB;
 
 std::uint64_t Writeback::global_dirtyable_memory() const {
   const auto free = static_cast<std::uint64_t>(phys_.global_zone_page_state(ZoneStat::kNrFreePages));
-  const std::int64_t file = phys_.global_node_page_state(NodeStat::kNrInactiveFile) +
-                            phys_.global_node_page_state(NodeStat::kNrActiveFile);
+  const std::int64_t file =
+      phys_.global_node_page_state(NodeStat::kNrInactiveFile) + phys_.global_node_page_state(NodeStat::kNrActiveFile);
   return free - std::min(free, phys_.totalreserve_pages()) + static_cast<std::uint64_t>(file) + 1;
 }
 
@@ -53,7 +53,8 @@ void Writeback::account_redirtied() {
 void Writeback::balance_dirty_pages_ratelimited(const AddressSpace& mapping) {
   if (!mapping.host().sb.can_writeback()) return;
   std::uint64_t& dirtied = bdp_ratelimits_[scheduler_.cpu()];
-  if (dirtied < kDirtyPause) [[likely]] return;
+  if (dirtied < kDirtyPause) [[likely]]
+    return;
   const std::uint64_t pages = dirtied;
   dirtied = 0;
   // Nobody to wait for without a flusher, and boot cannot wait.
@@ -89,8 +90,11 @@ void Writeback::balance_dirty_pages(std::uint64_t pages_dirtied) {
     update_bandwidth();
     const sim::Nanos pause = dirty_pause(limits, dirty, pages_dirtied);
     balance_dirty_pages_event([&] {
-      return BalanceDirtyPages{.limit = limits.dirty, .setpoint = (limits.background + 3 * limits.dirty) / 4, .dirty = dirty,
-                               .dirty_ratelimit = write_bandwidth_ / kKiB, .dirtied = pages_dirtied,
+      return BalanceDirtyPages{.limit = limits.dirty,
+                               .setpoint = (limits.background + 3 * limits.dirty) / 4,
+                               .dirty = dirty,
+                               .dirty_ratelimit = write_bandwidth_ / kKiB,
+                               .dirtied = pages_dirtied,
                                .pause = pause / sim::kMillisecond};
     });
     scheduler_.sleep_for(std::max<sim::Nanos>(pause, 1));

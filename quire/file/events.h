@@ -68,7 +68,7 @@ struct BalanceDirtyPages {
   std::uint64_t dirty = 0;
   std::uint64_t dirty_ratelimit = 0;  // KiB/s
   std::uint64_t dirtied = 0;
-  std::uint64_t pause = 0;            // ms
+  std::uint64_t pause = 0;  // ms
   void fields(auto&& f) const {
     f("limit", limit);
     f("setpoint", setpoint);

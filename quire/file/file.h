@@ -11,11 +11,11 @@ namespace quire::file {
 
 enum class FileMode : std::uint8_t {
   kNone = 0,
-  kRead = 1,     // FMODE_READ
-  kWrite = 2,    // FMODE_WRITE
-  kAppend = 4,   // O_APPEND
-  kRandom = 8,   // FMODE_RANDOM: POSIX_FADV_RANDOM
-  kDsync = 16,   // O_DSYNC or O_SYNC: a write waits for its writeback
+  kRead = 1,    // FMODE_READ
+  kWrite = 2,   // FMODE_WRITE
+  kAppend = 4,  // O_APPEND
+  kRandom = 8,  // FMODE_RANDOM: POSIX_FADV_RANDOM
+  kDsync = 16,  // O_DSYNC or O_SYNC: a write waits for its writeback
 };
 
 }  // namespace quire::file
@@ -34,9 +34,9 @@ struct FileRaState {
   std::uint64_t start = 0;
   std::uint32_t size = 0;
   std::uint32_t async_size = 0;
-  std::uint32_t ra_pages = 0;    // largest window; 0 switches readahead off
-  std::uint32_t mmap_miss = 0;   // faults that missed the cache, less those that hit
-  std::int64_t prev_pos = -1;    // where the last read ended
+  std::uint32_t ra_pages = 0;   // largest window; 0 switches readahead off
+  std::uint32_t mmap_miss = 0;  // faults that missed the cache, less those that hit
+  std::int64_t prev_pos = -1;   // where the last read ended
 };
 
 class File {

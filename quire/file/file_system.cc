@@ -11,7 +11,6 @@ namespace quire::file {
 
 namespace {
 
-
 sim::DiskConfig disk_config(const FileSystemConfig& config, const sim::Scheduler& scheduler) {
   return config.disk ? *config.disk : sim::DiskConfig::from_costs(scheduler.costs());
 }
@@ -20,8 +19,12 @@ sim::DiskConfig disk_config(const FileSystemConfig& config, const sim::Scheduler
 
 FileSystem::FileSystem(Filemap& filemap, Writeback& writeback, slab::KmemCache<DiskInode>& inodes,
                        const FileSystemConfig& config)
-    : SuperBlock(config.dev, config.name), filemap_(filemap), writeback_(writeback), services_(filemap.services()),
-      config_(config), disk_(services_.scheduler, disk_config(config, services_.scheduler), &services_.faults),
+    : SuperBlock(config.dev, config.name),
+      filemap_(filemap),
+      writeback_(writeback),
+      services_(filemap.services()),
+      config_(config),
+      disk_(services_.scheduler, disk_config(config, services_.scheduler), &services_.faults),
       inode_cache_(inodes) {}
 
 FileSystem::~FileSystem() {

@@ -24,17 +24,16 @@
 namespace quire::file {
 
 struct DiskInode : Inode {
-  DiskInode(const InodeInit& init, std::unique_ptr<BackingSource> source)
-      : Inode(init), backing(std::move(source)) {}
+  DiskInode(const InodeInit& init, std::unique_ptr<BackingSource> source) : Inode(init), backing(std::move(source)) {}
   Backing backing;
   std::uint64_t disk_start = 0;  // bytes on the disk
   std::uint64_t charged = 0;     // bytes of the disk that are taken for it
 };
 
 struct FileSystemConfig {
-  std::uint32_t dev = 0x801;                // MKDEV(8, 1) as stat prints it
+  std::uint32_t dev = 0x801;  // MKDEV(8, 1) as stat prints it
   std::string name = "ext4";
-  std::uint64_t capacity = 1ull << 44;      // bytes that all files together may take; kNoSpc beyond
+  std::uint64_t capacity = 1ull << 44;                 // bytes that all files together may take; kNoSpc beyond
   std::optional<sim::DiskConfig> disk = std::nullopt;  // nullopt: latencies and bandwidth of the cost model
 };
 

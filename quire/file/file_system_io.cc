@@ -26,8 +26,7 @@ std::int64_t kib(std::uint64_t pages) { return static_cast<std::int64_t>(pages *
 void FileSystem::submit_read(AddressSpace& mapping, Pgoff first, std::uint64_t count) {
   services_.phys.vmstat().count_vm_events(phys::VmEvent::kPgpgin, kib(count));
   const std::uint64_t bytes = pages_to_bytes(count);
-  const IoStatus status =
-      services_.faults.should_fail(sim::FaultPoint::kIoRead, bytes) ? IoStatus::kFailed : IoStatus::kOk;
+  const IoStatus status = services_.faults.should_fail(sim::FaultPoint::kIoRead, bytes) ? IoStatus::kFailed : IoStatus::kOk;
   const auto packed_count = static_cast<std::uint32_t>(count);
   disk_.submit(sim::DiskOp::kRead, disk_inode(mapping.host()).disk_start + pages_to_bytes(first.value()), bytes,
                [this, &mapping, first, packed_count, status] { end_read_run(mapping, first, packed_count, status); });

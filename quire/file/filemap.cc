@@ -17,15 +17,21 @@ namespace {
 Folio* as_folio(XaEntry entry) { return entry.is_pointer() ? entry.pointer<Folio>() : nullptr; }
 
 PageCacheEvent page_cache_event(const phys::PhysMem& phys, const AddressSpace& mapping, const Folio& folio) {
-  return {.pfn = phys.page_to_pfn(folio), .i_ino = mapping.host().ino, .index = folio.index,
-          .s_dev = mapping.host().sb.dev(), .order = 0};
+  return {.pfn = phys.page_to_pfn(folio),
+          .i_ino = mapping.host().ino,
+          .index = folio.index,
+          .s_dev = mapping.host().sb.dev(),
+          .order = 0};
 }
 
 }  // namespace
 
 Filemap::Filemap(const FileServices& services, const ReadTunables& tunables)
-    : mm_filemap_add_to_page_cache(services.traces), mm_filemap_delete_from_page_cache(services.traces),
-      services_(services), tunables_(tunables), preload_(services.nodes),
+    : mm_filemap_add_to_page_cache(services.traces),
+      mm_filemap_delete_from_page_cache(services.traces),
+      services_(services),
+      tunables_(tunables),
+      preload_(services.nodes),
       shadow_nodes_(services.phys, services.slab.shrinkers()),
       i_pages_lock_class_(services.scheduler.locks().lock_class("i_pages")),
       i_mmap_rwsem_class_(services.scheduler.locks().lock_class("i_mmap_rwsem")),
@@ -37,9 +43,13 @@ Filemap::Filemap(const FileServices& services, const ReadTunables& tunables)
 Filemap::~Filemap() = default;
 
 AddressSpaceInit Filemap::mapping_init(AddressSpaceOps& a_ops) {
-  return {.a_ops = a_ops, .nodes = preload_,
-          .shadow_nodes = a_ops.values_are_shadows() ? &shadow_nodes_ : nullptr, .scheduler = services_.scheduler, .i_pages_lock = i_pages_lock_class_,
-          .i_mmap_rwsem = i_mmap_rwsem_class_, .invalidate_lock = invalidate_lock_class_};
+  return {.a_ops = a_ops,
+          .nodes = preload_,
+          .shadow_nodes = a_ops.values_are_shadows() ? &shadow_nodes_ : nullptr,
+          .scheduler = services_.scheduler,
+          .i_pages_lock = i_pages_lock_class_,
+          .i_mmap_rwsem = i_mmap_rwsem_class_,
+          .invalidate_lock = invalidate_lock_class_};
 }
 
 // --- lookup ---------------------------------------------------------------------------------------------------------
@@ -125,8 +135,7 @@ void Filemap::account_remove(AddressSpace& mapping, Folio& folio) {
   if (phys::folio_test_dirty(folio) && !phys::folio_test_swapbacked(folio)) folio_account_cleaned(folio);
 }
 
-Status Filemap::xa_add_folio(AddressSpace& mapping, Folio& folio, Pgoff index, Gfp gfp, XaReplace replace,
-                             XaEntry* replaced) {
+Status Filemap::xa_add_folio(AddressSpace& mapping, Folio& folio, Pgoff index, Gfp gfp, XaReplace replace, XaEntry* replaced) {
   const Gfp node_gfp = gfp & (Gfp::kReclaim | Gfp::kIo | Gfp::kFs | Gfp::kNoWarn | Gfp::kNoRetry | Gfp::kNoFail);
   for (;;) {
     if (Status filled = preload_.preload(node_gfp); !filled) return filled;
@@ -152,8 +161,7 @@ Status Filemap::filemap_add_folio(AddressSpace& mapping, Folio& folio, Pgoff ind
     folio_put(folio);
     return added;
   }
-  mm_filemap_add_to_page_cache(
-      [&] { return MmFilemapAddToPageCache{page_cache_event(services_.phys, mapping, folio)}; });
+  mm_filemap_add_to_page_cache([&] { return MmFilemapAddToPageCache{page_cache_event(services_.phys, mapping, folio)}; });
   // A page that is about to be overwritten tells nothing about the working set.
   if (shadow.is_value() && !any(gfp, Gfp::kWrite)) services_.lru.workingset_refault(folio, shadow.value());
   services_.lru.folio_add_lru(folio);
@@ -203,8 +211,7 @@ bool Filemap::remove_mapping(Folio& folio, Reclaimed reclaimed) {
       return false;
     }
     XaEntry shadow;
-    if (reclaimed == Reclaimed::kYes && lru::folio_is_file_lru(folio) &&
-        !any(mapping.flags_, AddressSpaceFlag::kExiting)) {
+    if (reclaimed == Reclaimed::kYes && lru::folio_is_file_lru(folio) && !any(mapping.flags_, AddressSpaceFlag::kExiting)) {
       shadow = services_.lru.workingset_eviction(folio);
     }
     filemap_remove_folio_locked(mapping, folio, shadow);

@@ -55,16 +55,16 @@ struct FileServices {
 };
 
 struct ReadTunables {
-  std::uint32_t ra_pages = 32;              // read_ahead_kb / 4: largest readahead window of a newly opened file
-  std::uint32_t io_pages = 320;             // largest request of the device (max_sectors_kb / 4)
-  std::uint32_t fault_around_pages = 16;    // fault_around_bytes / 4 KiB, for vm
+  std::uint32_t ra_pages = 32;            // read_ahead_kb / 4: largest readahead window of a newly opened file
+  std::uint32_t io_pages = 320;           // largest request of the device (max_sectors_kb / 4)
+  std::uint32_t fault_around_pages = 16;  // fault_around_bytes / 4 KiB, for vm
 };
 
 // A run of readahead on its way into the cache (struct readahead_control).
 struct ReadaheadControl {
   AddressSpace& mapping;
-  FileRaState* ra;        // null: no window to keep (force_page_cache_readahead of a bare mapping)
-  Pgoff index;            // first page of the request, later of the batch that is handed to a_ops.readahead
+  FileRaState* ra;  // null: no window to keep (force_page_cache_readahead of a bare mapping)
+  Pgoff index;      // first page of the request, later of the batch that is handed to a_ops.readahead
   std::uint64_t nr_pages = 0;
 };
 
@@ -150,8 +150,7 @@ class Filemap final : private lru::ShadowArrays {
   // --- writing (filemap_write.cc) ---
   // Through the cache, i_rwsem held for writing. Extends the file; kFBig at the limit of file sizes; short when a page
   // of the source or memory is missing half-way.
-  [[nodiscard]] Result<std::uint64_t> generic_perform_write(File& file, std::uint64_t pos, std::uint64_t len,
-                                                            IovIter& from);
+  [[nodiscard]] Result<std::uint64_t> generic_perform_write(File& file, std::uint64_t pos, std::uint64_t len, IovIter& from);
   // The file is about to grow: what a mapping stored behind its end must not become part of it.
   void zero_tail_of_eof_page(Inode& inode);
   // Starts writing [start, end] (bytes) and, with kAll, waits; reports AS_EIO/AS_ENOSPC once.
@@ -201,8 +200,8 @@ class Filemap final : private lru::ShadowArrays {
   // Stores the folio where there is no other; kAnyValue: a value found there is handed back in `replaced`; kExpected: only
   // over the entry that `replaced` holds.
   enum class XaReplace : std::uint8_t { kAnyValue, kExpected };
-  [[nodiscard]] Status xa_add_folio(AddressSpace& mapping, phys::Folio& folio, Pgoff index, phys::Gfp gfp,
-                                    XaReplace replace, XaEntry* replaced);
+  [[nodiscard]] Status xa_add_folio(AddressSpace& mapping, phys::Folio& folio, Pgoff index, phys::Gfp gfp, XaReplace replace,
+                                    XaEntry* replaced);
   void filemap_remove_folio_locked(AddressSpace& mapping, phys::Folio& folio, XaEntry shadow);
   [[nodiscard]] bool remove_swap_mapping(phys::Folio& folio, Reclaimed reclaimed);
   void folio_account_dirtied(AddressSpace& mapping, phys::Folio& folio);
@@ -218,10 +217,9 @@ class Filemap final : private lru::ShadowArrays {
 
   enum class WindowChoice : std::uint8_t { kInitial, kKeep, kAsAsked, kNothing };
   void ondemand_readahead(ReadaheadControl& rac, ReadaheadTrigger trigger, std::uint64_t req_size);
-  WindowChoice choose_window(AddressSpace& mapping, FileRaState& ra, Pgoff at, ReadaheadTrigger trigger,
-                             std::uint64_t req_size, std::uint64_t max);
-  bool try_context_readahead(AddressSpace& mapping, FileRaState& ra, Pgoff index, std::uint64_t req_size,
+  WindowChoice choose_window(AddressSpace& mapping, FileRaState& ra, Pgoff at, ReadaheadTrigger trigger, std::uint64_t req_size,
                              std::uint64_t max);
+  bool try_context_readahead(AddressSpace& mapping, FileRaState& ra, Pgoff index, std::uint64_t req_size, std::uint64_t max);
   void do_page_cache_ra(ReadaheadControl& rac, std::uint64_t nr_to_read, std::uint64_t lookahead_size);
   void ra_submit(ReadaheadControl& rac);
   void read_pages(ReadaheadControl& rac);

@@ -20,9 +20,7 @@ bool pos_same_folio(std::uint64_t pos, std::int64_t prev_pos) {
 
 }  // namespace
 
-void Filemap::charge_copy(std::uint64_t bytes) {
-  services_.scheduler.charge(services_.scheduler.costs().memcpy_bytes(bytes));
-}
+void Filemap::charge_copy(std::uint64_t bytes) { services_.scheduler.charge(services_.scheduler.costs().memcpy_bytes(bytes)); }
 
 Status Filemap::filemap_read_folio(AddressSpace& mapping, Folio& folio) {
   phys::folio_clear_error(folio);

@@ -125,8 +125,7 @@ Result<std::uint64_t> Filemap::generic_perform_write(File& file, std::uint64_t p
 
 // --- writing out ------------------------------------------------------------------------------------------------------
 
-bool Filemap::lock_for_writepage(AddressSpace& mapping, Folio& folio, const WritebackControl& wbc,
-                                 SubmitWrites submit) {
+bool Filemap::lock_for_writepage(AddressSpace& mapping, Folio& folio, const WritebackControl& wbc, SubmitWrites submit) {
   if (phys::folio_test_locked(folio)) submit();
   if (!folio_lock_mapping(folio, mapping)) return false;
   if (phys::folio_test_dirty(folio) && phys::folio_test_writeback(folio) && wbc.sync_mode == SyncMode::kAll) {
@@ -179,8 +178,7 @@ Status Filemap::write_cache_pages(AddressSpace& mapping, WritebackControl& wbc, 
 
 Status Filemap::filemap_fdatawrite_range(AddressSpace& mapping, std::uint64_t start, std::uint64_t end, SyncMode mode) {
   if (!mapping.mapping_tagged(kTagDirty)) return {};
-  WritebackControl wbc{.sync_mode = mode, .range_start = start, .range_end = end,
-                       .caller = WritebackControl::Caller::kFsync};
+  WritebackControl wbc{.sync_mode = mode, .range_start = start, .range_end = end, .caller = WritebackControl::Caller::kFsync};
   return mapping.a_ops().writepages(mapping, wbc);
 }
 

@@ -30,8 +30,7 @@ bool Filemap::filemap_dirty_folio(AddressSpace& mapping, Folio& folio) {
     }
   }
   if (writeback_ != nullptr) {
-    writeback_->writeback_dirty_folio(
-        [&] { return WritebackDirtyFolio{.ino = mapping.host().ino, .index = folio.index}; });
+    writeback_->writeback_dirty_folio([&] { return WritebackDirtyFolio{.ino = mapping.host().ino, .index = folio.index}; });
     writeback_->mark_inode_dirty(mapping.host(), InodeState::kDirtyPages);
   }
   return true;

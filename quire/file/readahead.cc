@@ -81,7 +81,7 @@ void Filemap::force_page_cache_readahead(File& file, Pgoff index, std::uint64_t 
 bool Filemap::try_context_readahead(AddressSpace& mapping, FileRaState& ra, Pgoff index, std::uint64_t req_size,
                                     std::uint64_t max) {
   std::uint64_t history = count_history_pages(mapping.i_pages_, index.value(), max);
-  if (history <= req_size) return false;  // too little for a stream: a random read
+  if (history <= req_size) return false;       // too little for a stream: a random read
   if (history >= index.value()) history *= 2;  // the stream began at the file's start
   ra.start = index.value();
   ra.size = static_cast<std::uint32_t>(std::min(history + req_size, max));
@@ -125,17 +125,14 @@ void Filemap::ondemand_readahead(ReadaheadControl& rac, ReadaheadTrigger trigger
   if (req_size > max && tunables_.io_pages > max) max = std::min<std::uint64_t>(req_size, tunables_.io_pages);
   const std::uint64_t index = rac.index.value();
   switch (choose_window(rac.mapping, ra, rac.index, trigger, req_size, max)) {
-    case WindowChoice::kNothing:
-      return;
-    case WindowChoice::kAsAsked:
-      return do_page_cache_ra(rac, req_size, 0);
+    case WindowChoice::kNothing: return;
+    case WindowChoice::kAsAsked: return do_page_cache_ra(rac, req_size, 0);
     case WindowChoice::kInitial:
       ra.start = index;
       ra.size = static_cast<std::uint32_t>(get_init_ra_size(req_size, max));
       ra.async_size = ra.size > req_size ? static_cast<std::uint32_t>(ra.size - req_size) : ra.size;
       break;
-    case WindowChoice::kKeep:
-      break;
+    case WindowChoice::kKeep: break;
   }
   // This very read would meet the marker it is about to set: take the next window in at once.
   if (index == ra.start && ra.size == ra.async_size) {

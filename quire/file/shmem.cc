@@ -23,7 +23,10 @@ SwapEntry radix_to_swp_entry(XaEntry entry) { return SwapEntry::from_value(entry
 }  // namespace
 
 Shmem::Shmem(Filemap& filemap, const ShmemConfig& config)
-    : SuperBlock(config.dev, "tmpfs"), filemap_(filemap), services_(filemap.services()), config_(config),
+    : SuperBlock(config.dev, "tmpfs"),
+      filemap_(filemap),
+      services_(filemap.services()),
+      config_(config),
       inode_cache_(services_.slab, "shmem_inode_cache") {}
 
 Shmem::~Shmem() {
@@ -78,8 +81,7 @@ Status Shmem::shmem_add_to_page_cache(Folio& folio, AddressSpace& mapping, Pgoff
   folio_get(folio);
   folio.mapping = reinterpret_cast<std::uint64_t>(&mapping);
   folio.index = index.value();
-  const Status added =
-      filemap_.xa_add_folio(mapping, folio, index, Gfp::kHighUser, Filemap::XaReplace::kExpected, &expected);
+  const Status added = filemap_.xa_add_folio(mapping, folio, index, Gfp::kHighUser, Filemap::XaReplace::kExpected, &expected);
   if (!added) {
     folio.mapping = 0;
     filemap_.folio_put(folio);
@@ -251,8 +253,7 @@ void Shmem::shmem_truncate_range(ShmemInode& inode, std::uint64_t start, std::ui
   // A page can move between memory and swap behind the scan's back: scan until nothing is left.
   while (stop > first) {
     bool any_found = false;
-    for (auto found = mapping.i_pages_.find(first, stop - 1); found;
-         found = mapping.i_pages_.next(found->index, stop - 1)) {
+    for (auto found = mapping.i_pages_.find(first, stop - 1); found; found = mapping.i_pages_.next(found->index, stop - 1)) {
       any_found = true;
       shmem_undo_entry(inode, found->index, found->entry);
     }

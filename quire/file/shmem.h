@@ -46,9 +46,9 @@ struct ShmemInode : Inode {
 
 // What shmem_get_folio may do about a hole (sgp_type).
 enum class SgpType : std::uint8_t {
-  kRead,     // SGP_READ: no folio for a hole; beyond the end is kInval
-  kCache,    // SGP_CACHE: allocate, but not beyond the end
-  kWrite,    // SGP_WRITE: allocate, the caller dirties it and may go beyond the end
+  kRead,   // SGP_READ: no folio for a hole; beyond the end is kInval
+  kCache,  // SGP_CACHE: allocate, but not beyond the end
+  kWrite,  // SGP_WRITE: allocate, the caller dirties it and may go beyond the end
 };
 
 struct ShmemGet {

@@ -67,8 +67,7 @@ void Filemap::truncate_inode_pages_range(AddressSpace& mapping, std::uint64_t st
   // What is added behind the scan's back (by a read that began before) is met by the next scan.
   while (stop > first) {
     bool any_found = false;
-    for (auto found = mapping.i_pages_.find(first, stop - 1); found;
-         found = mapping.i_pages_.next(found->index, stop - 1)) {
+    for (auto found = mapping.i_pages_.find(first, stop - 1); found; found = mapping.i_pages_.next(found->index, stop - 1)) {
       any_found = true;
       truncate_entry(mapping, found->index, found->entry);
     }

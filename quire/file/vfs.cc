@@ -13,8 +13,11 @@ constexpr std::uint64_t kToTheEnd = kMaxLfsFilesize;
 }  // namespace
 
 Vfs::Vfs(const FileServices& services, const VfsConfig& config)
-    : filemap_(services, config.read), writeback_(filemap_, config.dirty), filp_(services.slab, "filp"),
-      inode_cache_(services.slab, "inode_cache", slab::SlabFlags::kReclaimAccount), shmem_(filemap_, config.shmem) {}
+    : filemap_(services, config.read),
+      writeback_(filemap_, config.dirty),
+      filp_(services.slab, "filp"),
+      inode_cache_(services.slab, "inode_cache", slab::SlabFlags::kReclaimAccount),
+      shmem_(filemap_, config.shmem) {}
 
 Vfs::~Vfs() = default;
 
@@ -141,17 +144,13 @@ Status Vfs::fadvise(File& file, std::uint64_t offset, std::uint64_t len, Fadvice
       file.f_ra.ra_pages = filemap_.tunables().ra_pages;
       file.f_mode = file.f_mode & ~FileMode::kRandom;
       break;
-    case Fadvice::kRandom:
-      file.f_mode |= FileMode::kRandom;
-      break;
+    case Fadvice::kRandom: file.f_mode |= FileMode::kRandom; break;
     case Fadvice::kSequential:
       file.f_ra.ra_pages = filemap_.tunables().ra_pages * 2;
       file.f_mode = file.f_mode & ~FileMode::kRandom;
       break;
-    case Fadvice::kWillNeed:
-      return readahead(file, offset, end - offset);
-    case Fadvice::kNoReuse:
-      break;
+    case Fadvice::kWillNeed: return readahead(file, offset, end - offset);
+    case Fadvice::kNoReuse: break;
     case Fadvice::kDontNeed: {
       if (&file.sb() == &shmem_) break;
       static_cast<void>(filemap_.filemap_fdatawrite_range(mapping, offset, end - 1, SyncMode::kNone));
@@ -192,9 +191,8 @@ void Vfs::drop_pagecache() {
   filemap_.services().phys.vmstat().count_vm_event(phys::VmEvent::kDropPagecache);
   filemap_.services().lru.lru_add_drain_all();
   for_each_mount([this](FileSystem& mount) {
-    mount.for_each_inode([this](Inode& inode) {
-      filemap_.invalidate_mapping_pages(inode.mapping, Pgoff(0), Pgoff(XArray::kMaxIndex));
-    });
+    mount.for_each_inode(
+        [this](Inode& inode) { filemap_.invalidate_mapping_pages(inode.mapping, Pgoff(0), Pgoff(XArray::kMaxIndex)); });
   });
 }
 

@@ -30,10 +30,17 @@ std::string_view reason_name(WbReason reason) {
 }  // namespace
 
 Writeback::Writeback(Filemap& filemap, const DirtyTunables& tunables)
-    : writeback_dirty_folio(filemap.services().traces), writeback_single_inode_event(filemap.services().traces),
-      writeback_start(filemap.services().traces), balance_dirty_pages_event(filemap.services().traces),
-      filemap_(filemap), phys_(filemap.services().phys), scheduler_(filemap.services().scheduler), tunables_(tunables),
-      flusher_wait_(scheduler_, "flusher"), sync_wait_(scheduler_, "I_SYNC"), bdp_ratelimits_(scheduler_.cpus()),
+    : writeback_dirty_folio(filemap.services().traces),
+      writeback_single_inode_event(filemap.services().traces),
+      writeback_start(filemap.services().traces),
+      balance_dirty_pages_event(filemap.services().traces),
+      filemap_(filemap),
+      phys_(filemap.services().phys),
+      scheduler_(filemap.services().scheduler),
+      tunables_(tunables),
+      flusher_wait_(scheduler_, "flusher"),
+      sync_wait_(scheduler_, "I_SYNC"),
+      bdp_ratelimits_(scheduler_.cpus()),
       write_bandwidth_(kInitBandwidth) {
   filemap.set_writeback(this);
 }
@@ -98,9 +105,8 @@ Status Writeback::writeback_single_inode(Inode& inode, WritebackControl& wbc) {
   const std::uint64_t asked = wbc.nr_to_write;
   const Status status = inode.mapping.a_ops().writepages(inode.mapping, wbc);
   if (wbc.sync_mode == SyncMode::kAll) filemap_.filemap_fdatawait_keep_errors(inode.mapping, 0, kMaxLfsFilesize);
-  writeback_single_inode_event([&] {
-    return WritebackWritePages{.ino = inode.ino, .wrote = asked - wbc.nr_to_write, .nr_to_write = asked};
-  });
+  writeback_single_inode_event(
+      [&] { return WritebackWritePages{.ino = inode.ino, .wrote = asked - wbc.nr_to_write, .nr_to_write = asked}; });
   inode.i_state = inode.i_state & ~InodeState::kSync;
   requeue_inode(inode, wbc);
   sync_wait_.wake_all();
@@ -143,8 +149,10 @@ std::uint64_t Writeback::writeback_sb_inodes(const Work& work, std::uint64_t nr_
       requeue_inode(*inode, WritebackControl{});
       continue;
     }
-    WritebackControl wbc{.sync_mode = SyncMode::kNone, .reason = work.reason,
-                         .nr_to_write = writeback_chunk_size(nr_pages), .range = WritebackControl::Range::kCyclic};
+    WritebackControl wbc{.sync_mode = SyncMode::kNone,
+                         .reason = work.reason,
+                         .nr_to_write = writeback_chunk_size(nr_pages),
+                         .range = WritebackControl::Range::kCyclic};
     const std::uint64_t asked = wbc.nr_to_write;
     // Errors wait in the mapping for whoever syncs the file.
     static_cast<void>(writeback_single_inode(*inode, wbc));

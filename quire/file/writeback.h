@@ -132,7 +132,7 @@ class Writeback {
   std::vector<std::uint64_t> bdp_ratelimits_;  // pages dirtied since the last look, one a CPU
   std::uint64_t write_bandwidth_;              // bytes/s
   sim::Nanos bw_time_stamp_ = 0;
-  std::uint64_t written_since_stamp_ = 0;      // pages
+  std::uint64_t written_since_stamp_ = 0;  // pages
 };
 
 }  // namespace quire::file

@@ -20,7 +20,7 @@ struct WritebackControl {
   WbReason reason = WbReason::kSync;
   std::uint64_t nr_to_write = kWriteAll;  // counts down, pages
   std::uint64_t pages_skipped = 0;
-  std::uint64_t range_start = 0;          // bytes
+  std::uint64_t range_start = 0;                     // bytes
   std::uint64_t range_end = ~std::uint64_t{0} >> 1;  // bytes, included
   enum class Range : std::uint8_t { kGiven, kCyclic } range = Range::kGiven;
   enum class Caller : std::uint8_t { kFlusher, kReclaim, kFsync } caller = Caller::kFlusher;

@@ -80,12 +80,13 @@ void Machine::boot_memory_management() {
   lru_ = std::make_unique<lru::Lru>(*phys_, *scheduler_, traces_);
   swap_ = std::make_unique<swap::SwapSystem>(*phys_, *xa_nodes_, *lru_, *scheduler_);
   swap_->set_fault_injection(&faults_);
-  vfs_ = std::make_unique<file::Vfs>(file::FileServices{*phys_, *slab_, *xa_nodes_, *lru_, *swap_, *scheduler_, faults_, traces_});
+  vfs_ =
+      std::make_unique<file::Vfs>(file::FileServices{*phys_, *slab_, *xa_nodes_, *lru_, *swap_, *scheduler_, faults_, traces_});
   vm_ = std::make_unique<vm::Vm>(vm::VmParts{*phys_, *scheduler_, *slab_, *lru_, *swap_, *vfs_, traces_});
   actions_ = std::make_unique<reclaim::VmFolioActions>(*vm_, vfs_->filemap(), vfs_->writeback(), *swap_);
-  reclaim_ = std::make_unique<reclaim::Reclaim>(
-      reclaim::ReclaimParts{*phys_, *scheduler_, *slab_, *lru_, *swap_, *actions_, traces_},
-      reclaim::make_reclaim_policy(config_.profile));
+  reclaim_ =
+      std::make_unique<reclaim::Reclaim>(reclaim::ReclaimParts{*phys_, *scheduler_, *slab_, *lru_, *swap_, *actions_, traces_},
+                                         reclaim::make_reclaim_policy(config_.profile));
   pageout_ = std::make_unique<PageoutThroughReclaim>(*reclaim_);
   vm_->set_pageout(pageout_.get());
   processes_ = std::make_unique<ProcessTable>(*phys_, *slab_, *vfs_, *vm_);
@@ -123,9 +124,10 @@ Checked<void> Machine::swapon_all() {
 
 Checked<void> Machine::swapon(const SwapSpec& spec, unsigned index) {
   const auto refused = [&spec, this](Errno error) {
-    return user_error(fmt::format("swap area of {}: {}; its tables must fit into the machine's {} of RAM, so make one "
-                                  "smaller or the other larger",
-                                  format_size(spec.bytes), errno_name(error), format_size(config_.ram)));
+    return user_error(
+        fmt::format("swap area of {}: {}; its tables must fit into the machine's {} of RAM, so make one "
+                    "smaller or the other larger",
+                    format_size(spec.bytes), errno_name(error), format_size(config_.ram)));
   };
   std::unique_ptr<swap::SwapDevice> device;
   if (spec.kind == SwapKind::kZram) {
@@ -139,8 +141,7 @@ Checked<void> Machine::swapon(const SwapSpec& spec, unsigned index) {
     zrams_.push_back(zram->get());
     device = std::move(*zram);
   } else {
-    disks_.push_back(
-        std::make_unique<sim::Disk>(*scheduler_, sim::DiskConfig::from_costs(scheduler_->costs()), &faults_));
+    disks_.push_back(std::make_unique<sim::Disk>(*scheduler_, sim::DiskConfig::from_costs(scheduler_->costs()), &faults_));
     swap::DiskSwapConfig config;
     config.name = fmt::format("/dev/sd{}2", static_cast<char>('b' + index % 25));
     config.size = align_down(spec.bytes, kPageSize);

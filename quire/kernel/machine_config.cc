@@ -40,8 +40,8 @@ Checked<void> parse_swap_option(std::string_view text, std::string_view option, 
   } else if (name == "ratio" && spec.kind == SwapKind::kZram) {
     spec.ratio = parse_number<double>(value);
     if (!spec.ratio || !(*spec.ratio >= 1.0) || *spec.ratio > 1000) {
-      return user_error(fmt::format("swap '{}': ratio is a number from 1 to 1000 (uncompressed / compressed), not '{}'",
-                                    text, value));
+      return user_error(
+          fmt::format("swap '{}': ratio is a number from 1 to 1000 (uncompressed / compressed), not '{}'", text, value));
     }
   } else if (name == "limit" && spec.kind == SwapKind::kZram) {
     const auto bytes = parse_size(value);
@@ -76,9 +76,10 @@ Checked<void> check_min_free(const MachineConfig& config) {
   const std::uint64_t left = config.ram > taken ? config.ram - taken : 0;
   const std::uint64_t most = std::max(left / 2, kLeastRam) / 1024;
   if (static_cast<std::uint64_t>(given->second) <= most) return {};
-  return user_error(fmt::format("vm.min_free_kbytes = {} leaves a machine of {} too little to allocate from: the most is {}, "
-                                "half of what its kernel does not take",
-                                given->second, format_size(config.ram), most));
+  return user_error(
+      fmt::format("vm.min_free_kbytes = {} leaves a machine of {} too little to allocate from: the most is {}, "
+                  "half of what its kernel does not take",
+                  given->second, format_size(config.ram), most));
 }
 
 Checked<void> check_nodes(const MachineConfig& config) {
@@ -87,9 +88,10 @@ Checked<void> check_nodes(const MachineConfig& config) {
   }
   if (config.node_ram.empty()) {
     if (config.nodes == 1 || config.ram / config.nodes >= kLeastNodeRam) return {};
-    return user_error(fmt::format("--nodes {} share {} of RAM: too little for the tables of each; give --ram {}M or more, or "
-                                  "fewer nodes",
-                                  config.nodes, format_size(config.ram), ((config.nodes * kLeastNodeRam) >> 20) + 1));
+    return user_error(
+        fmt::format("--nodes {} share {} of RAM: too little for the tables of each; give --ram {}M or more, or "
+                    "fewer nodes",
+                    config.nodes, format_size(config.ram), ((config.nodes * kLeastNodeRam) >> 20) + 1));
   }
   if (config.node_ram.size() != config.nodes) {
     return user_error(

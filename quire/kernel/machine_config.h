@@ -39,7 +39,7 @@ struct SwapSpec {
 };
 
 struct MachineConfig {
-  std::uint64_t ram = 512ull << 20;  // bytes, all nodes together; with a firmware map, what is usable in it
+  std::uint64_t ram = 512ull << 20;               // bytes, all nodes together; with a firmware map, what is usable in it
   std::optional<phys::FirmwareMap> firmware_map;  // none: the map that QEMU's PC has for `ram`
   std::string cmdline;                            // kernel parameters: mem=, memmap=, kernelcore=, movablecore=
   unsigned cpus = 1;

@@ -78,9 +78,9 @@ class Reader {
       names.push_back(name);
     }
     const std::string_view guess = nearest(key, names);
-    return user_error(fmt::format("{}: unknown key '{}'; {}", place(file_, node), key,
-                                  guess.empty() ? fmt::format("known are: {}", fmt::join(names, ", "))
-                                                : fmt::format("did you mean '{}'?", guess)));
+    return user_error(fmt::format(
+        "{}: unknown key '{}'; {}", place(file_, node), key,
+        guess.empty() ? fmt::format("known are: {}", fmt::join(names, ", ")) : fmt::format("did you mean '{}'?", guess)));
   }
 
   Checked<void> wrong(std::string_view key, const toml::node& node, std::string_view wanted) const {
@@ -115,9 +115,15 @@ class Reader {
   Checked<void> take_kernel_reserved(std::string_view key, const toml::node& node) {
     return take_size(key, node, config_.kernel_reserved);
   }
-  Checked<void> take_cpus(std::string_view key, const toml::node& node) { return take_count(key, node, config_.cpus, 1, kMaxCpus); }
-  Checked<void> take_nodes(std::string_view key, const toml::node& node) { return take_count(key, node, config_.nodes, 1, kMaxNodes); }
-  Checked<void> take_seed(std::string_view key, const toml::node& node) { return take_count(key, node, config_.seed, 0, std::numeric_limits<std::int64_t>::max()); }
+  Checked<void> take_cpus(std::string_view key, const toml::node& node) {
+    return take_count(key, node, config_.cpus, 1, kMaxCpus);
+  }
+  Checked<void> take_nodes(std::string_view key, const toml::node& node) {
+    return take_count(key, node, config_.nodes, 1, kMaxNodes);
+  }
+  Checked<void> take_seed(std::string_view key, const toml::node& node) {
+    return take_count(key, node, config_.seed, 0, std::numeric_limits<std::int64_t>::max());
+  }
   Checked<void> take_preempt(std::string_view key, const toml::node& node) {
     return take_count(key, node, config_.preempt_permille, 0, 1000);
   }
@@ -178,12 +184,8 @@ class Reader {
     }
     return {};
   }
-  Checked<void> take_vm(std::string_view key, const toml::node& node) {
-    return take_numbers(key, "vm.", node, config_.sysctl);
-  }
-  Checked<void> take_cost(std::string_view key, const toml::node& node) {
-    return take_numbers(key, "", node, config_.cost);
-  }
+  Checked<void> take_vm(std::string_view key, const toml::node& node) { return take_numbers(key, "vm.", node, config_.sysctl); }
+  Checked<void> take_cost(std::string_view key, const toml::node& node) { return take_numbers(key, "", node, config_.cost); }
 
   std::string_view file_;
   MachineConfig& config_;
@@ -209,8 +211,8 @@ std::string swap_text(const SwapSpec& spec) {
 Checked<void> read_machine_toml(std::string_view text, std::string_view name, MachineConfig& config) {
   const toml::parse_result parsed = toml::parse(text, name);
   if (!parsed) {
-    return user_error(fmt::format("{}:{}: not TOML: {}", name, parsed.error().source().begin.line,
-                                  parsed.error().description()));
+    return user_error(
+        fmt::format("{}:{}: not TOML: {}", name, parsed.error().source().begin.line, parsed.error().description()));
   }
   MachineConfig read = config;
   if (auto ok = Reader(name, read).read(parsed.table()); !ok) return ok;

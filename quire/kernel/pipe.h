@@ -48,9 +48,7 @@ class Pipe {
   };
   [[nodiscard]] std::uint64_t merge(std::uint64_t len);
   // A SIGKILL waits for the running task.
-  [[nodiscard]] bool fatal_signal_pending() const {
-    return phys::task_test(phys_.scheduler(), phys::TaskFlag::kOomVictim);
-  }
+  [[nodiscard]] bool fatal_signal_pending() const { return phys::task_test(phys_.scheduler(), phys::TaskFlag::kOomVictim); }
   [[nodiscard]] Buffer& newest() { return ring_[(head_ + used_ - 1) % kBuffers]; }
 
   phys::PhysMem& phys_;

@@ -26,8 +26,8 @@ struct Thread {
   int tid = 0;
   Process* process = nullptr;
   sim::Task* task = nullptr;
-  void* task_struct = nullptr;        // object of the cache "task_struct"
-  phys::Page* kernel_stack = nullptr; // THREAD_SIZE, 16 KiB
+  void* task_struct = nullptr;         // object of the cache "task_struct"
+  phys::Page* kernel_stack = nullptr;  // THREAD_SIZE, 16 KiB
 };
 
 enum class ProcessState : std::uint8_t { kRunning, kZombie, kReaped };
@@ -41,30 +41,29 @@ struct ExitStatus {
 class Process {
  public:
   Process(sim::Scheduler& scheduler, int number, Process* made_by, std::string name)
-      : pid(number), parent(made_by), comm(std::move(name)), child_exit(scheduler, "wait4"),
-        vfork_done(scheduler, "vfork") {}
+      : pid(number), parent(made_by), comm(std::move(name)), child_exit(scheduler, "wait4"), vfork_done(scheduler, "vfork") {}
   Process(const Process&) = delete;
   Process& operator=(const Process&) = delete;
 
   const int pid;
-  Process* parent;                     // nullptr: made by the machine's owner
+  Process* parent;  // nullptr: made by the machine's owner
   std::string comm;
   ProcessState state = ProcessState::kRunning;
-  vm::Mm* mm = nullptr;                // one mm_users reference; nullptr once it has exited
-  vm::Mm* oom_mm = nullptr;            // an mm_count reference: what the OOM killer killed it for, until that is free
+  vm::Mm* mm = nullptr;      // one mm_users reference; nullptr once it has exited
+  vm::Mm* oom_mm = nullptr;  // an mm_count reference: what the OOM killer killed it for, until that is free
   std::shared_ptr<FileTable> files;
   std::vector<std::unique_ptr<Thread>> threads;
   unsigned live_threads = 0;
   ExitStatus exit;
   std::int16_t oom_score_adj = 0;
-  sim::WaitQueue child_exit;           // this process's parent side: a child has ended
+  sim::WaitQueue child_exit;  // this process's parent side: a child has ended
   sim::WaitQueue vfork_done;
   enum class SharedMm : std::uint8_t { kNo, kVfork } shared_mm = SharedMm::kNo;
-  void* local = nullptr;               // the owner's
+  void* local = nullptr;  // the owner's
 
   // What getrusage gives, kept when an address space goes.
   std::uint64_t min_flt = 0, maj_flt = 0;
-  std::uint64_t max_rss = 0;           // pages
+  std::uint64_t max_rss = 0;                   // pages
   std::uint64_t start_time = 0, end_time = 0;  // virtual ns
 
   [[nodiscard]] std::uint64_t minor_faults() const { return min_flt + (owns_mm() ? mm->min_flt : 0); }

@@ -14,9 +14,7 @@ constexpr Order kThreadStackOrder{2};          // THREAD_SIZE, 16 KiB
 
 }  // namespace
 
-std::uint64_t Process::peak_rss() const {
-  return owns_mm() ? std::max({max_rss, mm->hiwater_rss, mm->rss()}) : max_rss;
-}
+std::uint64_t Process::peak_rss() const { return owns_mm() ? std::max({max_rss, mm->hiwater_rss, mm->rss()}) : max_rss; }
 
 ProcessTable::ProcessTable(phys::PhysMem& phys, slab::SlabSystem& slab, file::Vfs& vfs, vm::Vm& vm)
     : phys_(phys), slab_(slab), vfs_(vfs), vm_(vm) {
@@ -109,12 +107,13 @@ Result<Process*> ProcessTable::vfork(Process& parent, Body body) {
     forget(child);
     return fail(thread.error());
   }
-  parent.vfork_done.wait_until(
-      [&child, &parent] { return child.shared_mm == Process::SharedMm::kNo || parent.killed(); });
+  parent.vfork_done.wait_until([&child, &parent] { return child.shared_mm == Process::SharedMm::kNo || parent.killed(); });
   return &child;
 }
 
-Result<Thread*> ProcessTable::clone_thread(Process& process, Body body) { return make_thread(process, next_tid_++, std::move(body)); }
+Result<Thread*> ProcessTable::clone_thread(Process& process, Body body) {
+  return make_thread(process, next_tid_++, std::move(body));
+}
 
 Result<vm::Mm*> ProcessTable::exec(Process& process, std::string comm) {
   const Result<vm::Mm*> mm = vm_.mm_alloc();
@@ -188,8 +187,7 @@ void ProcessTable::forget(Process& process) {
 
 Result<ExitStatus> ProcessTable::wait(Process& parent, Process& child) {
   if (child.parent != &parent || child.state == ProcessState::kReaped) return fail(Errno::kChild);
-  parent.child_exit.wait_until(
-      [&child, &parent] { return child.state == ProcessState::kZombie || parent.killed(); });
+  parent.child_exit.wait_until([&child, &parent] { return child.state == ProcessState::kZombie || parent.killed(); });
   if (child.state != ProcessState::kZombie) return fail(Errno::kIntr);
   child.state = ProcessState::kReaped;
   return child.exit;
@@ -227,8 +225,10 @@ void ProcessTable::for_each_candidate(FunctionRef<reclaim::OomVisit(const reclai
     candidate.pgtables = mm.pgtables_pages;
     // A vfork child would be killed for its parent's memory, and then not free it.
     const bool in_vfork = process->shared_mm == Process::SharedMm::kVfork;
-    if (in_vfork || any(mm.flags, vm::MmFlags::kOomSkip)) candidate.state = State::kSkip;
-    else if (process->oom_mm != nullptr) candidate.state = State::kVictim;
+    if (in_vfork || any(mm.flags, vm::MmFlags::kOomSkip))
+      candidate.state = State::kSkip;
+    else if (process->oom_mm != nullptr)
+      candidate.state = State::kVictim;
     if (visit(candidate) == reclaim::OomVisit::kStop) return;
   }
 }

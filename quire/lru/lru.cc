@@ -46,8 +46,7 @@ void Lru::update_lru_size(Lruvec& lruvec, LruList list, phys::ZoneType zone, std
   phys::Node& node = phys_.node(lruvec.nid);
   const auto l = static_cast<std::size_t>(list);
   node.stats.add(static_cast<NodeStat>(static_cast<std::size_t>(NodeStat::kNrInactiveAnon) + l), nr_pages);
-  node.zone(zone).stats.add(static_cast<ZoneStat>(static_cast<std::size_t>(ZoneStat::kNrZoneInactiveAnon) + l),
-                            nr_pages);
+  node.zone(zone).stats.add(static_cast<ZoneStat>(static_cast<std::size_t>(ZoneStat::kNrZoneInactiveAnon) + l), nr_pages);
   std::uint64_t& size = lruvec.zone_size_[static_cast<std::size_t>(zone)][l];
   QUIRE_BUG_ON(nr_pages < 0 && size < static_cast<std::uint64_t>(-nr_pages));
   size += static_cast<std::uint64_t>(nr_pages);
@@ -154,9 +153,7 @@ void Lru::lru_add_fn(Lruvec& lruvec, Folio& folio) {
   }
   lruvec_add_folio_locked(lruvec, folio);
   if (!evictable) folio_set_mlock_count(folio, phys::folio_test_mlocked(folio) ? 1 : 0);
-  mm_lru_insertion_([&] {
-    return MmLruInsertion{phys_.page_to_pfn(folio), folio_lru_list(folio), pagemap_flags(folio)};
-  });
+  mm_lru_insertion_([&] { return MmLruInsertion{phys_.page_to_pfn(folio), folio_lru_list(folio), pagemap_flags(folio)}; });
 }
 
 // --- accessed, activated ----------------------------------------------------------------------------------------------

@@ -107,7 +107,8 @@ class Lru {
   void folio_put_refs(phys::Folio& folio, int refs) {
     QUIRE_BUG_ON(folio.refcount < refs);
     folio.refcount -= refs;
-    if (folio.refcount == 0) [[unlikely]] folio_free(folio);
+    if (folio.refcount == 0) [[unlikely]]
+      folio_free(folio);
   }
   // Drops one reference on each; those that were the last are taken off their lists under one lock and freed together.
   void release_folios(std::span<phys::Folio* const> folios);
@@ -162,7 +163,7 @@ class Lru {
 
     template <class Self>
     static auto all(Self& self) {
-      return std::array{&self.lru_add, &self.lru_rotate, &self.lru_deactivate_file,
+      return std::array{&self.lru_add,        &self.lru_rotate,   &self.lru_deactivate_file,
                         &self.lru_deactivate, &self.lru_lazyfree, &self.activate};
     }
   };

@@ -14,11 +14,11 @@ enum class RefaultOutcome : std::uint8_t { kTooFar, kActivated };
 class LruHooks {
  public:
   virtual ~LruHooks() = default;
-  virtual void folio_added(phys::Folio&, LruList) {}           // put on a list
-  virtual void folio_removed(phys::Folio&, LruList) {}         // off its list: isolated, moved or freed
-  virtual void folio_accessed(phys::Folio&) {}                 // mark_folio_accessed
+  virtual void folio_added(phys::Folio&, LruList) {}    // put on a list
+  virtual void folio_removed(phys::Folio&, LruList) {}  // off its list: isolated, moved or freed
+  virtual void folio_accessed(phys::Folio&) {}          // mark_folio_accessed
   virtual void folio_activated(phys::Folio&) {}
-  virtual void folio_evicted(phys::Folio&) {}                  // a shadow entry was made
+  virtual void folio_evicted(phys::Folio&) {}  // a shadow entry was made
   virtual void folio_refaulted(phys::Folio&, std::uint64_t /*distance in pages*/, RefaultOutcome) {}
 };
 

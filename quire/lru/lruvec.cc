@@ -3,8 +3,8 @@
 namespace quire::lru {
 
 std::string_view lru_list_name(LruList l) {
-  constexpr std::array<std::string_view, kLruLists> kNames{"inactive_anon", "active_anon", "inactive_file",
-                                                           "active_file", "unevictable"};
+  constexpr std::array<std::string_view, kLruLists> kNames{"inactive_anon", "active_anon", "inactive_file", "active_file",
+                                                           "unevictable"};
   return kNames[static_cast<std::size_t>(l)];
 }
 

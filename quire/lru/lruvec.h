@@ -29,7 +29,6 @@ namespace quire::lru {
 enum class LruList : std::uint8_t { kInactiveAnon, kActiveAnon, kInactiveFile, kActiveFile, kUnevictable, kCount };
 inline constexpr std::size_t kLruLists = static_cast<std::size_t>(LruList::kCount);
 
-
 enum class AnonOrFile : std::uint8_t { kAnon, kFile };
 
 [[nodiscard]] constexpr bool is_file_lru(LruList l) { return l == LruList::kInactiveFile || l == LruList::kActiveFile; }
@@ -75,24 +74,24 @@ class Lruvec {
   // Pages (not folios) on a list; the second form counts only zones up to `highest` (lruvec_lru_size).
   [[nodiscard]] std::uint64_t size(LruList l) const;
   [[nodiscard]] std::uint64_t size(LruList l, phys::ZoneType highest) const;
-  [[nodiscard]] std::uint64_t zone_size(LruList l, phys::ZoneType zone) const {
-    return zone_size_[index(zone)][index(l)];
-  }
+  [[nodiscard]] std::uint64_t zone_size(LruList l, phys::ZoneType zone) const { return zone_size_[index(zone)][index(l)]; }
 
   [[nodiscard]] phys::FolioList& list(LruList l) { return lists_[index(l)]; }
   [[nodiscard]] const phys::FolioList& list(LruList l) const { return lists_[index(l)]; }
 
   const Nid nid;
-  std::uint64_t anon_cost = 0;         // of reclaiming anon and file pages, decayed: the balance of get_scan_count
+  std::uint64_t anon_cost = 0;  // of reclaiming anon and file pages, decayed: the balance of get_scan_count
   std::uint64_t file_cost = 0;
-  std::uint64_t nonresident_age = 0;   // the clock of workingset.h: evictions and activations
+  std::uint64_t nonresident_age = 0;        // the clock of workingset.h: evictions and activations
   std::array<std::uint64_t, 2> refaults{};  // snapshot of workingset_activate_* at the last reclaim, anon and file
-  std::uint64_t flags = 0;             // reclaim's own (LRUVEC_CONGESTED)
+  std::uint64_t flags = 0;                  // reclaim's own (LRUVEC_CONGESTED)
 
  private:
   friend class Lru;
   template <class E>
-  static constexpr std::size_t index(E e) { return static_cast<std::size_t>(e); }
+  static constexpr std::size_t index(E e) {
+    return static_cast<std::size_t>(e);
+  }
 
   std::array<phys::FolioList, kLruLists> lists_;
   std::array<std::array<std::uint64_t, kLruLists>, phys::kZoneTypes> zone_size_{};

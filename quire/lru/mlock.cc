@@ -78,8 +78,8 @@ void Lru::munlock_folio(Folio& folio) {
   if (phys::folio_test_clear_mlocked(folio)) {
     phys_.page_zone(folio).stats.sub(phys::ZoneStat::kNrMlock, pages(folio));
     const bool stranded = !on_list && unevictable;
-    phys_.vmstat().count_vm_events(
-        stranded ? VmEvent::kUnevictablePgsStranded : VmEvent::kUnevictablePgsMunlocked, pages(folio));
+    phys_.vmstat().count_vm_events(stranded ? VmEvent::kUnevictablePgsStranded : VmEvent::kUnevictablePgsMunlocked,
+                                   pages(folio));
   }
   if (on_list && unevictable && folio_evictable(folio)) rescue_locked(lruvec, folio);
 }

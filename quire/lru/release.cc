@@ -32,7 +32,8 @@ void Lru::free_unlisted(Folio& folio) {
 
 // A locked folio whose last mapping vanished with its file.
 void Lru::clear_mlocked_on_free(Folio& folio) {
-  if (!phys::folio_test_mlocked(folio)) [[likely]] return;
+  if (!phys::folio_test_mlocked(folio)) [[likely]]
+    return;
   phys::folio_clear_mlocked(folio);
   const auto nr = static_cast<std::int64_t>(phys::folio_nr_pages(folio));
   phys_.page_zone(folio).stats.sub(phys::ZoneStat::kNrMlock, nr);

@@ -51,9 +51,7 @@ NodeStat of_kind(NodeStat anon, AnonOrFile kind) {
 
 void Lru::workingset_age_nonresident(Lruvec& lruvec, std::uint64_t nr_pages) { lruvec.nonresident_age += nr_pages; }
 
-void Lru::workingset_activation(Folio& folio) {
-  workingset_age_nonresident(folio_lruvec(folio), phys::folio_nr_pages(folio));
-}
+void Lru::workingset_activation(Folio& folio) { workingset_age_nonresident(folio_lruvec(folio), phys::folio_nr_pages(folio)); }
 
 XaValue Lru::workingset_eviction(Folio& folio) {
   QUIRE_BUG_ON(phys::folio_test_lru(folio));

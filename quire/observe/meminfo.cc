@@ -21,9 +21,11 @@ std::int64_t available(const phys::PhysMem& phys) {
   const auto node_state = [&phys](NodeStat s) { return phys.global_node_page_state(s); };
   std::int64_t low = 0;
   for (const auto& node : phys.nodes()) {
-    node->for_each_zone([&](const phys::Zone& zone) { low += static_cast<std::int64_t>(zone.wmark_pages(phys::Watermark::kLow)); });
+    node->for_each_zone(
+        [&](const phys::Zone& zone) { low += static_cast<std::int64_t>(zone.wmark_pages(phys::Watermark::kLow)); });
   }
-  std::int64_t pages = phys.global_zone_page_state(ZoneStat::kNrFreePages) - static_cast<std::int64_t>(phys.totalreserve_pages());
+  std::int64_t pages =
+      phys.global_zone_page_state(ZoneStat::kNrFreePages) - static_cast<std::int64_t>(phys.totalreserve_pages());
   const std::int64_t cache = node_state(NodeStat::kNrActiveFile) + node_state(NodeStat::kNrInactiveFile);
   pages += cache - std::min(cache / 2, low);
   const std::int64_t slab = node_state(NodeStat::kNrSlabReclaimable) + node_state(NodeStat::kNrKernelMiscReclaimable);
@@ -159,9 +161,9 @@ std::string nodes(kernel::Machine& machine) {
     }
     text += fmt::format("\n-- cpulist\n{}\n-- numastat\n", ranges(node->cpus()));
     constexpr std::pair<std::string_view, phys::NumaStat> kNumastat[] = {
-        {"numa_hit", phys::NumaStat::kNumaHit},           {"numa_miss", phys::NumaStat::kNumaMiss},
-        {"numa_foreign", phys::NumaStat::kNumaForeign},   {"interleave_hit", phys::NumaStat::kNumaInterleave},
-        {"local_node", phys::NumaStat::kNumaLocal},       {"other_node", phys::NumaStat::kNumaOther}};
+        {"numa_hit", phys::NumaStat::kNumaHit},         {"numa_miss", phys::NumaStat::kNumaMiss},
+        {"numa_foreign", phys::NumaStat::kNumaForeign}, {"interleave_hit", phys::NumaStat::kNumaInterleave},
+        {"local_node", phys::NumaStat::kNumaLocal},     {"other_node", phys::NumaStat::kNumaOther}};
     for (const auto& [name, stat] : kNumastat) {
       std::int64_t sum = 0;
       node->for_each_zone([&, s = stat](const phys::Zone& zone) { sum += zone.numa[s]; });

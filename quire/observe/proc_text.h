@@ -11,11 +11,11 @@
 
 namespace quire::observe {
 
-[[nodiscard]] std::string zoneinfo(kernel::Machine& machine);               // /proc/zoneinfo
-[[nodiscard]] std::string buddyinfo(phys::PhysMem& phys);                   // /proc/buddyinfo
-[[nodiscard]] std::string pagetypeinfo(phys::PhysMem& phys);                // /proc/pagetypeinfo
-[[nodiscard]] std::string meminfo(kernel::Machine& machine);                // /proc/meminfo
-[[nodiscard]] std::string iomem(phys::PhysMem& phys);                       // /proc/iomem
+[[nodiscard]] std::string zoneinfo(kernel::Machine& machine);  // /proc/zoneinfo
+[[nodiscard]] std::string buddyinfo(phys::PhysMem& phys);      // /proc/buddyinfo
+[[nodiscard]] std::string pagetypeinfo(phys::PhysMem& phys);   // /proc/pagetypeinfo
+[[nodiscard]] std::string meminfo(kernel::Machine& machine);   // /proc/meminfo
+[[nodiscard]] std::string iomem(phys::PhysMem& phys);          // /proc/iomem
 // /sys/devices/system/node/node*: meminfo, numastat, distance and cpulist of each, under a heading.
 [[nodiscard]] std::string nodes(kernel::Machine& machine);
 // The lists of memblock as they stood when boot was over, as memblock=debug prints them.

@@ -40,8 +40,9 @@ void pagesets(std::string& text, const Zone& zone) {
   text += "\n  pagesets";
   for (unsigned cpu = 0; cpu < zone.cpus(); ++cpu) {
     const phys::PerCpuPages& pcp = zone.pcp(cpu);
-    text += fmt::format("\n    cpu: {}\n              count: {}\n              high:  {}\n              batch: {}\n  vm stats threshold: {}",
-                        cpu, pcp.count, pcp.high, pcp.batch, zone.stat_threshold());
+    text += fmt::format(
+        "\n    cpu: {}\n              count: {}\n              high:  {}\n              batch: {}\n  vm stats threshold: {}",
+        cpu, pcp.count, pcp.high, pcp.batch, zone.stat_threshold());
   }
 }
 

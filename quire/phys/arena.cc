@@ -1,7 +1,7 @@
 #include "quire/phys/arena.h"
 
-#include <fmt/format.h>
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <linux/falloc.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -27,17 +27,19 @@ BootResult<Arena> Arena::create(PhysAddr end) {
   arena.vmemmap_bytes_ = align_up(phys_to_pfn(arena.end_).value(), kPagesPerSection) * sizeof(Page);
   arena.fd_ = ::memfd_create("quire-ram", MFD_CLOEXEC);
   if (arena.fd_ < 0 || ::ftruncate(arena.fd_, static_cast<off_t>(arena.end_.value())) != 0) {
-    return boot_error(fmt::format("the host cannot make a memory file of {} MiB for the machine's RAM: {}; "
-                                  "give the machine less RAM or raise the host's file size limit (ulimit -f)",
-                                  arena.end_.value() / kMiB, std::strerror(errno)));
+    return boot_error(
+        fmt::format("the host cannot make a memory file of {} MiB for the machine's RAM: {}; "
+                    "give the machine less RAM or raise the host's file size limit (ulimit -f)",
+                    arena.end_.value() / kMiB, std::strerror(errno)));
   }
   void* base = reserve_address_space(arena.end_.value());
   void* vmemmap = base == MAP_FAILED ? MAP_FAILED : reserve_address_space(arena.vmemmap_bytes_);
   if (base != MAP_FAILED) arena.base_ = static_cast<std::byte*>(base);
   if (vmemmap == MAP_FAILED) {
-    return boot_error(fmt::format("the host has no {} MiB of address space for the machine's RAM: {}; "
-                                  "give the machine less RAM or raise the host's limit (ulimit -v)",
-                                  arena.end_.value() / kMiB, std::strerror(errno)));
+    return boot_error(
+        fmt::format("the host has no {} MiB of address space for the machine's RAM: {}; "
+                    "give the machine less RAM or raise the host's limit (ulimit -v)",
+                    arena.end_.value() / kMiB, std::strerror(errno)));
   }
   arena.vmemmap_ = static_cast<Page*>(vmemmap);
   return arena;
@@ -53,8 +55,8 @@ BootStatus Arena::map_ram(Range<PhysAddr> range) {
   QUIRE_BUG_ON(align_down(range.begin, kPageSize) != range.begin || align_down(range.end, kPageSize) != range.end);
   QUIRE_BUG_ON(range.end > end_);
   if (range.empty()) return {};
-  void* at = ::mmap(to_virt(range.begin), range.size(), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE,
-                    fd_, static_cast<off_t>(range.begin.value()));
+  void* at = ::mmap(to_virt(range.begin), range.size(), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, fd_,
+                    static_cast<off_t>(range.begin.value()));
   if (at == MAP_FAILED) {
     return boot_error(fmt::format("the host cannot map {} MiB of the machine's RAM: {}; give the machine less RAM",
                                   range.size() / kMiB, std::strerror(errno)));
@@ -65,8 +67,8 @@ BootStatus Arena::map_ram(Range<PhysAddr> range) {
 void Arena::unmap_hole(Range<PhysAddr> range) {
   if (range.empty()) return;
   discard(range);
-  void* at = ::mmap(to_virt(range.begin), range.size(), PROT_NONE,
-                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+  void* at =
+      ::mmap(to_virt(range.begin), range.size(), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
   QUIRE_BUG_ON(at == MAP_FAILED);
 }
 
@@ -74,8 +76,8 @@ BootStatus Arena::map_memmap(Range<Pfn> pfns, PhysAddr memory) {
   Page* first = vmemmap_ + pfns.begin.value();
   const std::uint64_t bytes = pfns.size() * sizeof(Page);
   QUIRE_BUG_ON(pfns.begin.value() * sizeof(Page) % kPageSize != 0 || bytes % kPageSize != 0);
-  void* at = ::mmap(static_cast<void*>(first), bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE,
-                    fd_, static_cast<off_t>(memory.value()));
+  void* at = ::mmap(static_cast<void*>(first), bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, fd_,
+                    static_cast<off_t>(memory.value()));
   if (at == MAP_FAILED) {
     return boot_error(fmt::format("the host cannot map the machine's memory map ({} KiB): {}; give the machine less RAM",
                                   bytes / kKiB, std::strerror(errno)));

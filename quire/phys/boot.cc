@@ -19,8 +19,8 @@ constexpr unsigned kMaxNodes = 64;
 
 }  // namespace
 
-BootResult<std::unique_ptr<PhysMem>> PhysMem::boot(const PhysConfig& config, sim::Scheduler& scheduler,
-                                                   TraceRegistry& traces, BootLogSink log) {
+BootResult<std::unique_ptr<PhysMem>> PhysMem::boot(const PhysConfig& config, sim::Scheduler& scheduler, TraceRegistry& traces,
+                                                   BootLogSink log) {
   return PhysBoot(config, scheduler, traces, std::move(log)).run();
 }
 
@@ -28,8 +28,8 @@ PhysBoot::PhysBoot(const PhysConfig& config, sim::Scheduler& scheduler, TraceReg
     : config_(config), scheduler_(scheduler), traces_(traces), sink_(std::move(log)) {}
 
 BootResult<std::unique_ptr<PhysMem>> PhysBoot::run() {
-  const auto steps = {&PhysBoot::check_config, &PhysBoot::reserve_boot_images, &PhysBoot::initmem_init,
-                      &PhysBoot::create_arena, &PhysBoot::sparse_init};
+  const auto steps = {&PhysBoot::check_config, &PhysBoot::reserve_boot_images, &PhysBoot::initmem_init, &PhysBoot::create_arena,
+                      &PhysBoot::sparse_init};
   for (const auto step : steps) {
     if (BootStatus status = (this->*step)(); !status) return std::unexpected(status.error());
   }
@@ -66,8 +66,8 @@ BootStatus PhysBoot::check_config() {
                                   config_.cpus, scheduler_.cpus()));
   }
   if (config_.nodes.size() > kMaxNodes) {
-    return boot_error(fmt::format("{} NUMA nodes are more than the {} supported; ask for fewer --nodes",
-                                  config_.nodes.size(), kMaxNodes));
+    return boot_error(
+        fmt::format("{} NUMA nodes are more than the {} supported; ask for fewer --nodes", config_.nodes.size(), kMaxNodes));
   }
   std::uint64_t node_sum = 0;
   for (const NodeConfig& n : config_.nodes) node_sum += n.bytes;
@@ -162,8 +162,8 @@ BootStatus PhysBoot::create_arena() {
 BootStatus PhysBoot::apply_zone_managed() {
   for (const ZoneManaged& target : config_.zone_managed) {
     if (static_cast<std::size_t>(target.nid.value()) >= mem_->nodes_.size() || target.zone >= kZoneTypes) {
-      return boot_error(fmt::format("there is no zone {} on node {}; name a zone of this machine", target.zone,
-                                    target.nid.value()));
+      return boot_error(
+          fmt::format("there is no zone {} on node {}; name a zone of this machine", target.zone, target.nid.value()));
     }
     Zone& zone = mem_->node(target.nid).zone(static_cast<ZoneType>(target.zone));
     std::uint64_t available = 0;
@@ -175,9 +175,10 @@ BootStatus PhysBoot::apply_zone_managed() {
     });
     const std::uint64_t late = target.at_end - std::min(target.at_end, target.at_watermarks);
     if (target.at_watermarks + late > available) {
-      return boot_error(fmt::format("zone {} of node {} cannot manage {} pages: {} are left after the machine's own "
-                                    "reservations; lower the figure or --kernel-reserved",
-                                    zone.name(), target.nid.value(), target.at_watermarks + late, available));
+      return boot_error(
+          fmt::format("zone {} of node {} cannot manage {} pages: {} are left after the machine's own "
+                      "reservations; lower the figure or --kernel-reserved",
+                      zone.name(), target.nid.value(), target.at_watermarks + late, available));
     }
     if (BootStatus s = reserve_in_zone(zone, available - target.at_watermarks, late); !s) return s;
   }
@@ -255,7 +256,8 @@ void PhysBoot::mem_init_print_info() {
 void PhysBoot::e820_reserve_resources() {
   IomemTree& iomem = mem_->iomem_;
   const auto insert = [&iomem](Range<PhysAddr> range, std::string_view name) {
-    static_cast<void>(iomem.insert(range, std::string(name)));  // a map may say anything: what overlaps is left out, as in Linux
+    static_cast<void>(
+        iomem.insert(range, std::string(name)));  // a map may say anything: what overlaps is left out, as in Linux
   };
   for (const E820Entry& e : usable_.entries()) insert(e.range, iomem_name(e.type));
   if (!image_.empty()) insert(image_, "Kernel code");
@@ -297,8 +299,7 @@ void PhysBoot::compute_watermarks() {
   std::uint64_t managed = 0;
   for (const auto& node : mem_->nodes_) managed += node->managed_pages();
   const bool by_size = managed * kPageSize >= kHugePagesFrom;
-  const bool huge = config_.huge_pages == HugePagesAtBoot::kOn ||
-                    (config_.huge_pages == HugePagesAtBoot::kAuto && by_size);
+  const bool huge = config_.huge_pages == HugePagesAtBoot::kOn || (config_.huge_pages == HugePagesAtBoot::kAuto && by_size);
   if (!huge || config_.min_free_kbytes) return;
   const std::uint64_t recommended = watermarks.recommended_min_free_kbytes();
   if (recommended > mem_->min_free_kbytes_) mem_->min_free_kbytes_ = recommended;

@@ -77,9 +77,9 @@ class PhysBoot {
   TraceRegistry& traces_;
   BootLogSink sink_;
   std::vector<std::string> log_;
-  FirmwareMap map_;      // as the firmware gave it
+  FirmwareMap map_;          // as the firmware gave it
   Range<PhysAddr> image_{};  // of the kernel
-  FirmwareMap usable_;   // as the kernel's parameters and its own rules left it
+  FirmwareMap usable_;       // as the kernel's parameters and its own rules left it
   KernelParameters parameters_;
   std::vector<Pfn> movable_start_;  // by node: where ZONE_MOVABLE begins; 0: it has none
   Memblock memblock_;

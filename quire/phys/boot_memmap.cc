@@ -11,7 +11,7 @@ namespace {
 
 constexpr std::uint64_t kMemmapBytes = kPagesPerSection * sizeof(Page);  // of one section: 2 MiB
 constexpr std::uint64_t kSectionsPerRoot = kPageSize / 16;
-constexpr std::uint64_t kSectionRootBytes = 16 * kKiB;    // of a 46-bit physical address space
+constexpr std::uint64_t kSectionRootBytes = 16 * kKiB;  // of a 46-bit physical address space
 constexpr PhysAddr kAboveDma{16 * kMiB};
 constexpr std::uint64_t kVmemmapPerPmdPage = kGiB;
 constexpr std::uint64_t kAllMovable = 0x1111'1111'1111'1111;
@@ -115,14 +115,12 @@ void PhysBoot::memmap_init() {
   std::vector<unsigned> zones_in(mem.sparse_.size(), 0);
   mem.for_each_populated_zone([&](Zone& zone) {
     now[SparseMemory::section_of(zone.start_pfn())] = true;
-    for (std::uint64_t s = SparseMemory::section_of(zone.start_pfn());
-         s <= SparseMemory::section_of(zone.end_pfn() - 1); ++s) {
+    for (std::uint64_t s = SparseMemory::section_of(zone.start_pfn()); s <= SparseMemory::section_of(zone.end_pfn() - 1); ++s) {
       ++zones_in[s];
     }
   });
   for (const LateFree& late : late_) {
-    for (std::uint64_t s = SparseMemory::section_of(late.pfns.begin);
-         s <= SparseMemory::section_of(late.pfns.end - 1); ++s) {
+    for (std::uint64_t s = SparseMemory::section_of(late.pfns.begin); s <= SparseMemory::section_of(late.pfns.end - 1); ++s) {
       now[s] = true;
     }
   }

@@ -10,8 +10,8 @@ namespace quire::phys {
 
 namespace {
 
-constexpr std::uint64_t kNumaAlign = 8 * kMiB;          // QEMU deals RAM out in these
-constexpr std::uint64_t kNodeDataBytes = 172032;        // sizeof(pg_data_t) of the reference kernel, whole pages
+constexpr std::uint64_t kNumaAlign = 8 * kMiB;    // QEMU deals RAM out in these
+constexpr std::uint64_t kNodeDataBytes = 172032;  // sizeof(pg_data_t) of the reference kernel, whole pages
 constexpr unsigned kLocalDistance = 10;
 constexpr unsigned kRemoteDistance = 20;
 
@@ -56,8 +56,10 @@ BootStatus PhysBoot::split_ram() {
     for (std::uint64_t& bytes : node_bytes_) bytes = align_down(ram_bytes_ / n, kNumaAlign);
     node_bytes_.back() = ram_bytes_ - node_bytes_.front() * (n - 1);
     if (node_bytes_.front() == 0) {
-      return boot_error(fmt::format("{} MiB of RAM cannot be dealt to {} nodes in steps of 8 MiB; give more --ram or "
-                                    "fewer --nodes", ram_bytes_ / kMiB, n));
+      return boot_error(
+          fmt::format("{} MiB of RAM cannot be dealt to {} nodes in steps of 8 MiB; give more --ram or "
+                      "fewer --nodes",
+                      ram_bytes_ / kMiB, n));
     }
   }
   const std::uint64_t sum = std::accumulate(node_bytes_.begin(), node_bytes_.end(), std::uint64_t{0});

@@ -72,8 +72,7 @@ void PhysBoot::free_area_init() {
       Zone& zone = node->zone(static_cast<ZoneType>(i));
       for (const MemblockRegion& m : memblock_.memory()) {
         if (m.nid != node->nid()) continue;
-        zone.present_pages_ +=
-            Range<Pfn>{phys_to_pfn(m.range.begin), phys_to_pfn(m.range.end)}.intersect(within).size();
+        zone.present_pages_ += Range<Pfn>{phys_to_pfn(m.range.begin), phys_to_pfn(m.range.end)}.intersect(within).size();
       }
       zone.start_pfn_ = within.begin;
       zone.spanned_pages_ = within.size();
@@ -200,8 +199,7 @@ std::uint64_t PhysBoot::total_pages() const {
   std::uint64_t reserved_below_dma_end = 0;
   const Range<PhysAddr> dma{PhysAddr(0), pfn_to_phys(kDmaEnd)};
   for (const MemblockRegion& m : memblock_.memory()) reserved_below_dma_end += m.range.intersect(dma).size();
-  memblock_.for_each_free_range(
-      [&](Range<PhysAddr> range, Nid) { reserved_below_dma_end -= range.intersect(dma).size(); });
+  memblock_.for_each_free_range([&](Range<PhysAddr> range, Nid) { reserved_below_dma_end -= range.intersect(dma).size(); });
   return total - reserved_below_dma_end / kPageSize;
 }
 

@@ -11,15 +11,13 @@ namespace {
 bool migratetype_is_mergeable(MigrateType type) { return static_cast<unsigned>(type) < kMigratePcpTypes; }
 
 bool page_is_buddy(const Page& page, unsigned order, const Page& of) {
-  return page.test(PageFlag::kBuddy) && page.private_ == order && page.nid() == of.nid() &&
-         page.zone_type() == of.zone_type();
+  return page.test(PageFlag::kBuddy) && page.private_ == order && page.nid() == of.nid() && page.zone_type() == of.zone_type();
 }
 
 void set_buddy_order(Page& page, unsigned order) {
   page.private_ = order;
   page.set(PageFlag::kBuddy);
 }
-
 
 }  // namespace
 

@@ -21,8 +21,7 @@ Types fallbacks(MigrateType start) {
 // Whether taking a block of this order may turn its whole pageblock over to `start`: large blocks, and requests whose
 // pages would pollute other pageblocks one by one.
 bool can_steal_fallback(Order order, MigrateType start) {
-  return order.value() >= kPageblockOrder.value() / 2 || start == MigrateType::kReclaimable ||
-         start == MigrateType::kUnmovable;
+  return order.value() >= kPageblockOrder.value() / 2 || start == MigrateType::kReclaimable || start == MigrateType::kUnmovable;
 }
 
 }  // namespace
@@ -60,14 +59,14 @@ bool Buddy::rmqueue_fallback(Zone& zone, Order order, MigrateType start, AllocFl
   Page& page = zone.free_area_[current].list(fallback.type).front();
   steal_suitable_fallback(zone, page, flags, start, fallback);
   trace_.mm_page_alloc_extfrag([&] {
-    return MmPageAllocExtfrag{page_to_pfn(page), order.value(), current, start, fallback.type,
-                              sparse_.pageblock_type(page_to_pfn(page)) == start ? 1u : 0u};
+    return MmPageAllocExtfrag{page_to_pfn(page), order.value(),
+                              current,           start,
+                              fallback.type,     sparse_.pageblock_type(page_to_pfn(page)) == start ? 1u : 0u};
   });
   return true;
 }
 
-void Buddy::steal_suitable_fallback(Zone& zone, Page& page, AllocFlags flags, MigrateType start,
-                                    const Fallback& fallback) {
+void Buddy::steal_suitable_fallback(Zone& zone, Page& page, AllocFlags flags, MigrateType start, const Fallback& fallback) {
   const unsigned order = static_cast<unsigned>(page.private_);
   const Pfn pfn = page_to_pfn(page);
   const MigrateType old_block = sparse_.pageblock_type(pfn);

@@ -72,9 +72,7 @@ BootResult<FirmwareMap> FirmwareMap::parse(std::string_view text) {
     ++number;
     const std::size_t at = line.find("[mem 0x");
     if (at == std::string_view::npos || (log && line.find(kFirmwareLines) == std::string_view::npos)) continue;
-    const auto wrong = [&](std::string_view why) {
-      return boot_error(fmt::format("line {}: {}: {}", number, why, line));
-    };
+    const auto wrong = [&](std::string_view why) { return boot_error(fmt::format("line {}: {}: {}", number, why, line)); };
     std::string_view rest = line.substr(at + 5);
     const auto address = [&rest]() -> std::optional<std::uint64_t> {
       if (!rest.starts_with("0x")) return std::nullopt;
@@ -94,8 +92,9 @@ BootResult<FirmwareMap> FirmwareMap::parse(std::string_view text) {
     while (rest.ends_with('\r') || rest.ends_with(' ')) rest.remove_suffix(1);
     const auto type = std::ranges::find(kTypes, rest, e820_type_name);
     if (type == kTypes.end()) {
-      return wrong("unknown type; known are usable, reserved, ACPI data, ACPI NVS, unusable, persistent (type 7), "
-                   "persistent (type 12)");
+      return wrong(
+          "unknown type; known are usable, reserved, ACPI data, ACPI NVS, unusable, persistent (type 7), "
+          "persistent (type 12)");
     }
     map.add({PhysAddr(*first), PhysAddr(*last + 1)}, *type);
   }

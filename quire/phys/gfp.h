@@ -84,9 +84,7 @@ inline constexpr unsigned kMigratePcpTypes = 3;  // kUnmovable, kMovable, kRecla
   if (all(gfp, Gfp::kHighmem | Gfp::kMovable)) return ZoneType::kMovable;
   return ZoneType::kNormal;
 }
-[[nodiscard]] constexpr MigrateType gfp_migratetype(Gfp gfp) {
-  return static_cast<MigrateType>((bits(gfp) >> 3) & 3);
-}
+[[nodiscard]] constexpr MigrateType gfp_migratetype(Gfp gfp) { return static_cast<MigrateType>((bits(gfp) >> 3) & 3); }
 [[nodiscard]] constexpr bool gfpflags_allow_blocking(Gfp gfp) { return any(gfp, Gfp::kDirectReclaim); }
 
 // "GFP_KERNEL|__GFP_ZERO", as the kernel's tracepoints print them.

@@ -21,7 +21,8 @@ std::pair<std::size_t, std::size_t> touching(const Resource& parent, Range<PhysA
 }
 
 void place(Resource& parent, Resource resource) {
-  const auto after = std::ranges::find_if(parent.children, [&](const Resource& r) { return r.range.begin > resource.range.begin; });
+  const auto after =
+      std::ranges::find_if(parent.children, [&](const Resource& r) { return r.range.begin > resource.range.begin; });
   parent.children.insert(after, std::move(resource));
 }
 
@@ -43,14 +44,14 @@ Status insert_into(Resource& parent, Range<PhysAddr> range, std::string&& name) 
 }
 
 bool release_from(Resource& parent, Range<PhysAddr> range, std::string_view name) {
-  const auto exact = std::ranges::find_if(parent.children, [&](const Resource& r) {
-    return r.range == range && r.name == name && r.children.empty();
-  });
+  const auto exact = std::ranges::find_if(
+      parent.children, [&](const Resource& r) { return r.range == range && r.name == name && r.children.empty(); });
   if (exact != parent.children.end()) {
     parent.children.erase(exact);
     return true;
   }
-  return std::ranges::any_of(parent.children, [&](Resource& r) { return r.range.contains(range) && release_from(r, range, name); });
+  return std::ranges::any_of(parent.children,
+                             [&](Resource& r) { return r.range.contains(range) && release_from(r, range, name); });
 }
 
 void print(std::string& text, const Resource& resource, unsigned depth) {

@@ -64,8 +64,9 @@ BootStatus convert(std::string_view word, std::uint64_t bytes, std::string_view 
 }
 
 BootStatus memmap_one(std::string_view word, std::string_view text, FirmwareMap& map) {
-  constexpr std::string_view kForms = "write memmap=SIZE, SIZE@START (RAM), SIZE#START (ACPI), SIZE$START (reserved), "
-                                      "SIZE!START (persistent) or exactmap";
+  constexpr std::string_view kForms =
+      "write memmap=SIZE, SIZE@START (RAM), SIZE#START (ACPI), SIZE$START (reserved), "
+      "SIZE!START (persistent) or exactmap";
   if (text == "exactmap") {
     map = FirmwareMap();
     return {};

@@ -32,9 +32,9 @@ enum class MemblockDirection : std::uint8_t { kTopDown, kBottomUp };
 struct MemblockAllocSpec {
   std::uint64_t size = 0;
   std::uint64_t align = 64;
-  PhysAddr min{};                        // 0: anywhere
-  PhysAddr max{};                        // 0: the current limit
-  Nid nid = kNoNode;                     // preferred; kNoNode: any
+  PhysAddr min{};     // 0: anywhere
+  PhysAddr max{};     // 0: the current limit
+  Nid nid = kNoNode;  // preferred; kNoNode: any
   enum class Node : std::uint8_t { kPrefer, kExact } node_rule = Node::kPrefer;
 };
 

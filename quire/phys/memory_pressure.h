@@ -9,8 +9,17 @@
 
 namespace quire::phys {
 
-enum class CompactResult : std::uint8_t { kNotSuitable, kSkipped, kDeferred, kNoSuitablePage, kContinue, kComplete,
-                                          kPartialSkipped, kContended, kSuccess };
+enum class CompactResult : std::uint8_t {
+  kNotSuitable,
+  kSkipped,
+  kDeferred,
+  kNoSuitablePage,
+  kContinue,
+  kComplete,
+  kPartialSkipped,
+  kContended,
+  kSuccess
+};
 enum class CompactPriority : std::uint8_t { kSyncFull, kSyncLight, kAsync };
 
 class MemoryPressure {
@@ -27,9 +36,7 @@ class MemoryPressure {
   virtual bool out_of_memory(Gfp gfp, Order order) = 0;
 
   // Moves pages together so that a block of `order` comes free.
-  virtual CompactResult try_to_compact_pages(ZoneList&, Order, Gfp, CompactPriority) {
-    return CompactResult::kSkipped;
-  }
+  virtual CompactResult try_to_compact_pages(ZoneList&, Order, Gfp, CompactPriority) { return CompactResult::kSkipped; }
 
   // False when the node holds its share of dirty pages: __GFP_WRITE requests then look elsewhere.
   [[nodiscard]] virtual bool node_dirty_ok(const Node&) { return true; }

@@ -93,13 +93,12 @@ using PageList = List<Page, &Page::lru>;
 
 // The head of the compound page that `page` belongs to, or the page itself.
 [[nodiscard]] inline Page& compound_head(Page& page) {
-  if (!page.is_tail()) [[likely]] return page;
+  if (!page.is_tail()) [[likely]]
+    return page;
   return *reinterpret_cast<Page*>(page.tail.head - 1);
 }
 [[nodiscard]] inline const Page& compound_head(const Page& page) { return compound_head(const_cast<Page&>(page)); }
-[[nodiscard]] inline Order compound_order(const Page& head) {
-  return head.is_head() ? Order((&head)[1].tail.order) : Order(0);
-}
+[[nodiscard]] inline Order compound_order(const Page& head) { return head.is_head() ? Order((&head)[1].tail.order) : Order(0); }
 
 [[nodiscard]] inline int page_count(const Page& page) { return compound_head(page).refcount; }
 [[nodiscard]] inline int page_mapcount(const Page& page) { return page.mapcount; }

@@ -31,11 +31,11 @@ Page* PhysMem::alloc_pages_slow(Gfp gfp, Order order, Nid nid) {
   Node& on = node(nid);
   ZoneList& zonelist = any(gfp, Gfp::kThisNode) ? on.zonelist_thisnode() : on.zonelist();
   const ZoneType highest = gfp_zone(gfp);
-  AllocContext ac{gfp,     order, &zonelist, zonelist.first_zone(highest), highest, gfp_migratetype(gfp),
-                  any(gfp, Gfp::kWrite)};
+  AllocContext ac{gfp, order, &zonelist, zonelist.first_zone(highest), highest, gfp_migratetype(gfp), any(gfp, Gfp::kWrite)};
   if (gfpflags_allow_blocking(gfp)) scheduler_.sync_point();  // might_alloc
   Page* page = policy_->alloc_pages(*this, ac);
-  if (trace_.mm_page_alloc.enabled()) [[unlikely]] trace_alloc(page, order, gfp);
+  if (trace_.mm_page_alloc.enabled()) [[unlikely]]
+    trace_alloc(page, order, gfp);
   return page;
 }
 
@@ -101,8 +101,7 @@ void PhysMem::zone_statistics(Zone& preferred, Zone& zone, std::int64_t n) {
 
 bool PhysMem::zone_watermark_ok(const Zone& zone, Order order, std::uint64_t mark, ZoneType highest, AllocFlags flags,
                                 std::uint64_t free_pages) {
-  const auto available = static_cast<std::int64_t>(free_pages) -
-                         static_cast<std::int64_t>(unusable_free(zone, order, flags));
+  const auto available = static_cast<std::int64_t>(free_pages) - static_cast<std::int64_t>(unusable_free(zone, order, flags));
   const bool harder = any(flags, AllocFlags::kHarder | AllocFlags::kOom);
   auto min = static_cast<std::int64_t>(mark);
   if (any(flags, AllocFlags::kHigh)) min -= min / 2;
@@ -118,8 +117,7 @@ bool PhysMem::zone_watermark_fast(const Zone& zone, Order order, std::uint64_t m
   // An atomic order-0 request may use what a boost holds back.
   const bool boosted_atomic = order.value() == 0 && any(gfp, Gfp::kBareAtomic) && zone.watermark_boost() != 0 &&
                               (flags & AllocFlags::kWmarkMask) == AllocFlags::kWmarkMin;
-  return boosted_atomic &&
-         zone_watermark_ok(zone, order, zone.watermark(Watermark::kMin), highest, flags, free_pages);
+  return boosted_atomic && zone_watermark_ok(zone, order, zone.watermark(Watermark::kMin), highest, flags, free_pages);
 }
 
 void PhysMem::reserve_highatomic_pageblock(Zone& zone, Page& page) {
@@ -140,10 +138,14 @@ bool PhysMem::unreserve_highatomic_pageblock(const AllocContext& ac, Unreserve h
 
 void PhysMem::check_new_page(const Page& page) const {
   const std::uint64_t state = page.flags & kPageFlagsCheckAtPrep & ~bits(PageFlag::kPcp);
-  if (state != 0) [[unlikely]] bad_page(page, "PAGE_FLAGS_CHECK_AT_PREP flag set");
-  if (page.refcount != 0) [[unlikely]] bad_page(page, "nonzero _refcount");
-  if (page.mapcount != 0) [[unlikely]] bad_page(page, "nonzero mapcount");
-  if (page.mapping != 0) [[unlikely]] bad_page(page, "non-NULL mapping");
+  if (state != 0) [[unlikely]]
+    bad_page(page, "PAGE_FLAGS_CHECK_AT_PREP flag set");
+  if (page.refcount != 0) [[unlikely]]
+    bad_page(page, "nonzero _refcount");
+  if (page.mapcount != 0) [[unlikely]]
+    bad_page(page, "nonzero mapcount");
+  if (page.mapping != 0) [[unlikely]]
+    bad_page(page, "non-NULL mapping");
 }
 
 void PhysMem::prep_new_page(Page& page, Order order, Gfp gfp) {

@@ -7,12 +7,43 @@ namespace quire::phys {
 
 namespace {
 
-constexpr std::array<std::string_view, 37> kPageFlagNames = {
-    "locked",     "referenced", "uptodate",     "dirty",   "lru",     "active",       "workingset", "waiters",
-    "error",      "slab",       "owner_priv_1", "arch_1",  "reserved", "private",     "private_2",  "writeback",
-    "head",       "mappedtodisk", "reclaim",    "swapbacked", "unevictable", "mlocked", "uncached", "hwpoison",
-    "young",      "idle",       "reported",     "anon_exclusive", "", "", "", "",
-    "buddy",      "offline",    "table",        "guard",   "pcp"};
+constexpr std::array<std::string_view, 37> kPageFlagNames = {"locked",
+                                                             "referenced",
+                                                             "uptodate",
+                                                             "dirty",
+                                                             "lru",
+                                                             "active",
+                                                             "workingset",
+                                                             "waiters",
+                                                             "error",
+                                                             "slab",
+                                                             "owner_priv_1",
+                                                             "arch_1",
+                                                             "reserved",
+                                                             "private",
+                                                             "private_2",
+                                                             "writeback",
+                                                             "head",
+                                                             "mappedtodisk",
+                                                             "reclaim",
+                                                             "swapbacked",
+                                                             "unevictable",
+                                                             "mlocked",
+                                                             "uncached",
+                                                             "hwpoison",
+                                                             "young",
+                                                             "idle",
+                                                             "reported",
+                                                             "anon_exclusive",
+                                                             "",
+                                                             "",
+                                                             "",
+                                                             "",
+                                                             "buddy",
+                                                             "offline",
+                                                             "table",
+                                                             "guard",
+                                                             "pcp"};
 
 }  // namespace
 

@@ -75,9 +75,9 @@ inline constexpr std::uint64_t kPageFlagsMask = (std::uint64_t{1} << kZonesPageS
 
 // A page that is being freed may have none of these (PAGE_FLAGS_CHECK_AT_FREE).
 inline constexpr PageFlag kPageFlagsCheckAtFree =
-    PageFlag::kLru | PageFlag::kLocked | PageFlag::kPrivate | PageFlag::kPrivate2 | PageFlag::kWriteback |
-    PageFlag::kReserved | PageFlag::kSlab | PageFlag::kActive | PageFlag::kUnevictable | PageFlag::kMlocked |
-    PageFlag::kBuddy | PageFlag::kPcp | PageFlag::kTable | PageFlag::kOffline | PageFlag::kGuard;
+    PageFlag::kLru | PageFlag::kLocked | PageFlag::kPrivate | PageFlag::kPrivate2 | PageFlag::kWriteback | PageFlag::kReserved |
+    PageFlag::kSlab | PageFlag::kActive | PageFlag::kUnevictable | PageFlag::kMlocked | PageFlag::kBuddy | PageFlag::kPcp |
+    PageFlag::kTable | PageFlag::kOffline | PageFlag::kGuard;
 // A page that is being handed out may have none at all but the poison mark (PAGE_FLAGS_CHECK_AT_PREP).
 inline constexpr std::uint64_t kPageFlagsCheckAtPrep = kPageFlagsMask & ~static_cast<std::uint64_t>(PageFlag::kHwPoison);
 

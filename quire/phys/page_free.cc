@@ -12,7 +12,8 @@ void PhysMem::trace_free(const Page& page, Order order) {
 
 // Aborts on a page that must not be freed; else clears what a free page does not carry (free_pages_prepare).
 void PhysMem::free_pages_prepare(Page& page, Order order) {
-  if (trace_.mm_page_free.enabled()) [[unlikely]] trace_free(page, order);
+  if (trace_.mm_page_free.enabled()) [[unlikely]]
+    trace_free(page, order);
   if (page.is_tail()) bad_page(page, "a tail page was freed instead of its head");
   const bool compound = page.is_head();
   if (compound && compound_order(page) != order) bad_page(page, "freed with another order than it was allocated with");
@@ -31,10 +32,14 @@ void PhysMem::free_pages_prepare(Page& page, Order order) {
   page.clear(PageFlag::kHead);
   if (!page_free_is_sane(page)) {
     const char* why = "PAGE_FLAGS_CHECK_AT_FREE flag(s) set";
-    if (page.test(PageFlag::kBuddy) || page.test(PageFlag::kPcp)) why = "freed while it is free (double free)";
-    else if (page.mapcount != 0) why = "nonzero mapcount";
-    else if (page.refcount != 0) why = "nonzero _refcount";
-    else if (page.mapping != 0 && (page.mapping & kMappingFlags) == 0) why = "non-NULL mapping";
+    if (page.test(PageFlag::kBuddy) || page.test(PageFlag::kPcp))
+      why = "freed while it is free (double free)";
+    else if (page.mapcount != 0)
+      why = "nonzero mapcount";
+    else if (page.refcount != 0)
+      why = "nonzero _refcount";
+    else if (page.mapping != 0 && (page.mapping & kMappingFlags) == 0)
+      why = "non-NULL mapping";
     bad_page(page, why);
   }
   page.mapping = 0;
@@ -62,8 +67,7 @@ std::string PhysMem::dump_page(const Page& page) const {
   return fmt::format(
       "page: refcount:{} mapcount:{} mapping:{:#x} index:{:#x} pfn:{:#x} node:{} zone:{} flags:({}) private:{:#x} order:{}",
       page.refcount, page.mapcount, page.mapping, page.index, page_to_pfn(page).value(), page.nid().value(),
-      zone_name(page.zone_type()), page_flag_names(page.flags & kPageFlagsMask), page.private_,
-      compound_order(page).value());
+      zone_name(page.zone_type()), page_flag_names(page.flags & kPageFlagsMask), page.private_, compound_order(page).value());
 }
 
 void PhysMem::bad_page(const Page& page, std::string_view why) const {

@@ -41,16 +41,16 @@ struct Reservation {
 // Linux computes watermarks before the initrd and the init sections are freed, so there are two figures.
 struct ZoneManaged {
   Nid nid{};
-  unsigned zone = 0;                  // ZoneType
-  std::uint64_t at_watermarks = 0;    // when init_per_zone_wmark_min runs
-  std::uint64_t at_end = 0;           // when boot is over
+  unsigned zone = 0;                // ZoneType
+  std::uint64_t at_watermarks = 0;  // when init_per_zone_wmark_min runs
+  std::uint64_t at_end = 0;         // when boot is over
 };
 
 struct PhysConfig {
-  std::uint64_t ram_bytes = 0;                // used when firmware_map is not given
+  std::uint64_t ram_bytes = 0;  // used when firmware_map is not given
   std::optional<FirmwareMap> firmware_map;
-  std::string cmdline;                        // the kernel's parameters; kernel_parameters.h says which count
-  std::vector<NodeConfig> nodes;              // empty: one node with everything
+  std::string cmdline;            // the kernel's parameters; kernel_parameters.h says which count
+  std::vector<NodeConfig> nodes;  // empty: one node with everything
   unsigned cpus = 1;
   std::uint64_t kernel_reserved = 16 * kMiB;  // kernel image, from 16 MiB up; 0: none
   std::uint64_t initrd_bytes = 0;             // freed again once the machine has booted

@@ -25,8 +25,7 @@ void PhysMem::update_watermarks() {
   totalreserve_pages_ = Watermarks(nodes_).setup({.min_free_kbytes = min_free_kbytes_,
                                                   .watermark_scale_factor = config_.watermark_scale_factor,
                                                   .lowmem_reserve_ratio = config_.lowmem_reserve_ratio,
-                                                  .percpu_pagelist_high_fraction =
-                                                      config_.percpu_pagelist_high_fraction});
+                                                  .percpu_pagelist_high_fraction = config_.percpu_pagelist_high_fraction});
 }
 
 void PhysMem::set_min_free_kbytes(std::uint64_t kib) {

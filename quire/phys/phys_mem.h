@@ -43,16 +43,16 @@
 namespace quire::phys {
 
 struct MemInfo {
-  std::uint64_t totalram = 0;   // pages the buddy manages (MemTotal)
-  std::uint64_t freeram = 0;    // MemFree
-  std::uint64_t present = 0;    // RAM the firmware gave
+  std::uint64_t totalram = 0;  // pages the buddy manages (MemTotal)
+  std::uint64_t freeram = 0;   // MemFree
+  std::uint64_t present = 0;   // RAM the firmware gave
   std::uint64_t totalreserve = 0;
 };
 
 class PhysMem final : Buddy::DeferredSource {
  public:
-  static BootResult<std::unique_ptr<PhysMem>> boot(const PhysConfig& config, sim::Scheduler& scheduler,
-                                                   TraceRegistry& traces, BootLogSink log = {});
+  static BootResult<std::unique_ptr<PhysMem>> boot(const PhysConfig& config, sim::Scheduler& scheduler, TraceRegistry& traces,
+                                                   BootLogSink log = {});
   ~PhysMem();
   PhysMem(const PhysMem&) = delete;
   PhysMem& operator=(const PhysMem&) = delete;
@@ -60,9 +60,11 @@ class PhysMem final : Buddy::DeferredSource {
   // --- allocation ---------------------------------------------------------------------------------------------------
   // 2^order contiguous pages with one reference, or nullptr. `nid` is where to look first; kNoNode: the CPU's node.
   [[nodiscard]] Page* alloc_pages(Gfp gfp, Order order, Nid nid = kNoNode) {
-    if (faults_ != nullptr && should_fail_alloc_page(gfp, order)) [[unlikely]] return nullptr;
+    if (faults_ != nullptr && should_fail_alloc_page(gfp, order)) [[unlikely]]
+      return nullptr;
     if (order.value() == 0 && nid == kNoNode && !any(gfp, kNotFast)) [[likely]] {
-      if (Page* page = alloc_from_pcp(gfp)) [[likely]] return page;
+      if (Page* page = alloc_from_pcp(gfp)) [[likely]]
+        return page;
     }
     return alloc_pages_slow(gfp, order, nid);
   }
@@ -77,13 +79,15 @@ class PhysMem final : Buddy::DeferredSource {
 
   // Drops one reference; frees the block when it was the last (__free_pages).
   void free_pages(Page& page, Order order) {
-    if (page.refcount <= 0) [[unlikely]] bad_page(page, "freed with no reference left (double free)");
+    if (page.refcount <= 0) [[unlikely]]
+      bad_page(page, "freed with no reference left (double free)");
     if (--page.refcount == 0) free_unref_page(page, order);
   }
   void free_page(Page& page) { free_pages(page, Order(0)); }
   // Frees a block whose last reference is gone already (free_unref_page): the end of every folio_put.
   void free_unref_page(Page& page, Order order) {
-    if (order.value() != 0 || !free_to_pcp(page)) [[unlikely]] free_unref_page_slow(page, order);
+    if (order.value() != 0 || !free_to_pcp(page)) [[unlikely]]
+      free_unref_page_slow(page, order);
   }
   void free_unref_folio(Folio& folio) { free_unref_page(folio, folio_order(folio)); }
   // Makes 2^order single pages of a non-compound block, each with its own reference (split_page).
@@ -232,8 +236,8 @@ class PhysMem final : Buddy::DeferredSource {
   Page* vmemmap_;
   std::byte* base_;
   sim::FaultInjection* faults_ = nullptr;
-  std::vector<Zone*> fast_zones_;    // [cpu * kZoneTypes + highest zone]: the preferred zone; null: take the slow way
-  std::vector<Zone*> zones_by_id_;   // [node << 3 | zone], as in Page::flags
+  std::vector<Zone*> fast_zones_;   // [cpu * kZoneTypes + highest zone]: the preferred zone; null: take the slow way
+  std::vector<Zone*> zones_by_id_;  // [node << 3 | zone], as in Page::flags
   VmStat vmstat_;
   SparseMemory sparse_;
   PhysTracepoints trace_;
@@ -264,15 +268,17 @@ inline Page* PhysMem::alloc_from_pcp(Gfp gfp) {
   const unsigned cpu = scheduler_.cpu();
   const ZoneType highest = gfp_zone(gfp);
   Zone* zone = fast_zones_[cpu * kZoneTypes + static_cast<unsigned>(highest)];
-  if (zone == nullptr) [[unlikely]] return nullptr;
-  const std::uint64_t needed = zone->wmark_pages(Watermark::kLow) +
-                               static_cast<std::uint64_t>(zone->lowmem_reserve(highest)) + zone->nr_reserved_highatomic() +
-                               static_cast<std::uint64_t>(zone->stats[ZoneStat::kNrFreeCma]);
-  if (zone->free_pages() <= needed) [[unlikely]] return nullptr;
+  if (zone == nullptr) [[unlikely]]
+    return nullptr;
+  const std::uint64_t needed = zone->wmark_pages(Watermark::kLow) + static_cast<std::uint64_t>(zone->lowmem_reserve(highest)) +
+                               zone->nr_reserved_highatomic() + static_cast<std::uint64_t>(zone->stats[ZoneStat::kNrFreeCma]);
+  if (zone->free_pages() <= needed) [[unlikely]]
+    return nullptr;
   PerCpuPages& pcp = zone->pcp_[cpu];
   PageList& list = pcp.lists[static_cast<unsigned>(gfp_migratetype(gfp))];
   Page* page = list.front_or_null();
-  if (page == nullptr) [[unlikely]] return nullptr;
+  if (page == nullptr) [[unlikely]]
+    return nullptr;
 
   list.erase(*page);
   --pcp.count;
@@ -281,9 +287,10 @@ inline Page* PhysMem::alloc_from_pcp(Gfp gfp) {
   zone->numa.add(NumaStat::kNumaHit);
   zone->numa.add(NumaStat::kNumaLocal);
   scheduler_.charge(alloc_cost_);
-  const bool plain = (page->flags & kPageFlagsMask) == bits(PageFlag::kPcp) && page->refcount == 0 &&
-                     !any(gfp, Gfp::kZero) && !trace_.mm_page_alloc.enabled();
-  if (!plain) [[unlikely]] return finish_pcp_page(*page, gfp);
+  const bool plain = (page->flags & kPageFlagsMask) == bits(PageFlag::kPcp) && page->refcount == 0 && !any(gfp, Gfp::kZero) &&
+                     !trace_.mm_page_alloc.enabled();
+  if (!plain) [[unlikely]]
+    return finish_pcp_page(*page, gfp);
   page->flags &= kZoneAndNode;
   page->private_ = 0;
   page->refcount = 1;
@@ -292,14 +299,18 @@ inline Page* PhysMem::alloc_from_pcp(Gfp gfp) {
 
 // False when the page needs the slow way: a special pageblock, a full list, a listener, or something is wrong with it.
 inline bool PhysMem::free_to_pcp(Page& page) {
-  if (!page_free_is_sane(page) || page.is_compound()) [[unlikely]] return false;
+  if (!page_free_is_sane(page) || page.is_compound()) [[unlikely]]
+    return false;
   const Pfn pfn = page_to_pfn(page);
   const MigrateType type = sparse_.pageblock_type(pfn);
-  if (static_cast<unsigned>(type) >= kMigratePcpTypes) [[unlikely]] return false;
+  if (static_cast<unsigned>(type) >= kMigratePcpTypes) [[unlikely]]
+    return false;
   Zone& zone = page_zone(page);
   PerCpuPages& pcp = zone.pcp_[scheduler_.cpu()];
-  if (pcp.count + 1 >= pcp.high || zone.test(ZoneFlag::kReclaimActive)) [[unlikely]] return false;
-  if (trace_.mm_page_free.enabled()) [[unlikely]] return false;
+  if (pcp.count + 1 >= pcp.high || zone.test(ZoneFlag::kReclaimActive)) [[unlikely]]
+    return false;
+  if (trace_.mm_page_free.enabled()) [[unlikely]]
+    return false;
   page.flags = (page.flags & kZoneAndNode) | bits(PageFlag::kPcp);
   page.mapping = 0;
   page.index = static_cast<std::uint64_t>(type);
@@ -315,6 +326,5 @@ inline bool PhysMem::page_free_is_sane(const Page& page) const {
   return (page.flags & bits(kPageFlagsCheckAtFree)) == 0 && page.refcount == 0 && page.mapcount == 0 &&
          (page.mapping == 0 || (page.mapping & kMappingFlags) != 0) && page.memcg_data == 0;
 }
-
 
 }  // namespace quire::phys

@@ -21,8 +21,8 @@ inline constexpr std::uint64_t kPagesPerSection = std::uint64_t{1} << kPfnSectio
 inline constexpr std::uint64_t kSectionUsageBytes = 56;  // sizeof(struct mem_section_usage)
 
 enum class SectionState : std::uint8_t {
-  kAbsent,       // no struct Pages
-  kDeferred,     // struct Pages exist and are all zero
+  kAbsent,    // no struct Pages
+  kDeferred,  // struct Pages exist and are all zero
   kInitialised,
 };
 
@@ -63,9 +63,7 @@ class SparseMemory {
  private:
   static constexpr std::uint64_t kTypeMask = 7;
   static constexpr unsigned kPageblockShift = 9;
-  static constexpr std::uint64_t block(Pfn pfn) {
-    return (pfn.value() & (kPagesPerSection - 1)) >> kPageblockShift;
-  }
+  static constexpr std::uint64_t block(Pfn pfn) { return (pfn.value() & (kPagesPerSection - 1)) >> kPageblockShift; }
   static constexpr std::uint64_t word(Pfn pfn) { return block(pfn) / 16; }
   static constexpr std::uint64_t shift(Pfn pfn) { return block(pfn) % 16 * 4; }
 

@@ -32,8 +32,7 @@ namespace quire::phys {
 // While it lives, the running task (or boot context) has `flags` set.
 class [[nodiscard]] TaskFlagScope {
  public:
-  TaskFlagScope(sim::Scheduler& scheduler, TaskFlag flags)
-      : task_(scheduler.context()), added_(bits(flags) & ~task_.pf_flags) {
+  TaskFlagScope(sim::Scheduler& scheduler, TaskFlag flags) : task_(scheduler.context()), added_(bits(flags) & ~task_.pf_flags) {
     task_.pf_flags |= added_;
   }
   ~TaskFlagScope() { task_.pf_flags &= ~added_; }

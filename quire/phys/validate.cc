@@ -31,7 +31,8 @@ class Validator {
           (static_cast<MigrateType>(type) == MigrateType::kIsolate ? isolated : free) += std::uint64_t{1} << order;
         }
       }
-      if (blocks != area.nr_free) fail(zone, fmt::format("nr_free of order {} is {}, list has {}", order, area.nr_free, blocks));
+      if (blocks != area.nr_free)
+        fail(zone, fmt::format("nr_free of order {} is {}, list has {}", order, area.nr_free, blocks));
       buddy_blocks_ += blocks;
     }
     if (free != zone.free_pages()) fail(zone, fmt::format("NR_FREE_PAGES is {}, lists have {}", zone.free_pages(), free));

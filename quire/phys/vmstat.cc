@@ -6,6 +6,7 @@ namespace quire::phys {
 
 namespace {
 
+// clang-format off
 constexpr std::array<std::string_view, Counters<ZoneStat>::kSize> kZoneStatNames = {
     "nr_free_pages", "nr_zone_inactive_anon", "nr_zone_active_anon", "nr_zone_inactive_file", "nr_zone_active_file",
     "nr_zone_unevictable", "nr_zone_write_pending", "nr_mlock", "nr_bounce", "nr_zspages", "nr_free_cma",
@@ -50,6 +51,7 @@ constexpr std::array<std::string_view, Counters<VmEvent>::kSize> kVmEventNames =
     "thp_swpout_fallback", "balloon_inflate", "balloon_deflate", "balloon_migrate", "swap_ra", "swap_ra_hit",
     "ksm_swpin_copy", "cow_ksm", "direct_map_level2_splits", "direct_map_level3_splits",
 };
+// clang-format on
 
 }  // namespace
 

@@ -15,21 +15,26 @@
 namespace quire::phys {
 
 // Pages of one zone in a state.
+// clang-format off
 enum class ZoneStat : std::uint16_t {
   kNrFreePages, kNrZoneInactiveAnon, kNrZoneActiveAnon, kNrZoneInactiveFile, kNrZoneActiveFile,
   kNrZoneUnevictable, kNrZoneWritePending, kNrMlock, kNrBounce, kNrZspages, kNrFreeCma,
   kCount
 };
+// clang-format on
 [[nodiscard]] std::string_view counter_name(ZoneStat e);
 
 // Where allocations of one zone came from.
+// clang-format off
 enum class NumaStat : std::uint16_t {
   kNumaHit, kNumaMiss, kNumaForeign, kNumaInterleave, kNumaLocal, kNumaOther,
   kCount
 };
+// clang-format on
 [[nodiscard]] std::string_view counter_name(NumaStat e);
 
 // Pages of one node in a state, and events counted by node.
+// clang-format off
 enum class NodeStat : std::uint16_t {
   kNrInactiveAnon, kNrActiveAnon, kNrInactiveFile, kNrActiveFile, kNrUnevictable, kNrSlabReclaimable,
   kNrSlabUnreclaimable, kNrIsolatedAnon, kNrIsolatedFile, kWorkingsetNodes, kWorkingsetRefaultAnon,
@@ -42,9 +47,11 @@ enum class NodeStat : std::uint16_t {
   kPgpromoteCandidate,
   kCount
 };
+// clang-format on
 [[nodiscard]] std::string_view counter_name(NodeStat e);
 
 // Events of the machine.
+// clang-format off
 enum class VmEvent : std::uint16_t {
   kPgpgin, kPgpgout, kPswpin, kPswpout, kPgallocDma, kPgallocDma32, kPgallocNormal, kPgallocMovable,
   kPgallocDevice, kAllocstallDma, kAllocstallDma32, kAllocstallNormal, kAllocstallMovable, kAllocstallDevice,
@@ -68,6 +75,7 @@ enum class VmEvent : std::uint16_t {
   kDirectMapLevel3Splits,
   kCount
 };
+// clang-format on
 [[nodiscard]] std::string_view counter_name(VmEvent e);
 
 // pgalloc_dma … pgalloc_device, allocstall_*, pgskip_*: the member of the family for a zone.

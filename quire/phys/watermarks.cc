@@ -83,8 +83,7 @@ void Watermarks::setup_per_zone_wmarks(const WatermarkTunables& tunables) {
   for (const auto& node : nodes_) {
     node->for_each_zone([&](Zone& zone) {
       const std::uint64_t min = lowmem_pages == 0 ? 0 : mult_div(pages_min, zone.managed_pages(), lowmem_pages);
-      const std::uint64_t gap =
-          std::max(min / 4, mult_div(zone.managed_pages(), tunables.watermark_scale_factor, 10000));
+      const std::uint64_t gap = std::max(min / 4, mult_div(zone.managed_pages(), tunables.watermark_scale_factor, 10000));
       zone.watermark_boost_ = 0;
       zone.watermark_ = {min, min + gap, min + 2 * gap, min + 3 * gap};
       zone_pcp_update(zone, tunables);
@@ -129,8 +128,7 @@ void Watermarks::refresh_zone_stat_thresholds() {
   for (const auto& node : nodes_) {
     node->for_each_zone([&](Zone& zone) {
       const std::uint64_t mem = zone.managed_pages() >> kShift128MiB;
-      const auto threshold =
-          static_cast<std::uint32_t>(2 * std::bit_width(online_cpus()) * (1 + std::bit_width(mem)));
+      const auto threshold = static_cast<std::uint32_t>(2 * std::bit_width(online_cpus()) * (1 + std::bit_width(mem)));
       zone.stat_threshold_ = std::min(threshold, kMaxThreshold);
     });
   }

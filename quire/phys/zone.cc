@@ -18,11 +18,7 @@ std::string_view migratetype_name(MigrateType type) {
 }
 
 Zone::Zone(Node& node, ZoneType type, sim::Scheduler& scheduler, sim::LockClass& lock_class, unsigned cpus)
-    : lock(scheduler, lock_class),
-      node_(node),
-      type_(type),
-      pcp_(std::make_unique<PerCpuPages[]>(cpus)),
-      cpus_(cpus) {}
+    : lock(scheduler, lock_class), node_(node), type_(type), pcp_(std::make_unique<PerCpuPages[]>(cpus)), cpus_(cpus) {}
 
 std::uint64_t Zone::nr_free(Order order) const {
   std::uint64_t n = free_area_[order.value()].nr_free;

@@ -42,7 +42,7 @@ inline constexpr Order kPageblockOrder{9};
 inline constexpr std::uint64_t kPageblockPages = kPageblockOrder.pages();
 inline constexpr Order kPageAllocCostlyOrder{3};
 
-[[nodiscard]] std::string_view zone_name(ZoneType type);          // "DMA32"
+[[nodiscard]] std::string_view zone_name(ZoneType type);            // "DMA32"
 [[nodiscard]] std::string_view migratetype_name(MigrateType type);  // "Unmovable"
 
 enum class Watermark : std::uint8_t { kMin, kLow, kHigh, kPromo, kCount };
@@ -88,7 +88,6 @@ inline constexpr bool quire::kIsFlags<quire::phys::ZoneFlag> = true;
 
 namespace quire::phys {
 
-
 class Zone {
  public:
   Zone(Node& node, ZoneType type, sim::Scheduler& scheduler, sim::LockClass& lock_class, unsigned cpus);
@@ -110,15 +109,11 @@ class Zone {
   [[nodiscard]] bool managed() const { return managed_pages_ != 0; }
 
   // min_wmark_pages and its kin: the mark with the present boost.
-  [[nodiscard]] std::uint64_t wmark_pages(Watermark w) const {
-    return watermark_[static_cast<unsigned>(w)] + watermark_boost_;
-  }
+  [[nodiscard]] std::uint64_t wmark_pages(Watermark w) const { return watermark_[static_cast<unsigned>(w)] + watermark_boost_; }
   [[nodiscard]] std::uint64_t watermark(Watermark w) const { return watermark_[static_cast<unsigned>(w)]; }
   [[nodiscard]] std::uint64_t watermark_boost() const { return watermark_boost_; }
   void set_watermark_boost(std::uint64_t pages) { watermark_boost_ = pages; }
-  [[nodiscard]] std::int64_t lowmem_reserve(ZoneType highest) const {
-    return lowmem_reserve_[static_cast<unsigned>(highest)];
-  }
+  [[nodiscard]] std::int64_t lowmem_reserve(ZoneType highest) const { return lowmem_reserve_[static_cast<unsigned>(highest)]; }
   [[nodiscard]] std::uint64_t nr_reserved_highatomic() const { return nr_reserved_highatomic_; }
 
   [[nodiscard]] std::int64_t state(ZoneStat s) const { return stats[s]; }

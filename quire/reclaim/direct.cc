@@ -31,9 +31,8 @@ std::uint64_t Reclaim::try_to_free_pages(phys::ZoneList& zonelist, Order order, 
                  .reclaim_idx = phys::gfp_zone(gfp)};
   // A killed task gets its memory another way; the 1 keeps the allocator from the OOM killer.
   if (throttle_direct_reclaim(sc.gfp_mask, zonelist)) return 1;
-  events_.direct_reclaim_begin([&] {
-    return MmVmscanDirectReclaimBegin{static_cast<int>(order.value()), phys::gfp_names(sc.gfp_mask)};
-  });
+  events_.direct_reclaim_begin(
+      [&] { return MmVmscanDirectReclaimBegin{static_cast<int>(order.value()), phys::gfp_names(sc.gfp_mask)}; });
   const std::uint64_t nr_reclaimed = do_try_to_free_pages(zonelist, sc);
   events_.direct_reclaim_end([&] { return MmVmscanDirectReclaimEnd{nr_reclaimed}; });
   return nr_reclaimed;

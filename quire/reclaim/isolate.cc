@@ -23,8 +23,8 @@ constexpr unsigned kIsolateUnmapped = 0x2;  // ISOLATE_UNMAPPED, as the tracepoi
 
 }  // namespace
 
-std::uint64_t Reclaim::isolate_lru_folios(std::uint64_t nr_to_scan, Lruvec& lruvec, FolioList& taken,
-                                          std::uint64_t& nr_scanned, const ScanControl& sc, LruList list) {
+std::uint64_t Reclaim::isolate_lru_folios(std::uint64_t nr_to_scan, Lruvec& lruvec, FolioList& taken, std::uint64_t& nr_scanned,
+                                          const ScanControl& sc, LruList list) {
   FolioList& from = lruvec.list(list);
   FolioList skipped;
   PerZone nr_skipped{};
@@ -70,8 +70,14 @@ std::uint64_t Reclaim::isolate_lru_folios(std::uint64_t nr_to_scan, Lruvec& lruv
   nr_scanned = total_scan;
   parts_.scheduler.charge(scan * parts_.scheduler.costs().reclaim_scan_page);
   events_.lru_isolate([&] {
-    return MmVmscanLruIsolate{any(sc.may, May::kUnmap) ? 0 : kIsolateUnmapped, static_cast<int>(sc.reclaim_idx),
-                              static_cast<int>(sc.order.value()), nr_to_scan, total_scan, total_skipped, nr_taken, list};
+    return MmVmscanLruIsolate{any(sc.may, May::kUnmap) ? 0 : kIsolateUnmapped,
+                              static_cast<int>(sc.reclaim_idx),
+                              static_cast<int>(sc.order.value()),
+                              nr_to_scan,
+                              total_scan,
+                              total_skipped,
+                              nr_taken,
+                              list};
   });
   return nr_taken;
 }

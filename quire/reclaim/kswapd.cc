@@ -88,8 +88,8 @@ void Reclaim::wakeup_kswapd(Zone& zone, Gfp gfp, Order order, ZoneType highest_z
   if (node.kswapd_failures >= kMaxReclaimRetries) return;
   if (pgdat_balanced(node.node, order, highest_zoneidx) && !pgdat_watermark_boosted(node.node, highest_zoneidx)) return;
   events_.wakeup_kswapd([&] {
-    return MmVmscanWakeupKswapd{node.node.nid().value(), static_cast<int>(highest_zoneidx),
-                                static_cast<int>(order.value()), phys::gfp_names(gfp)};
+    return MmVmscanWakeupKswapd{node.node.nid().value(), static_cast<int>(highest_zoneidx), static_cast<int>(order.value()),
+                                phys::gfp_names(gfp)};
   });
   node.kswapd_wait.wake_one();
 }
@@ -171,8 +171,7 @@ bool Reclaim::pgdat_watermark_boosted(const phys::Node& node, ZoneType highest_z
 // Works until a zone of the node is above its high mark; returns the order it was last balanced for, which is 0 once a
 // larger one has been given up to compaction.
 Order Reclaim::balance_pgdat(NodeReclaim& node, Order order, ZoneType highest_zoneidx) {
-  ScanControl sc{.reclaimer = Reclaimer::kKswapd, .gfp_mask = Gfp::kKernel, .order = order,
-                 .reclaim_idx = highest_zoneidx};
+  ScanControl sc{.reclaimer = Reclaimer::kKswapd, .gfp_mask = Gfp::kKernel, .order = order, .reclaim_idx = highest_zoneidx};
   parts_.phys.vmstat().count_vm_event(VmEvent::kPageoutrun);
   WatermarkBoost boost(node.node, highest_zoneidx);
   const ReclaimActive active(node.node, highest_zoneidx);

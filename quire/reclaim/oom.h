@@ -27,9 +27,9 @@ struct OomCandidate {
   std::string_view comm;
   State state = State::kAlive;
   int oom_score_adj = 0;
-  std::uint64_t rss = 0;        // pages: anonymous, file and shmem
+  std::uint64_t rss = 0;  // pages: anonymous, file and shmem
   std::uint64_t swapents = 0;
-  std::uint64_t pgtables = 0;   // pages
+  std::uint64_t pgtables = 0;  // pages
 };
 
 enum class OomVisit : std::uint8_t { kContinue, kStop };

@@ -31,8 +31,8 @@ void Reclaim::start() {
   for (auto& node : nodes_) {
     if (!node->node.has_memory()) continue;
     const sim::TaskOptions options{.kind = sim::TaskKind::kDaemon};
-    node->kswapd = &parts_.scheduler.spawn("kswapd" + std::to_string(node->node.nid().value()),
-                                           [this, n = node.get()] { kswapd(*n); }, options);
+    node->kswapd = &parts_.scheduler.spawn(
+        "kswapd" + std::to_string(node->node.nid().value()), [this, n = node.get()] { kswapd(*n); }, options);
   }
   parts_.phys.set_memory_pressure(this);
   parts_.lru.set_hooks(policy_->lru_hooks());
@@ -84,8 +84,7 @@ std::uint64_t Reclaim::reclaim_folio_list(phys::FolioList& folios) {
 void Reclaim::drop_slab() {
   for (const auto& node : nodes_) {
     // Until a round frees almost nothing.
-    while (parts_.slab.shrinkers().shrink_slab(phys::Gfp::kKernel, node->node.nid(), 0).freed > 10) {
-    }
+    while (parts_.slab.shrinkers().shrink_slab(phys::Gfp::kKernel, node->node.nid(), 0).freed > 10) {}
   }
   parts_.slab.cache_reap(slab::SlabSystem::ReapMode::kAll);
   parts_.phys.vmstat().count_vm_event(phys::VmEvent::kDropSlab);

@@ -23,8 +23,8 @@
 #include <memory>
 #include <vector>
 
-#include "quire/lru/lru.h"
 #include "quire/base/thread_annotations.h"
+#include "quire/lru/lru.h"
 #include "quire/phys/memory_pressure.h"
 #include "quire/phys/phys_mem.h"
 #include "quire/reclaim/events.h"
@@ -50,7 +50,7 @@ struct ReclaimParts {
 };
 
 struct ReclaimTunables {
-  unsigned swappiness = 60;           // vm.swappiness, 0 … 200
+  unsigned swappiness = 60;               // vm.swappiness, 0 … 200
   bool oom_kill_allocating_task = false;  // vm.oom_kill_allocating_task
 };
 

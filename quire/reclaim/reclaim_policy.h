@@ -34,9 +34,9 @@ using ScanCounts = std::array<std::uint64_t, 4>;
 
 // What a policy may know of the machine beyond the lists.
 struct ReclaimView {
-  std::uint64_t nr_swap_pages = 0;     // free swap slots
+  std::uint64_t nr_swap_pages = 0;  // free swap slots
   std::uint64_t total_swap_pages = 0;
-  unsigned swappiness = 60;            // 0 … 200
+  unsigned swappiness = 60;  // 0 … 200
 };
 
 class ReclaimPolicy {

@@ -10,9 +10,9 @@
 
 namespace quire::reclaim {
 
-inline constexpr int kDefPriority = 12;                    // DEF_PRIORITY
-inline constexpr std::uint64_t kSwapClusterMax = 32;       // SWAP_CLUSTER_MAX
-inline constexpr unsigned kMaxReclaimRetries = 16;         // MAX_RECLAIM_RETRIES
+inline constexpr int kDefPriority = 12;               // DEF_PRIORITY
+inline constexpr std::uint64_t kSwapClusterMax = 32;  // SWAP_CLUSTER_MAX
+inline constexpr unsigned kMaxReclaimRetries = 16;    // MAX_RECLAIM_RETRIES
 
 // Free pages beside the block itself that compaction needs to make one.
 [[nodiscard]] constexpr std::uint64_t compact_gap(Order order) { return 2 * order.pages(); }
@@ -22,10 +22,10 @@ enum class Reclaimer : std::uint8_t { kDirect, kKswapd };
 // What a round may do.
 enum class May : std::uint8_t {
   kNone = 0,
-  kWritepage = 1u << 0,        // write dirty pages
-  kUnmap = 1u << 1,            // take pages out of page tables
-  kSwap = 1u << 2,             // swap anonymous pages out
-  kDeactivateAnon = 1u << 3,   // age the active lists
+  kWritepage = 1u << 0,       // write dirty pages
+  kUnmap = 1u << 1,           // take pages out of page tables
+  kSwap = 1u << 2,            // swap anonymous pages out
+  kDeactivateAnon = 1u << 3,  // age the active lists
   kDeactivateFile = 1u << 4,
 };
 
@@ -42,7 +42,7 @@ struct ReclaimStat {
   std::uint64_t nr_unqueued_dirty = 0;  // dirty, and nobody is writing them
   std::uint64_t nr_congested = 0;       // under writeback and seen by reclaim before
   std::uint64_t nr_writeback = 0;
-  std::uint64_t nr_immediate = 0;       // to be freed as soon as written, and met again
+  std::uint64_t nr_immediate = 0;  // to be freed as soon as written, and met again
   std::uint64_t nr_pageout = 0;
   std::array<std::uint64_t, 2> nr_activate{};  // anon, file
   std::uint64_t nr_ref_keep = 0;

@@ -12,8 +12,7 @@ using phys::FolioList;
 using phys::NodeStat;
 using phys::VmEvent;
 
-void Reclaim::shrink_active_list(std::uint64_t nr_to_scan, NodeReclaim& node, Lruvec& lruvec, ScanControl& sc,
-                                 LruList list) {
+void Reclaim::shrink_active_list(std::uint64_t nr_to_scan, NodeReclaim& node, Lruvec& lruvec, ScanControl& sc, LruList list) {
   const AnonOrFile kind = is_file_lru(list) ? AnonOrFile::kFile : AnonOrFile::kAnon;
   const NodeStat isolated = kind == AnonOrFile::kFile ? NodeStat::kNrIsolatedFile : NodeStat::kNrIsolatedAnon;
   phys::VmStat& vmstat = parts_.phys.vmstat();
@@ -60,8 +59,8 @@ void Reclaim::shrink_active_list(std::uint64_t nr_to_scan, NodeReclaim& node, Lr
   active.splice_front(inactive);
   parts_.lru.free_folios(active);
   events_.lru_shrink_active([&] {
-    return MmVmscanLruShrinkActive{node.node.nid().value(), nr_taken,   nr_active,
-                                   nr_deactivated,          nr_rotated, sc.priority, trace_shrink_flags(kind)};
+    return MmVmscanLruShrinkActive{node.node.nid().value(), nr_taken, nr_active, nr_deactivated, nr_rotated, sc.priority,
+                                   trace_shrink_flags(kind)};
   });
 }
 

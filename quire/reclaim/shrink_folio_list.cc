@@ -66,7 +66,8 @@ std::uint64_t Reclaim::shrink_folio_list(FolioList& folios, NodeReclaim& node, S
 // One folio, locked.
 Reclaim::Verdict Reclaim::shrink_folio(FolioScan& scan) {
   Folio& folio = scan.folio;
-  if (!parts_.lru.folio_evictable(folio)) [[unlikely]] return Verdict::kActivate;
+  if (!parts_.lru.folio_evictable(folio)) [[unlikely]]
+    return Verdict::kActivate;
   if (!any(scan.sc.may, May::kUnmap) && folio_mapped(folio)) return Verdict::kKeep;
   if (const Verdict v = check_writeback(scan); v != Verdict::kNext) return v;
   if (scan.check == References::kCheck) {
@@ -131,27 +132,23 @@ Reclaim::Verdict Reclaim::write_folio(FolioScan& scan) {
   Folio& folio = scan.folio;
   // Dirty file pages are the flusher's: it writes in order of the file. Only when kswapd sees nothing but dirty pages,
   // and this very one for the second time, does it write a single page here.
-  if (lru::folio_is_file_lru(folio) && (!scan.sc.is_kswapd() || !phys::folio_test_reclaim(folio) ||
-                                        !any(scan.node.flags, PgdatFlag::kDirty))) {
+  if (lru::folio_is_file_lru(folio) &&
+      (!scan.sc.is_kswapd() || !phys::folio_test_reclaim(folio) || !any(scan.node.flags, PgdatFlag::kDirty))) {
     scan.node.node.stats.add(NodeStat::kNrVmscanImmediateReclaim, static_cast<std::int64_t>(scan.pages));
     phys::folio_set_reclaim(folio);
     return Verdict::kActivate;
   }
   if (scan.references == FolioReferences::kReclaimClean) return Verdict::kKeep;
-  const bool may_enter_fs = any(scan.sc.gfp_mask, Gfp::kFs) ||
-                            (phys::folio_test_swapcache(folio) && any(scan.sc.gfp_mask, Gfp::kIo));
+  const bool may_enter_fs =
+      any(scan.sc.gfp_mask, Gfp::kFs) || (phys::folio_test_swapcache(folio) && any(scan.sc.gfp_mask, Gfp::kIo));
   if (!may_enter_fs || !any(scan.sc.may, May::kWritepage)) return Verdict::kKeep;
   // No CPU may go on writing through its TLB once the I/O has begun.
   parts_.actions.try_to_unmap_flush_dirty();
   switch (parts_.actions.pageout(folio)) {
-    case Pageout::kKeep:
-      return Verdict::kKeep;
-    case Pageout::kActivate:
-      return Verdict::kActivate;
-    case Pageout::kClean:
-      return Verdict::kNext;
-    case Pageout::kSuccess:
-      break;
+    case Pageout::kKeep: return Verdict::kKeep;
+    case Pageout::kActivate: return Verdict::kActivate;
+    case Pageout::kClean: return Verdict::kNext;
+    case Pageout::kSuccess: break;
   }
   scan.stat.nr_pageout += scan.pages;
   scan.node.node.stats.add(NodeStat::kNrVmscanWrite, static_cast<std::int64_t>(scan.pages));

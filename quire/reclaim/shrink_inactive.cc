@@ -67,8 +67,8 @@ std::uint64_t Reclaim::shrink_inactive_list(std::uint64_t nr_to_scan, NodeReclai
   if (stat.nr_unqueued_dirty == nr_taken) parts_.actions.wakeup_flusher_threads();
   add_to_round(sc, stat, nr_taken, kind);
   events_.lru_shrink_inactive([&] {
-    return MmVmscanLruShrinkInactive{node.node.nid().value(), nr_scanned,  nr_reclaimed,
-                                     stat,                    sc.priority, trace_shrink_flags(kind)};
+    return MmVmscanLruShrinkInactive{node.node.nid().value(), nr_scanned, nr_reclaimed, stat, sc.priority,
+                                     trace_shrink_flags(kind)};
   });
   return nr_reclaimed;
 }

@@ -15,8 +15,7 @@ using phys::ZoneType;
 namespace {
 
 constexpr std::uint64_t kLruvecCongested = 1;  // LRUVEC_CONGESTED, in Lruvec::flags
-constexpr std::array kEvictable{LruList::kInactiveAnon, LruList::kActiveAnon, LruList::kInactiveFile,
-                                LruList::kActiveFile};
+constexpr std::array kEvictable{LruList::kInactiveAnon, LruList::kActiveAnon, LruList::kInactiveFile, LruList::kActiveFile};
 
 std::uint64_t& of(ScanCounts& counts, LruList list) { return counts[static_cast<std::size_t>(list)]; }
 
@@ -46,8 +45,7 @@ Nudge nudge_to_proportion(ScanCounts& nr, const ScanCounts& targets) {
 
 }  // namespace
 
-std::uint64_t Reclaim::shrink_list(LruList list, std::uint64_t nr_to_scan, NodeReclaim& node, Lruvec& lruvec,
-                                   ScanControl& sc) {
+std::uint64_t Reclaim::shrink_list(LruList list, std::uint64_t nr_to_scan, NodeReclaim& node, Lruvec& lruvec, ScanControl& sc) {
   if (!is_active_lru(list)) return shrink_inactive_list(nr_to_scan, node, lruvec, sc, list);
   if (any(sc.may, is_file_lru(list) ? May::kDeactivateFile : May::kDeactivateAnon)) {
     shrink_active_list(nr_to_scan, node, lruvec, sc, list);
@@ -111,8 +109,8 @@ void Reclaim::shrink_slab(NodeReclaim& node, ScanControl& sc) {
   sc.nr_reclaimed += reclaimed_slab - before;
   // Slabs without objects, when the lists alone did not do.
   if (sc.priority < kDefPriority - 2) {
-    sc.nr_reclaimed += parts_.slab.cache_reap(sc.priority == 0 ? slab::SlabSystem::ReapMode::kAll
-                                                               : slab::SlabSystem::ReapMode::kPeriodic);
+    sc.nr_reclaimed +=
+        parts_.slab.cache_reap(sc.priority == 0 ? slab::SlabSystem::ReapMode::kAll : slab::SlabSystem::ReapMode::kPeriodic);
   }
 }
 
@@ -136,8 +134,8 @@ void Reclaim::clear_congested(NodeReclaim& node) {
 // For a large block, order-0 pages alone do not do: go on while it makes progress and the lists still hold enough for
 // compaction to work with.
 bool Reclaim::should_continue_reclaim(const phys::Node& node, std::uint64_t nr_reclaimed, const ScanControl& sc) const {
-  const bool for_compaction = sc.order.value() != 0 &&
-                              (sc.order > phys::kPageAllocCostlyOrder || sc.priority < kDefPriority - 2);
+  const bool for_compaction =
+      sc.order.value() != 0 && (sc.order > phys::kPageAllocCostlyOrder || sc.priority < kDefPriority - 2);
   if (!for_compaction || nr_reclaimed == 0) return false;
   bool suitable = false;
   node.for_each_zone([&](const phys::Zone& zone) {

@@ -10,12 +10,9 @@ namespace {
 
 sim::Nanos throttle_timeout(VmscanThrottle reason) {
   switch (reason) {
-    case VmscanThrottle::kWriteback:
-      return 100 * sim::kMillisecond;  // HZ/10
-    case VmscanThrottle::kIsolated:
-      return 20 * sim::kMillisecond;  // HZ/50
-    default:
-      return sim::kJiffy;
+    case VmscanThrottle::kWriteback: return 100 * sim::kMillisecond;  // HZ/10
+    case VmscanThrottle::kIsolated: return 20 * sim::kMillisecond;    // HZ/50
+    default: return sim::kJiffy;
   }
 }
 
@@ -23,16 +20,11 @@ sim::Nanos throttle_timeout(VmscanThrottle reason) {
 
 std::string_view vmscan_throttle_name(VmscanThrottle reason) {
   switch (reason) {
-    case VmscanThrottle::kWriteback:
-      return "VMSCAN_THROTTLE_WRITEBACK";
-    case VmscanThrottle::kIsolated:
-      return "VMSCAN_THROTTLE_ISOLATED";
-    case VmscanThrottle::kNoProgress:
-      return "VMSCAN_THROTTLE_NOPROGRESS";
-    case VmscanThrottle::kCongested:
-      return "VMSCAN_THROTTLE_CONGESTED";
-    case VmscanThrottle::kCount:
-      break;
+    case VmscanThrottle::kWriteback: return "VMSCAN_THROTTLE_WRITEBACK";
+    case VmscanThrottle::kIsolated: return "VMSCAN_THROTTLE_ISOLATED";
+    case VmscanThrottle::kNoProgress: return "VMSCAN_THROTTLE_NOPROGRESS";
+    case VmscanThrottle::kCongested: return "VMSCAN_THROTTLE_CONGESTED";
+    case VmscanThrottle::kCount: break;
   }
   return "VMSCAN_THROTTLE_?";
 }

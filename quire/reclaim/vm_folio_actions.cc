@@ -31,9 +31,8 @@ Pageout VmFolioActions::pageout(Folio& folio) {
     return Pageout::kSuccess;
   }
   if (!filemap_.folio_clear_dirty_for_io(folio)) return Pageout::kClean;
-  file::WritebackControl wbc{.reason = file::WbReason::kVmscan,
-                             .nr_to_write = kSwapClusterMax,
-                             .caller = file::WritebackControl::Caller::kReclaim};
+  file::WritebackControl wbc{
+      .reason = file::WbReason::kVmscan, .nr_to_write = kSwapClusterMax, .caller = file::WritebackControl::Caller::kReclaim};
   phys::folio_set_reclaim(folio);
   file::AddressSpace& mapping = *file::AddressSpace::of(folio);
   const auto written = mapping.a_ops().writepage(folio, wbc);

@@ -68,7 +68,8 @@ void connect_collector() {
   const int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
-  const std::size_t size = p.socket_name.size() < sizeof address.sun_path - 1 ? p.socket_name.size() : sizeof address.sun_path - 1;
+  const std::size_t size =
+      p.socket_name.size() < sizeof address.sun_path - 1 ? p.socket_name.size() : sizeof address.sun_path - 1;
   std::memcpy(address.sun_path + 1, p.socket_name.data(), size);
   const auto bytes = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + size);
   int done;

@@ -100,7 +100,8 @@ std::uint64_t tell_segments(Vcpu& v, const ElfImage& image, std::uint64_t bias, 
   // The kernel clears what is left of the last page of a segment whose memory goes on behind its file part.
   for (const Elf64_Phdr& segment : image.loads) {
     const std::uint64_t edge = segment.p_vaddr + bias + segment.p_filesz;
-    if (segment.p_memsz > segment.p_filesz && (segment.p_flags & PF_W) != 0 && edge % kPage != 0) touch(v, edge, 1, AccessKind::kWrite);
+    if (segment.p_memsz > segment.p_filesz && (segment.p_flags & PF_W) != 0 && edge % kPage != 0)
+      touch(v, edge, 1, AccessKind::kWrite);
   }
   return top;
 }

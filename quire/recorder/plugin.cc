@@ -38,7 +38,8 @@ void on_block(unsigned, void* userdata) {
   const auto data = reinterpret_cast<std::uint64_t>(userdata);
   const std::uint64_t page = data >> 12;
   v.shared.instructions += data & kCountMask;
-  if (v.exec_tags[page % kFastExecSlots] == (v.exec_base | page) && v.shared.instructions < v.epoch_end) [[likely]] return;
+  if (v.exec_tags[page % kFastExecSlots] == (v.exec_base | page) && v.shared.instructions < v.epoch_end) [[likely]]
+    return;
   block_slow(page, data & kCountMask);
 }
 
@@ -55,7 +56,8 @@ void on_crossing_block(unsigned vcpu, void* userdata) {
   const std::uint64_t at = v.shared.instructions - reinterpret_cast<std::uint64_t>(remaining);
   const std::uint64_t last = vaddr + (std::uint64_t{1} << qemu_plugin_mem_size_shift(info)) - 1;
   filtered_access(v, vaddr >> 12, kind, at);
-  if (last >> 12 != vaddr >> 12) [[unlikely]] filtered_access(v, last >> 12, kind, at);
+  if (last >> 12 != vaddr >> 12) [[unlikely]]
+    filtered_access(v, last >> 12, kind, at);
 }
 
 constexpr std::uint64_t kNearPageEnd = 0xfff - 15;  // an access from here on may cross into the next page
@@ -68,7 +70,8 @@ void on_access(unsigned, qemu_plugin_meminfo_t info, std::uint64_t vaddr, void* 
   const bool store = qemu_plugin_mem_is_store(info);
   const std::uint64_t tag = store ? v.write_tags[page % kFastSlots] : v.read_tags[page % kFastSlots];
   const std::uint64_t base = store ? v.write_base : v.read_base;
-  if (tag == (base | page) && (vaddr & 0xfff) <= kNearPageEnd) [[likely]] return;
+  if (tag == (base | page) && (vaddr & 0xfff) <= kNearPageEnd) [[likely]]
+    return;
   access_slow(vaddr, info, remaining, store ? AccessKind::kWrite : AccessKind::kRead);
 }
 

@@ -52,16 +52,16 @@ enum class Announced : std::uint8_t { kNo, kYes };
 
 struct Process {
   // Fixed at start.
-  std::uint64_t window = 0;      // 0 = unfiltered
-  std::string socket_name;       // abstract, without the leading zero byte
-  std::string plugin_argument;   // what -plugin was given
-  std::string qemu;              // the QEMU binary
+  std::uint64_t window = 0;     // 0 = unfiltered
+  std::string socket_name;      // abstract, without the leading zero byte
+  std::string plugin_argument;  // what -plugin was given
+  std::string qemu;             // the QEMU binary
   bool randomized = false;
   std::uint64_t guest_base = 0;
 
   pthread_mutex_t lock;
-  int fd = -1;                   // connection to the collector
-  bool silent = false;           // the collector is gone
+  int fd = -1;          // connection to the collector
+  bool silent = false;  // the collector is gone
   // Once there is a second thread, calls are numbered as they complete, so that replay keeps their order. Atomic, not locked.
   bool threaded = false;
   std::uint64_t completed_calls = 0;
@@ -72,12 +72,12 @@ struct Process {
   Vcpu* vcpus = nullptr;
   std::map<pid_t, std::uint32_t> numbers;  // of children, by host number
   KnownAreas areas;
-  std::string program;           // the file this process runs, resolved
+  std::string program;  // the file this process runs, resolved
   std::uint64_t brk_start = 0;
   enum class Stack : std::uint8_t { kUnseen, kSeen } stack = Stack::kUnseen;
   std::map<std::uint64_t, std::uint64_t> shm_sizes;  // attached at → bytes
   std::vector<int> inherited_fds;
-  std::set<int> random_fds;                          // opened on /dev/random or /dev/urandom
+  std::set<int> random_fds;  // opened on /dev/random or /dev/urandom
 
   [[nodiscard]] void* host(std::uint64_t guest) const { return reinterpret_cast<void*>(guest + guest_base); }
 };
@@ -103,11 +103,11 @@ void write_access(Vcpu& vcpu, std::uint64_t page, AccessKind kind, std::uint64_t
 // The access [address, address + bytes) of `kind` at the thread's present instruction, through the filter.
 void touch(Vcpu& vcpu, std::uint64_t address, std::uint64_t bytes, AccessKind kind);
 void filtered_access(Vcpu& vcpu, std::uint64_t page, AccessKind kind, std::uint64_t at);
-void start_new_epochs();        // in every thread: mappings have changed
+void start_new_epochs();  // in every thread: mappings have changed
 enum class Reach : std::uint8_t { kThread, kProcess };
 void end_task(Vcpu& vcpu, int status, Reach reach);
 void end_other_threads(Vcpu& survivor);  // an execve
-void forget_parent();           // in a fork child
+void forget_parent();                    // in a fork child
 void thread_exits(Vcpu& vcpu, int status);
 void process_exits(int status);
 

@@ -26,6 +26,7 @@ constexpr std::uint64_t kCloseRangeCloexec = 4;
 
 constexpr int kNotRecorded = -1;
 
+// clang-format off
 // How many arguments of the call count; the registers of the others hold whatever they held.
 int recorded_arguments(std::int64_t number) {
   switch (number) {
@@ -89,6 +90,7 @@ bool wakes_threads(const PendingSyscall& call) {
     default: return false;
   }
 }
+// clang-format on
 
 // --- areas the guest mapped itself
 
@@ -134,6 +136,7 @@ void replace_by_position(std::uint64_t& pointer, std::uint64_t fd, std::int64_t 
   }
 }
 
+// clang-format off
 void add_offset(Record& r) {
   if (r.result < 0) return;
   switch (r.number) {
@@ -156,6 +159,7 @@ void add_offset(Record& r) {
     default: break;
   }
 }
+// clang-format on
 
 void add_child(Record& r) {
   pid_t host = 0;
@@ -183,6 +187,7 @@ struct Paths {
   std::string first, second;
 };
 
+// clang-format off
 Paths paths_of(const PendingSyscall& c) {
   const auto at = [](std::uint64_t dirfd, std::uint64_t path) {
     return absolute_path(static_cast<int>(dirfd), read_guest_string(path));
@@ -215,6 +220,7 @@ void describe_new_files(Vcpu& v, const PendingSyscall& c, std::int64_t result) {
   describe_fd(v, pair[0]);
   describe_fd(v, pair[1]);
 }
+// clang-format on
 
 bool duplicates(const PendingSyscall& c) {
   return c.number == SYS_fcntl && (c.args[1] == F_DUPFD || c.args[1] == F_DUPFD_CLOEXEC);
@@ -283,7 +289,10 @@ void reconnect_if_closed() {
 void on_syscall(Vcpu& v, std::int64_t number, const std::array<std::uint64_t, 6>& args) {
   pending = {number, args, completed_calls(), number == SYS_munmap || number == SYS_shmdt ? order_entry(v) : 0};
   switch (number) {
-    case SYS_fork: case SYS_vfork: case SYS_clone: case SYS_clone3: before_fork(v, pending); break;
+    case SYS_fork:
+    case SYS_vfork:
+    case SYS_clone:
+    case SYS_clone3: before_fork(v, pending); break;
     case SYS_execve: on_execve(v, AT_FDCWD, {args[0], args[1], args[2]}, 0); break;
     case SYS_execveat: on_execve(v, static_cast<int>(args[0]), {args[1], args[2], args[3]}, args[4]); break;
     case SYS_exit: thread_exits(v, static_cast<int>(args[0])); break;
@@ -292,12 +301,14 @@ void on_syscall(Vcpu& v, std::int64_t number, const std::array<std::uint64_t, 6>
       move_connection_away_from(static_cast<int>(args[0]));
       forget_random_fds(args[0] & 0xffff'ffff, args[0] & 0xffff'ffff);
       break;
-    case SYS_dup2: case SYS_dup3: move_connection_away_from(static_cast<int>(args[1])); break;
+    case SYS_dup2:
+    case SYS_dup3: move_connection_away_from(static_cast<int>(args[1])); break;
     case SYS_close_range:
       close_range_hits_us(pending);
       if ((args[2] & kCloseRangeCloexec) == 0) forget_random_fds(args[0], args[1]);
       break;
-    case SYS_wait4: case SYS_waitid: flush(v); break;
+    case SYS_wait4:
+    case SYS_waitid: flush(v); break;
     default: break;
   }
   if (wakes_threads(pending)) order_wake_up(v);

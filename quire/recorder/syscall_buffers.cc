@@ -14,16 +14,16 @@ namespace {
 
 enum class Size : std::uint8_t {
   kNone,
-  kFixed,       // `value` bytes
-  kString,      // to the zero byte
-  kArgument,    // as many bytes as argument `value` says
-  kTimes8,      // 8 × argument `value`
-  kTimes16,     // 16 × argument `value`
-  kResult,      // as many as the result says
-  kIovec,       // an array of argument `value` iovecs, and what they point to up to the result
-  kMessage,     // a msghdr: its iovecs, name and control
-  kByPointer,   // as many bytes as the 32-bit number at argument `value` says
-  kFdSet,       // (argument 0 + 63) / 64 words
+  kFixed,      // `value` bytes
+  kString,     // to the zero byte
+  kArgument,   // as many bytes as argument `value` says
+  kTimes8,     // 8 × argument `value`
+  kTimes16,    // 16 × argument `value`
+  kResult,     // as many as the result says
+  kIovec,      // an array of argument `value` iovecs, and what they point to up to the result
+  kMessage,    // a msghdr: its iovecs, name and control
+  kByPointer,  // as many bytes as the 32-bit number at argument `value` says
+  kFdSet,      // (argument 0 + 63) / 64 words
 };
 enum class Direction : std::uint8_t { kIn, kOut };
 
@@ -222,8 +222,10 @@ const Row* find_row(std::int64_t number) {
   std::size_t low = 0, high = sizeof kRows / sizeof kRows[0];
   while (low < high) {
     const std::size_t middle = (low + high) / 2;
-    if (kRows[middle].number < number) low = middle + 1;
-    else high = middle;
+    if (kRows[middle].number < number)
+      low = middle + 1;
+    else
+      high = middle;
   }
   return low < sizeof kRows / sizeof kRows[0] && kRows[low].number == number ? &kRows[low] : nullptr;
 }

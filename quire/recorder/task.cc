@@ -67,8 +67,7 @@ Vcpu& make_vcpu() {
   if (v == nullptr) _exit(127);
   v->host_tid = static_cast<std::uint32_t>(syscall(SYS_gettid));
   v->id.pid = p.number;
-  v->id.tid = v->host_tid == static_cast<std::uint32_t>(p.host_pid) ? p.number
-                                                                   : ask_number(MessageType::kNumber, v->host_tid);
+  v->id.tid = v->host_tid == static_cast<std::uint32_t>(p.host_pid) ? p.number : ask_number(MessageType::kNumber, v->host_tid);
   v->shared.data_offset = offsetof(Vcpu, data);
   pthread_mutex_init(&v->flush_lock, nullptr);
   v->start_epoch(p.window);
@@ -101,7 +100,8 @@ void write_record(Vcpu& v, Record record, std::string_view path, std::string_vie
 
 void write_access(Vcpu& v, std::uint64_t page, AccessKind kind, std::uint64_t at) {
   const std::uint64_t address = page << 12;
-  if (address < v.known_begin || address >= v.known_end) [[unlikely]] discover_area(v, address);
+  if (address < v.known_begin || address >= v.known_end) [[unlikely]]
+    discover_area(v, address);
   order_here(v);
   make_room(v, trace::kMaxAccessBytes);
   const std::uint64_t delta = at > v.shared.last_record ? at - v.shared.last_record : 0;

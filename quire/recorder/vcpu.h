@@ -33,7 +33,7 @@ inline constexpr std::size_t kFastSlots = 1024;
 inline constexpr std::size_t kFastExecSlots = 256;
 inline constexpr std::size_t kSeenSlots = 16 * 1024;
 inline constexpr unsigned kSeenProbes = 16;
-inline constexpr unsigned kTagKindShift = 36;   // pages of 48-bit addresses; the vsyscall page loses its high bits
+inline constexpr unsigned kTagKindShift = 36;  // pages of 48-bit addresses; the vsyscall page loses its high bits
 inline constexpr unsigned kTagEpochShift = 38;
 inline constexpr std::uint64_t kTagPageMask = (std::uint64_t{1} << kTagKindShift) - 1;
 inline constexpr std::uint64_t kLastEpoch = (std::uint64_t{1} << (64 - kTagEpochShift)) - 1;
@@ -41,10 +41,10 @@ inline constexpr std::uint64_t kLastEpoch = (std::uint64_t{1} << (64 - kTagEpoch
 struct alignas(64) Vcpu {
   trace::protocol::SharedTask shared;
 
-  std::uint64_t read_base;   // epoch << kTagEpochShift | kRead  << kTagKindShift
+  std::uint64_t read_base;  // epoch << kTagEpochShift | kRead  << kTagKindShift
   std::uint64_t write_base;
   std::uint64_t exec_base;
-  std::uint64_t epoch_end;   // in instructions; 0 = start a new epoch at the next block
+  std::uint64_t epoch_end;  // in instructions; 0 = start a new epoch at the next block
   std::uint64_t epoch;
 
   std::uint64_t exec_tags[kFastExecSlots];
@@ -59,7 +59,7 @@ struct alignas(64) Vcpu {
   TaskId id;
   std::uint32_t host_tid;
   std::uint64_t ordered_after;  // so many calls of the process are known to come before what it writes next
-  std::uint32_t random_calls;  // how often it asked the kernel for random bytes
+  std::uint32_t random_calls;   // how often it asked the kernel for random bytes
   Vcpu* next;
 
   std::uint8_t data[trace::protocol::kBufferBytes];

@@ -27,8 +27,8 @@ class BorrowedStack {
 
 Context::Context(Scheduler& scheduler)
     : stack_(std::make_unique<GuardedStack>(kStackSize)), stack_bottom_(stack_->bottom()), stack_size_(stack_->size()) {
-  ::new (static_cast<void*>(&fiber_)) boost::context::fiber(
-      std::allocator_arg, BorrowedStack(*stack_), [this, &scheduler](boost::context::fiber&& from) {
+  ::new (static_cast<void*>(&fiber_))
+      boost::context::fiber(std::allocator_arg, BorrowedStack(*stack_), [this, &scheduler](boost::context::fiber&& from) {
         arrived(std::move(from));
         run(scheduler);
         return boost::context::fiber{};

@@ -19,9 +19,9 @@ class Context {
   // Sanitizers pad every frame.
   static constexpr std::size_t kStackSize = (kAsan ? 1024 : 256) * 1024;
 
-  Context() : fiber_{} {}                 // the host thread's stack
+  Context() : fiber_{} {}                  // the host thread's stack
   explicit Context(Scheduler& scheduler);  // a new fiber, which runs Scheduler::run_current_task again and again
-  ~Context() {}                           // see fiber_
+  ~Context() {}                            // see fiber_
   Context(const Context&) = delete;
   Context& operator=(const Context&) = delete;
 

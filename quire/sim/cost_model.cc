@@ -5,8 +5,7 @@
 namespace quire::sim {
 namespace {
 
-constexpr std::string_view kLz4 =
-    "estimate: LZ4 README benchmark (Silesia, 780 MB/s in, 4970 MB/s out on one core), 4 KiB";
+constexpr std::string_view kLz4 = "estimate: LZ4 README benchmark (Silesia, 780 MB/s in, 4970 MB/s out on one core), 4 KiB";
 constexpr std::string_view kNvme = "estimate: data sheets of data-centre NVMe drives (TLC), 70-110 us, 15-40 us, 2-3 GB/s";
 constexpr std::string_view kSmallPath = "estimate: some tens to hundreds of instructions on lines that are in cache";
 constexpr std::string_view kFault =
@@ -23,7 +22,8 @@ constexpr std::array kEntries = {
                      "estimate: 1-2 us for one remote CPU to acknowledge (published TLB-shootdown measurements)"},
     CostModel::Entry{"tlb_flush_page", &CostModel::tlb_flush_page, "ns",
                      "estimate: INVLPG, 100-200 cycles and more (public instruction tables)"},
-    CostModel::Entry{"tlb_flush_all", &CostModel::tlb_flush_all, "ns", "estimate: write to CR3 with flush, refill not included"},
+    CostModel::Entry{"tlb_flush_all", &CostModel::tlb_flush_all, "ns",
+                     "estimate: write to CR3 with flush, refill not included"},
     CostModel::Entry{"lock_handover", &CostModel::lock_handover, "ns",
                      "estimate: cache line from another core of the socket, 40-100 ns (core-to-core latency benchmarks)"},
     CostModel::Entry{"interrupt", &CostModel::interrupt, "ns", "estimate: entry, handler glue and exit of a device interrupt"},
@@ -52,7 +52,8 @@ constexpr std::array kEntries = {
     CostModel::Entry{"reclaim_scan_page", &CostModel::reclaim_scan_page, "ns",
                      "estimate: reclaim of clean page cache runs at 1-2 million pages a second and CPU, all steps included"},
     CostModel::Entry{"rmap_walk_pte", &CostModel::rmap_walk_pte, "ns", "estimate: a page-table walk with cold lines"},
-    CostModel::Entry{"reclaim_unmap_page", &CostModel::reclaim_unmap_page, "ns", "estimate: as a walk, plus clearing and accounting"},
+    CostModel::Entry{"reclaim_unmap_page", &CostModel::reclaim_unmap_page, "ns",
+                     "estimate: as a walk, plus clearing and accounting"},
     CostModel::Entry{"swap_slot", &CostModel::swap_slot, "ns", kSmallPath},
     CostModel::Entry{"zram_compress_page", &CostModel::zram_compress_page, "ns", kLz4},
     CostModel::Entry{"zram_decompress_page", &CostModel::zram_decompress_page, "ns", kLz4},

@@ -28,35 +28,35 @@ struct CostModel {
 
   // Scheduling.
   Nanos context_switch = 1'200;
-  Nanos wakeup = 500;                  // try_to_wake_up, paid by the waker
+  Nanos wakeup = 500;  // try_to_wake_up, paid by the waker
 
   // Memory.
-  Nanos clear_page = 120;              // 4 KiB
-  Nanos copy_page = 250;               // 4 KiB
+  Nanos clear_page = 120;                           // 4 KiB
+  Nanos copy_page = 250;                            // 4 KiB
   std::uint64_t memcpy_bandwidth = 10'000'000'000;  // bytes a second
-  Nanos alloc_page = 60;               // rmqueue from a per-CPU list, with its checks
+  Nanos alloc_page = 60;                            // rmqueue from a per-CPU list, with its checks
   Nanos free_page = 40;
   Nanos slab_alloc = 25;
   Nanos slab_free = 20;
   Nanos vma_lookup = 40;
   Nanos page_cache_lookup = 40;
-  Nanos pte_copy = 12;                 // one entry in fork
-  Nanos pte_zap = 15;                  // one present entry in munmap
-  Nanos fault_map = 250;               // charge, rmap, LRU and PTE work of one anonymous fault, page itself excluded
-  Nanos cow_fault = 100;               // deciding a write-protect fault, page copy excluded
-  Nanos reclaim_node = 1'000;          // one pass over a node's lists and shrinkers, what it scans excluded
-  Nanos reclaim_scan_page = 150;       // isolate and judge one page, reverse map excluded
-  Nanos rmap_walk_pte = 80;            // one mapping visited through the reverse map
-  Nanos reclaim_unmap_page = 250;      // try_to_unmap one mapping, flush excluded
+  Nanos pte_copy = 12;             // one entry in fork
+  Nanos pte_zap = 15;              // one present entry in munmap
+  Nanos fault_map = 250;           // charge, rmap, LRU and PTE work of one anonymous fault, page itself excluded
+  Nanos cow_fault = 100;           // deciding a write-protect fault, page copy excluded
+  Nanos reclaim_node = 1'000;      // one pass over a node's lists and shrinkers, what it scans excluded
+  Nanos reclaim_scan_page = 150;   // isolate and judge one page, reverse map excluded
+  Nanos rmap_walk_pte = 80;        // one mapping visited through the reverse map
+  Nanos reclaim_unmap_page = 250;  // try_to_unmap one mapping, flush excluded
 
   // Swap and storage.
-  Nanos swap_slot = 80;                // take or give back a slot, swap cache included
-  Nanos zram_compress_page = 5'000;    // LZ4 class, 4 KiB
+  Nanos swap_slot = 80;              // take or give back a slot, swap cache included
+  Nanos zram_compress_page = 5'000;  // LZ4 class, 4 KiB
   Nanos zram_decompress_page = 1'000;
   Nanos disk_read_latency = 90'000;
   Nanos disk_write_latency = 30'000;
   std::uint64_t disk_bandwidth = 2'000'000'000;  // bytes a second
-  Nanos disk_submit = 1'500;           // block layer, paid by the submitter for one request
+  Nanos disk_submit = 1'500;                     // block layer, paid by the submitter for one request
 
   [[nodiscard]] Nanos instructions(std::uint64_t n) const { return n * instruction_ps / 1'000; }
   [[nodiscard]] Nanos memcpy_bytes(std::uint64_t bytes) const { return transfer_time(bytes, memcpy_bandwidth); }
@@ -69,7 +69,7 @@ struct CostModel {
 
   struct Entry {
     std::string_view name;  // the field's
-    std::uint64_t CostModel::*field;
+    std::uint64_t CostModel::* field;
     std::string_view unit;    // "ns", "ps", "bytes/s"
     std::string_view source;  // where the default comes from
   };

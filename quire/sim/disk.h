@@ -25,16 +25,15 @@ struct DiskConfig {
   std::string_view name = "disk";
   Nanos read_latency = 0;
   Nanos write_latency = 0;
-  Nanos seek = 0;                    // added when a request does not begin where the one before it ended
-  std::uint64_t bandwidth = 1;       // bytes a second, > 0
-  unsigned queue_depth = 32;         // > 0
-  unsigned slow_factor = 10;         // of latency, when FaultPoint::kIoSlow strikes
+  Nanos seek = 0;               // added when a request does not begin where the one before it ended
+  std::uint64_t bandwidth = 1;  // bytes a second, > 0
+  unsigned queue_depth = 32;    // > 0
+  unsigned slow_factor = 10;    // of latency, when FaultPoint::kIoSlow strikes
 
   // Latencies and bandwidth of the cost model.
   static DiskConfig from_costs(const CostModel& costs) {
-    return DiskConfig{.read_latency = costs.disk_read_latency,
-                      .write_latency = costs.disk_write_latency,
-                      .bandwidth = costs.disk_bandwidth};
+    return DiskConfig{
+        .read_latency = costs.disk_read_latency, .write_latency = costs.disk_write_latency, .bandwidth = costs.disk_bandwidth};
   }
 };
 
@@ -43,9 +42,9 @@ struct DiskStats {
   std::uint64_t writes = 0;
   std::uint64_t read_bytes = 0;
   std::uint64_t written_bytes = 0;
-  Nanos read_time = 0;   // sum over requests, from submission to end
+  Nanos read_time = 0;  // sum over requests, from submission to end
   Nanos write_time = 0;
-  Nanos busy = 0;        // the channel moved bytes
+  Nanos busy = 0;  // the channel moved bytes
   unsigned in_flight = 0;
   unsigned max_in_flight = 0;
 };
@@ -74,7 +73,7 @@ class Disk {
   Scheduler& scheduler_;
   const DiskConfig config_;
   FaultInjection* faults_;
-  std::vector<Nanos> slot_free_;   // ring: when the request queue_depth before this one ends
+  std::vector<Nanos> slot_free_;  // ring: when the request queue_depth before this one ends
   std::size_t slot_ = 0;
   Nanos channel_free_ = 0;
   std::uint64_t next_offset_ = 0;

@@ -37,9 +37,8 @@ Scheduler::Choice Scheduler::choose() {
 }
 
 bool Scheduler::inside_section() const {
-  return std::any_of(cpus_.begin(), cpus_.end(), [](const Cpu& cpu) {
-    return cpu.running != nullptr && cpu.running->preempt_count != 0;
-  });
+  return std::any_of(cpus_.begin(), cpus_.end(),
+                     [](const Cpu& cpu) { return cpu.running != nullptr && cpu.running->preempt_count != 0; });
 }
 
 // The earliest of the CPUs inside a spinlock section; there is one unless they all spin for each other.
@@ -60,9 +59,7 @@ void Scheduler::dispatch() {
     Choice next = choose();
     const Nanos event_time = events_.next_time();
     const Nanos earliest = std::min(next.time, event_time);
-    const bool stop = run_for_boot_      ? !boot_waits()
-                      : limit_ == kNever ? user_tasks_ == 0
-                                         : earliest >= limit_;
+    const bool stop = run_for_boot_ ? !boot_waits() : limit_ == kNever ? user_tasks_ == 0 : earliest >= limit_;
     if (stop || event_time <= next.time) {
       if (inside_section()) {
         next = choose_inside_section();

@@ -53,9 +53,7 @@ class EventQueue {
     Nanos when;
     std::uint64_t tie;
     std::uint32_t slot;
-    [[nodiscard]] bool before(const Entry& other) const {
-      return when != other.when ? when < other.when : tie < other.tie;
-    }
+    [[nodiscard]] bool before(const Entry& other) const { return when != other.when ? when < other.when : tie < other.tie; }
   };
   struct Slot {
     Callback callback;

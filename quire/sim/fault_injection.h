@@ -28,11 +28,11 @@ enum class FaultPoint : std::uint8_t {
 [[nodiscard]] Result<FaultPoint> fault_point_by_name(std::string_view name);
 
 struct FaultAttr {
-  unsigned probability = 0;                // percent of the calls considered
-  std::uint64_t interval = 1;              // only each interval-th call is considered
-  std::int64_t times = -1;                 // how many failures at most; -1 without limit
-  std::uint64_t space = 0;                 // bytes that succeed first
-  std::uint64_t nth = 0;                   // this call fails (1: the next), whatever the rest says; 0: none
+  unsigned probability = 0;    // percent of the calls considered
+  std::uint64_t interval = 1;  // only each interval-th call is considered
+  std::int64_t times = -1;     // how many failures at most; -1 without limit
+  std::uint64_t space = 0;     // bytes that succeed first
+  std::uint64_t nth = 0;       // this call fails (1: the next), whatever the rest says; 0: none
 };
 
 class FaultInjection {
@@ -44,7 +44,8 @@ class FaultInjection {
 
   // True when this call is to fail; `size` in bytes is what `space` is spent on.
   [[nodiscard]] bool should_fail(FaultPoint point, std::uint64_t size = 1) {
-    if ((armed_ & bit(point)) == 0) [[likely]] return false;
+    if ((armed_ & bit(point)) == 0) [[likely]]
+      return false;
     return should_fail_slow(point, size);
   }
 

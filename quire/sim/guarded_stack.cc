@@ -9,8 +9,8 @@
 namespace quire::sim {
 
 GuardedStack::GuardedStack(std::size_t size) : size_(size) {
-  void* mapping = ::mmap(nullptr, size + kPageSize, PROT_READ | PROT_WRITE,
-                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
+  void* mapping =
+      ::mmap(nullptr, size + kPageSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
   if (mapping == MAP_FAILED || ::mprotect(mapping, kPageSize, PROT_NONE) != 0) {
     bug("the host has no memory for another task's stack (see vm.max_map_count and ulimit -v)");
   }

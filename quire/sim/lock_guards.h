@@ -35,9 +35,7 @@ class QUIRE_SCOPED_CAPABILITY MutexGuard {
 class QUIRE_SCOPED_CAPABILITY ReadGuard {
  public:
   explicit ReadGuard(RwSemaphore& lock) QUIRE_ACQUIRE_SHARED(lock) : lock_(lock) { lock_.down_read(); }
-  ReadGuard(RwSemaphore& lock, unsigned subclass) QUIRE_ACQUIRE_SHARED(lock) : lock_(lock) {
-    lock_.down_read_nested(subclass);
-  }
+  ReadGuard(RwSemaphore& lock, unsigned subclass) QUIRE_ACQUIRE_SHARED(lock) : lock_(lock) { lock_.down_read_nested(subclass); }
   ~ReadGuard() QUIRE_RELEASE() { lock_.up_read(); }
   ReadGuard(const ReadGuard&) = delete;
   ReadGuard& operator=(const ReadGuard&) = delete;
@@ -49,9 +47,7 @@ class QUIRE_SCOPED_CAPABILITY ReadGuard {
 class QUIRE_SCOPED_CAPABILITY WriteGuard {
  public:
   explicit WriteGuard(RwSemaphore& lock) QUIRE_ACQUIRE(lock) : lock_(lock) { lock_.down_write(); }
-  WriteGuard(RwSemaphore& lock, unsigned subclass) QUIRE_ACQUIRE(lock) : lock_(lock) {
-    lock_.down_write_nested(subclass);
-  }
+  WriteGuard(RwSemaphore& lock, unsigned subclass) QUIRE_ACQUIRE(lock) : lock_(lock) { lock_.down_write_nested(subclass); }
   ~WriteGuard() QUIRE_RELEASE() { lock_.up_write(); }
   WriteGuard(const WriteGuard&) = delete;
   WriteGuard& operator=(const WriteGuard&) = delete;

@@ -38,8 +38,8 @@ void LockOrder::acquire(Task& task, const void* lock, LockClass& lock_class, uns
     }
   }
   if (held.count == HeldLocks::kMax) bug(fmt::format("task '{}' holds too many locks", task.name()));
-  held.locks[held.count++] = HeldLocks::Held{
-      .lock = lock, .lock_class = &lock_class, .subclass = static_cast<std::uint8_t>(subclass), .how = how};
+  held.locks[held.count++] =
+      HeldLocks::Held{.lock = lock, .lock_class = &lock_class, .subclass = static_cast<std::uint8_t>(subclass), .how = how};
 }
 
 void LockOrder::release(Task& task, const void* lock) {
@@ -102,7 +102,8 @@ void LockOrder::report(Task& task, const HeldLocks::Held& held, Node to, const s
   const std::string& wanted = graph_.at(to).name;
   const std::string holding = node_name(held.lock_class->name(), held.subclass);
   if (back.empty()) {
-    bug(fmt::format("possible recursive locking: task '{}' takes '{}' and holds another '{}' already "
+    bug(
+        fmt::format("possible recursive locking: task '{}' takes '{}' and holds another '{}' already "
                     "(if that is in a safe order, take the inner one with lock_nested)",
                     task.name(), wanted, holding));
   }

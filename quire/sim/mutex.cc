@@ -29,9 +29,7 @@ void Mutex::lock_slow(unsigned subclass) {
     wait([&] { s.spin_until(free_at); });
   } else {
     waiters_.push_back(me);
-    wait([&] {
-      s.block(WaitReason{.kind = "mutex", .name = class_.name(), .owner = &owner_}, Scheduler::Interruptible::kNo);
-    });
+    wait([&] { s.block(WaitReason{.kind = "mutex", .name = class_.name(), .owner = &owner_}, Scheduler::Interruptible::kNo); });
     QUIRE_BUG_ON(owner_ != &me);
     ++class_.stats().acquisitions;
   }

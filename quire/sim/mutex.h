@@ -23,7 +23,8 @@ class QUIRE_CAPABILITY("mutex") Mutex {
   void lock() QUIRE_ACQUIRE() QUIRE_NO_THREAD_SAFETY_ANALYSIS {
     Scheduler& s = scheduler_;
     s.sync_point();
-    if (owner_ != nullptr || s.now() < released_at_ || s.lock_checks()) [[unlikely]] return lock_slow(0);
+    if (owner_ != nullptr || s.now() < released_at_ || s.lock_checks()) [[unlikely]]
+      return lock_slow(0);
     take();
   }
   void lock_nested(unsigned subclass) QUIRE_ACQUIRE() QUIRE_NO_THREAD_SAFETY_ANALYSIS {
@@ -32,7 +33,8 @@ class QUIRE_CAPABILITY("mutex") Mutex {
   }
   [[nodiscard]] bool try_lock() QUIRE_TRY_ACQUIRE(true);
   void unlock() QUIRE_RELEASE() QUIRE_NO_THREAD_SAFETY_ANALYSIS {
-    if (!waiters_.empty() || scheduler_.lock_checks()) [[unlikely]] return unlock_slow();
+    if (!waiters_.empty() || scheduler_.lock_checks()) [[unlikely]]
+      return unlock_slow();
     give_back();
   }
 

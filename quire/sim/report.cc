@@ -12,8 +12,7 @@ namespace quire::sim {
 bool Scheduler::hung(Nanos when) const {
   if (when < last_user_run_ || when - last_user_run_ <= config_.hung_task_timeout) return false;
   return std::all_of(tasks_.begin(), tasks_.end(), [](const auto& task) {
-    return task->kind_ != TaskKind::kUser || task->finished() ||
-           (task->state_ == TaskState::kWaiting && !task->timer_.valid());
+    return task->kind_ != TaskKind::kUser || task->finished() || (task->state_ == TaskState::kWaiting && !task->timer_.valid());
   });
 }
 
@@ -33,8 +32,8 @@ RunOutcome Scheduler::deadlock() const {
   std::vector<BlockedTask> blocked;
   for (const auto& task : tasks_) {
     if (task->state_ != TaskState::kWaiting && task->state_ != TaskState::kSpinning) continue;
-    blocked.push_back(BlockedTask{
-        .task = task->name_, .id = task->id_, .waits_on = describe_wait(*task), .since = task->state_since_});
+    blocked.push_back(
+        BlockedTask{.task = task->name_, .id = task->id_, .waits_on = describe_wait(*task), .since = task->state_since_});
   }
   return RunOutcome(RunEnd::kDeadlock, std::move(blocked));
 }

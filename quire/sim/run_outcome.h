@@ -34,7 +34,8 @@ class RunOutcome {
       : end_(other.end_), seen_(std::exchange(other.seen_, true)), blocked_(std::move(other.blocked_)) {}
   RunOutcome& operator=(RunOutcome&&) = delete;
   ~RunOutcome() {
-    if (end_ == RunEnd::kDeadlock && !seen_) [[unlikely]] bug(report());
+    if (end_ == RunEnd::kDeadlock && !seen_) [[unlikely]]
+      bug(report());
   }
 
   [[nodiscard]] RunEnd end() const {

@@ -116,8 +116,7 @@ void RwSemaphore::downgrade_write() {
 }
 
 void RwSemaphore::wake_readers() {
-  for (Task* head = waiters_.front_or_null(); head != nullptr && head->wait_key == kReader;
-       head = waiters_.front_or_null()) {
+  for (Task* head = waiters_.front_or_null(); head != nullptr && head->wait_key == kReader; head = waiters_.front_or_null()) {
     waiters_.erase(*head);
     head->wait_key = kGranted;
     if (readers_++ == 0) acquired_at_ = scheduler_.now();

@@ -36,7 +36,8 @@ class QUIRE_CAPABILITY("rw_semaphore") RwSemaphore {
   }
   [[nodiscard]] bool down_read_trylock() QUIRE_TRY_ACQUIRE_SHARED(true);
   void up_read() QUIRE_RELEASE_SHARED() QUIRE_NO_THREAD_SAFETY_ANALYSIS {
-    if (!waiters_.empty() || scheduler_.lock_checks()) [[unlikely]] return up_read_slow();
+    if (!waiters_.empty() || scheduler_.lock_checks()) [[unlikely]]
+      return up_read_slow();
     give_back_read();
   }
 
@@ -54,7 +55,8 @@ class QUIRE_CAPABILITY("rw_semaphore") RwSemaphore {
   }
   [[nodiscard]] bool down_write_trylock() QUIRE_TRY_ACQUIRE(true);
   void up_write() QUIRE_RELEASE() QUIRE_NO_THREAD_SAFETY_ANALYSIS {
-    if (!waiters_.empty() || scheduler_.lock_checks()) [[unlikely]] return up_write_slow();
+    if (!waiters_.empty() || scheduler_.lock_checks()) [[unlikely]]
+      return up_write_slow();
     give_back_write();
   }
   // The writer becomes a reader without letting go; waiting readers join it. The static analysis cannot express it:

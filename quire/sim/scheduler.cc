@@ -49,13 +49,9 @@ void Scheduler::set_lock_checks(bool on) { lock_checks_ = on; }
 
 CpuStats Scheduler::cpu_stats(unsigned cpu) const { return cpus_[cpu].stats; }
 
-Nanos Scheduler::cpu_clock(unsigned cpu) const {
-  return current_ != nullptr && cpu == cpu_ ? now_ : cpus_[cpu].clock;
-}
+Nanos Scheduler::cpu_clock(unsigned cpu) const { return current_ != nullptr && cpu == cpu_ ? now_ : cpus_[cpu].clock; }
 
-unsigned Scheduler::nr_running(unsigned cpu) const {
-  return cpus_[cpu].queued + (cpus_[cpu].running != nullptr ? 1 : 0);
-}
+unsigned Scheduler::nr_running(unsigned cpu) const { return cpus_[cpu].queued + (cpus_[cpu].running != nullptr ? 1 : 0); }
 
 Task& Scheduler::spawn(std::string name, std::function<void()> body, TaskOptions options) {
   QUIRE_BUG_ON(options.cpu && *options.cpu >= cpus());
@@ -74,8 +70,7 @@ Task& Scheduler::spawn(std::string name, std::function<void()> body, TaskOptions
 void Scheduler::run_current_task() {
   try {
     current_->body_();
-  } catch (const TaskUnwind&) {
-  }
+  } catch (const TaskUnwind&) {}
   finish_current();
 }
 
@@ -249,8 +244,7 @@ void Scheduler::enqueue(Task& task, unsigned cpu_index, Nanos ready_at, Requeue 
   task.cpu_ = cpu_index;
   Task* before = nullptr;
   for (Task* t = cpu.queue.back_or_null(); t != nullptr; t = cpu.queue.prev_or_null(*t)) {
-    const bool passes = t->ready_at_ > ready_at ||
-                        (t->ready_at_ == ready_at && how == Requeue::kWoken && rng_.chance(1, 2));
+    const bool passes = t->ready_at_ > ready_at || (t->ready_at_ == ready_at && how == Requeue::kWoken && rng_.chance(1, 2));
     if (!passes) break;
     before = t;
   }

@@ -102,7 +102,8 @@ class Scheduler {
 
   // Here, and only here, in waits and at lock acquisitions, others may run.
   void sync_point() {
-    if (now_ >= horizon_) [[unlikely]] sync_slow();
+    if (now_ >= horizon_) [[unlikely]]
+      sync_slow();
   }
 
   // How much may be charged until a sync point has something to do.
@@ -201,9 +202,9 @@ class Scheduler {
     Task* running = nullptr;  // has the CPU, also while another CPU's task runs on the host
     RunQueue queue;           // runnable tasks by ready time
     unsigned queued = 0;
-    Nanos resched_at = kNever;  // when `running` gives way to a task that is ready
-    Nanos run_start = 0;        // when `running` got the CPU
-    Task* prev = nullptr;       // for sched_switch: who had the CPU; null: it has been idle
+    Nanos resched_at = kNever;                   // when `running` gives way to a task that is ready
+    Nanos run_start = 0;                         // when `running` got the CPU
+    Task* prev = nullptr;                        // for sched_switch: who had the CPU; null: it has been idle
     TaskState prev_state = TaskState::kRunning;  // and how it left
     CpuStats stats;
   };
@@ -276,14 +277,14 @@ class Scheduler {
   LockOrder lock_order_;
   List<Task, &Task::wait_node> exit_waiters_;  // in join(); wait_key: the id waited for
   SchedulerStats stats_;
-  Nanos limit_ = kNever;         // of run_until
-  bool run_for_boot_ = false;     // dispatch runs for boot's sake, until that has its lock
-  Nanos boot_time_ = 0;          // when run() began: an event that was due before runs then
+  Nanos limit_ = kNever;       // of run_until
+  bool run_for_boot_ = false;  // dispatch runs for boot's sake, until that has its lock
+  Nanos boot_time_ = 0;        // when run() began: an event that was due before runs then
   Nanos last_event_ = 0;
-  Nanos interrupt_end_ = 0;      // the latest time an interrupt has charged up to
-  Nanos last_user_run_ = 0;      // when a user task last got a CPU
-  unsigned user_tasks_ = 0;      // unfinished
-  RunEnd end_ = RunEnd::kDone;   // why dispatch went back to boot context
+  Nanos interrupt_end_ = 0;     // the latest time an interrupt has charged up to
+  Nanos last_user_run_ = 0;     // when a user task last got a CPU
+  unsigned user_tasks_ = 0;     // unfinished
+  RunEnd end_ = RunEnd::kDone;  // why dispatch went back to boot context
   bool unwinding_ = false;
 };
 

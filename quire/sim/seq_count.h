@@ -18,12 +18,14 @@ class SeqCount {
 
   [[nodiscard]] unsigned read_begin() {
     scheduler_.sync_point();
-    if ((sequence_ & 1) != 0 || scheduler_.now() < written_at_) [[unlikely]] wait_for_writer();
+    if ((sequence_ & 1) != 0 || scheduler_.now() < written_at_) [[unlikely]]
+      wait_for_writer();
     return sequence_;
   }
   // True when what was read since read_begin may be torn.
   [[nodiscard]] bool read_retry(unsigned begun) {
-    if (sequence_ == begun) [[likely]] return false;
+    if (sequence_ == begun) [[likely]]
+      return false;
     ++class_.stats().contended;
     return true;
   }

@@ -23,7 +23,8 @@ class QUIRE_CAPABILITY("spinlock") SpinLock {
   void lock() QUIRE_ACQUIRE() QUIRE_NO_THREAD_SAFETY_ANALYSIS {
     Scheduler& s = scheduler_;
     s.sync_point();
-    if (owner_ != nullptr || s.now() < released_at_ || s.lock_checks()) [[unlikely]] return lock_slow(0);
+    if (owner_ != nullptr || s.now() < released_at_ || s.lock_checks()) [[unlikely]]
+      return lock_slow(0);
     take();
   }
   // A lock of a class of which one is held already, where the order within the class is known to be safe.
@@ -39,7 +40,8 @@ class QUIRE_CAPABILITY("spinlock") SpinLock {
   [[nodiscard]] bool try_lock_here() QUIRE_TRY_ACQUIRE(true);
   void unlock() QUIRE_RELEASE() QUIRE_NO_THREAD_SAFETY_ANALYSIS {
     Scheduler& s = scheduler_;
-    if (!waiters_.empty() || s.lock_checks()) [[unlikely]] return unlock_slow();
+    if (!waiters_.empty() || s.lock_checks()) [[unlikely]]
+      return unlock_slow();
     give_back();
   }
 

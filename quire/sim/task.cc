@@ -19,11 +19,6 @@ std::string_view task_state_name(TaskState state) {
 }
 
 Task::Task(Scheduler& scheduler, unsigned id, std::string name, const TaskOptions& options)
-    : local(options.local),
-      scheduler_(scheduler),
-      id_(id),
-      name_(std::move(name)),
-      kind_(options.kind),
-      pinned_(options.cpu) {}
+    : local(options.local), scheduler_(scheduler), id_(id), name_(std::move(name)), kind_(options.kind), pinned_(options.cpu) {}
 
 }  // namespace quire::sim

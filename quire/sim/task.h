@@ -44,9 +44,9 @@ struct TaskOptions {
 
 // Virtual time of a task, split by what it did.
 struct TaskStats {
-  Nanos run_time = 0;    // on a CPU, spinning included
-  Nanos run_delay = 0;   // runnable, without a CPU
-  Nanos wait_time = 0;   // asleep or waiting
+  Nanos run_time = 0;                      // on a CPU, spinning included
+  Nanos run_delay = 0;                     // runnable, without a CPU
+  Nanos wait_time = 0;                     // asleep or waiting
   std::uint64_t voluntary_switches = 0;    // nvcsw
   std::uint64_t involuntary_switches = 0;  // nivcsw
   std::uint64_t migrations = 0;
@@ -54,9 +54,9 @@ struct TaskStats {
 
 // What a task that does not run waits on, for reports. The names live as long as the wait.
 struct WaitReason {
-  std::string_view kind;             // "mutex"
-  std::string_view name;             // "mmap_lock"
-  Task* const* owner = nullptr;      // where the lock keeps its present owner, if it has one
+  std::string_view kind;         // "mutex"
+  std::string_view name;         // "mmap_lock"
+  Task* const* owner = nullptr;  // where the lock keeps its present owner, if it has one
 };
 
 class Task {
@@ -77,15 +77,15 @@ class Task {
   [[nodiscard]] const WaitReason& wait_reason() const { return wait_reason_; }
   [[nodiscard]] Nanos state_since() const { return state_since_; }
 
-  void* local = nullptr;  // the owner's; never touched here
+  void* local = nullptr;             // the owner's; never touched here
   std::uint64_t reclaimed_slab = 0;  // pages of slabs it gave back (struct reclaim_state); counted by the slab floor
-  std::uint32_t pf_flags = 0;  // PF_MEMALLOC and its kin (phys/task_flags.h); never touched here
+  std::uint32_t pf_flags = 0;        // PF_MEMALLOC and its kin (phys/task_flags.h); never touched here
 
   // Linkage and words of the wait queues and locks; not for others. A task waits on one thing at a time.
   ListNode wait_node;
-  std::uint64_t wait_key = 0;      // WaitTable: the address waited for; RwSemaphore: reader or writer
-  unsigned preempt_count = 0;      // spinlocks held and preempt_disable()s
-  HeldLocks held_locks;            // filled only while lock order is checked
+  std::uint64_t wait_key = 0;  // WaitTable: the address waited for; RwSemaphore: reader or writer
+  unsigned preempt_count = 0;  // spinlocks held and preempt_disable()s
+  HeldLocks held_locks;        // filled only while lock order is checked
 
  private:
   friend class Scheduler;
@@ -98,8 +98,8 @@ class Task {
   TaskState state_ = TaskState::kRunnable;
   std::optional<unsigned> pinned_;
   unsigned cpu_ = 0;
-  Nanos ready_at_ = 0;      // kRunnable: the earliest time at which it may run
-  Nanos state_since_ = 0;   // when the state was entered, on the clock of who changed it
+  Nanos ready_at_ = 0;          // kRunnable: the earliest time at which it may run
+  Nanos state_since_ = 0;       // when the state was entered, on the clock of who changed it
   bool interruptible_ = false;  // kWaiting: Scheduler::wake may end the wait
   bool timed_out_ = false;
   EventId timer_;

@@ -11,10 +11,10 @@ namespace quire::sim {
 struct SchedSwitch {
   static constexpr std::string_view kName = "sched_switch";
   std::string_view prev_comm;
-  unsigned prev_pid;             // 0: the CPU was idle
-  std::string_view prev_state;   // "R" runnable or running, "S" asleep, "D" waiting, "X" ended
+  unsigned prev_pid;            // 0: the CPU was idle
+  std::string_view prev_state;  // "R" runnable or running, "S" asleep, "D" waiting, "X" ended
   std::string_view next_comm;
-  unsigned next_pid;             // 0: the CPU becomes idle
+  unsigned next_pid;  // 0: the CPU becomes idle
   unsigned cpu;
   void fields(auto&& f) const {
     f("prev_comm", prev_comm);

@@ -35,9 +35,7 @@ constexpr std::array<KmallocClass, SlabSystem::kKmallocClasses> kClasses{{{"kmal
                                                                           {"kmalloc-4k", 4096},
                                                                           {"kmalloc-8k", 8192}}};
 
-Order order_for(std::size_t size) {
-  return Order(static_cast<unsigned>(std::bit_width(bytes_to_pages_up(size) - 1)));
-}
+Order order_for(std::size_t size) { return Order(static_cast<unsigned>(std::bit_width(bytes_to_pages_up(size) - 1))); }
 
 bool is_power_of_two(std::size_t n) { return std::has_single_bit(n); }
 
@@ -77,8 +75,7 @@ void* SlabSystem::kmalloc_large(std::size_t size, Gfp gfp, Nid nid) {
 
 // What kmalloc_large gave?
 bool SlabSystem::is_large(const Page& head, const void* object) const {
-  return head.is_head() && !head.test(PageFlag::kSlab) && head.owner_word[0] == this &&
-         phys_.page_address(head) == object;
+  return head.is_head() && !head.test(PageFlag::kSlab) && head.owner_word[0] == this && phys_.page_address(head) == object;
 }
 
 void SlabSystem::kfree(const void* object) {

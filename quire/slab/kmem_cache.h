@@ -32,8 +32,7 @@ class KmemCache {
  public:
   // Made at boot, where failure is a bug (SLAB_PANIC). `create` is for later.
   KmemCache(SlabSystem& system, std::string_view name, SlabFlags flags = SlabFlags::kNone);
-  [[nodiscard]] static Result<KmemCache> create(SlabSystem& system, std::string_view name,
-                                                SlabFlags flags = SlabFlags::kNone);
+  [[nodiscard]] static Result<KmemCache> create(SlabSystem& system, std::string_view name, SlabFlags flags = SlabFlags::kNone);
 
   KmemCache(KmemCache&& other) noexcept : cache_(std::exchange(other.cache_, nullptr)) {}
   KmemCache& operator=(KmemCache&& other) noexcept {
@@ -49,13 +48,15 @@ class KmemCache {
   template <class... Args>
   [[nodiscard]] T* alloc(phys::Gfp gfp, Args&&... args) {
     void* object = cache_->alloc(gfp);
-    if (object == nullptr) [[unlikely]] return nullptr;
+    if (object == nullptr) [[unlikely]]
+      return nullptr;
     return construct(object, std::forward<Args>(args)...);
   }
   template <class... Args>
   [[nodiscard]] T* alloc_node(phys::Gfp gfp, Nid nid, Args&&... args) {
     void* object = cache_->alloc_node(gfp, nid);
-    if (object == nullptr) [[unlikely]] return nullptr;
+    if (object == nullptr) [[unlikely]]
+      return nullptr;
     return construct(object, std::forward<Args>(args)...);
   }
   void free(T* object) {
@@ -92,7 +93,6 @@ class KmemCache {
 
   KmemCacheBase* cache_ = nullptr;
 };
-
 
 template <class T, ObjectLife kLife>
 KmemCache<T, kLife>::KmemCache(SlabSystem& system, std::string_view name, SlabFlags flags) {

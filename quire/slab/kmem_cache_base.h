@@ -45,10 +45,10 @@ class SlabSystem;
 
 enum class SlabFlags : std::uint32_t {
   kNone = 0,
-  kHwCacheAlign = 1u << 0,      // SLAB_HWCACHE_ALIGN: objects start at a cache line
-  kReclaimAccount = 1u << 1,    // SLAB_RECLAIM_ACCOUNT: counted as SReclaimable
-  kPanic = 1u << 2,             // SLAB_PANIC: creation must not fail
-  kCacheDma = 1u << 3,          // SLAB_CACHE_DMA: pages from ZONE_DMA
+  kHwCacheAlign = 1u << 0,    // SLAB_HWCACHE_ALIGN: objects start at a cache line
+  kReclaimAccount = 1u << 1,  // SLAB_RECLAIM_ACCOUNT: counted as SReclaimable
+  kPanic = 1u << 2,           // SLAB_PANIC: creation must not fail
+  kCacheDma = 1u << 3,        // SLAB_CACHE_DMA: pages from ZONE_DMA
 };
 
 }  // namespace quire::slab
@@ -70,8 +70,8 @@ struct KmemCacheNode {
   SlabList slabs_free;
   std::uint64_t total_slabs = 0;
   std::uint64_t free_slabs = 0;
-  std::uint64_t free_objects = 0;   // on slabs' free lists (not those in CPU arrays)
-  std::uint64_t free_limit = 0;     // a slab that becomes free beyond this goes back to the buddy
+  std::uint64_t free_objects = 0;  // on slabs' free lists (not those in CPU arrays)
+  std::uint64_t free_limit = 0;    // a slab that becomes free beyond this goes back to the buddy
   std::uint32_t colour_next = 0;
 };
 
@@ -84,7 +84,8 @@ class KmemCacheBase {
   [[nodiscard]] void* alloc(phys::Gfp gfp) {
     scheduler_->charge(cost_);
     ArrayCache& ac = cpu_cache();
-    if (ac.avail != 0 && ((bits(gfp) | kAlways) & slow_mask_) == 0) [[likely]] return ac.entries()[--ac.avail];
+    if (ac.avail != 0 && ((bits(gfp) | kAlways) & slow_mask_) == 0) [[likely]]
+      return ac.entries()[--ac.avail];
     return alloc_slow(gfp);
   }
   // kmem_cache_free. The object must be one of this cache's and in use.
@@ -158,7 +159,7 @@ class KmemCacheBase {
   std::uint32_t cpu_cache_shift_ = 0;
   std::uint32_t slow_mask_ = kSlowNormally;
   SlabSystem* system_ = nullptr;
-  sim::Nanos cost_ = 0;              // CostModel::slab_alloc and slab_free: the free is paid for at the allocation
+  sim::Nanos cost_ = 0;  // CostModel::slab_alloc and slab_free: the free is paid for at the allocation
   SlabFlags flags_ = SlabFlags::kNone;
   std::uint32_t reciprocal_size_ = 0;  // ceil(2^32 / size): index = offset * this >> 32, exact for slabs up to 4 MiB
   // ---

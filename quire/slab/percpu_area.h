@@ -17,7 +17,7 @@ class PercpuArea {
  public:
   struct Block {
     std::byte* base = nullptr;
-    std::uint32_t shift = 0;   // distance of two CPUs' pieces: 2^shift bytes
+    std::uint32_t shift = 0;  // distance of two CPUs' pieces: 2^shift bytes
   };
 
   PercpuArea(phys::PhysMem& phys, unsigned cpus) : phys_(phys), cpus_(cpus) {}

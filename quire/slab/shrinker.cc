@@ -36,8 +36,7 @@ ShrinkerRegistry::Shrunk ShrinkerRegistry::do_shrink_slab(Entry& entry, phys::Gf
   std::uint64_t& deferred = entry.nr_deferred[static_cast<std::size_t>(nid.value())];
   const std::uint64_t nr = std::exchange(deferred, 0);
   // Objects that cost nothing to make again are given up by halves.
-  const std::uint64_t delta =
-      shrinker.seeks() != 0 ? (freeable >> priority) * 4 / shrinker.seeks() : freeable / 2;
+  const std::uint64_t delta = shrinker.seeks() != 0 ? (freeable >> priority) * 4 / shrinker.seeks() : freeable / 2;
   const std::uint64_t target = std::min((nr >> priority) + delta, 2 * freeable);
   const std::uint64_t batch = shrinker.batch() != 0 ? shrinker.batch() : kShrinkBatch;
 

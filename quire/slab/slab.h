@@ -33,14 +33,14 @@ inline constexpr std::uint32_t kMaxObjectsPerSlab = 0xfffd;
 inline constexpr std::uint32_t kMaxObjectsOffSlab = 32;  // for which "slab_mgmt" has room
 
 struct Slab {
-  ListNode link;                  // one of the node's three lists
+  ListNode link;  // one of the node's three lists
   KmemCacheBase* cache = nullptr;
-  phys::Page* page = nullptr;     // first page
-  std::byte* s_mem = nullptr;     // object 0
-  std::uint32_t inuse = 0;        // objects not on the free list
-  BufCtl free = kBufCtlEnd;       // first free object
-  Nid nid{};                      // node of the pages
-  std::uint64_t colour_off = 0;   // bytes before the first thing on the slab
+  phys::Page* page = nullptr;    // first page
+  std::byte* s_mem = nullptr;    // object 0
+  std::uint32_t inuse = 0;       // objects not on the free list
+  BufCtl free = kBufCtlEnd;      // first free object
+  Nid nid{};                     // node of the pages
+  std::uint64_t colour_off = 0;  // bytes before the first thing on the slab
 
   [[nodiscard]] BufCtl* bufctl() { return reinterpret_cast<BufCtl*>(this + 1); }
   [[nodiscard]] const BufCtl* bufctl() const { return reinterpret_cast<const BufCtl*>(this + 1); }

@@ -20,11 +20,11 @@ enum class SlabManagement : std::uint8_t { kOnSlab, kOffSlab };
 enum class Reclaimable : std::uint8_t { kNo, kYes };
 
 struct SlabGeometry {
-  std::size_t object_size = 0;      // asked for
-  std::size_t size = 0;             // distance of two objects: object_size rounded up to the alignment
+  std::size_t object_size = 0;  // asked for
+  std::size_t size = 0;         // distance of two objects: object_size rounded up to the alignment
   std::size_t align = 0;
   Order order{};
-  std::uint32_t num = 0;            // objects per slab
+  std::uint32_t num = 0;  // objects per slab
   SlabManagement management = SlabManagement::kOnSlab;
   std::size_t management_size = 0;  // Slab + bufctl, rounded up to the alignment
   std::size_t left_over = 0;        // bytes of a slab that no object uses
@@ -36,9 +36,9 @@ struct SlabGeometry {
 
 struct GeometryRequest {
   std::size_t object_size = 0;
-  std::size_t align = 0;                   // 0: the least; else a power of two
+  std::size_t align = 0;  // 0: the least; else a power of two
   Reclaimable reclaimable = Reclaimable::kNo;
-  Order max_waste_order{1};                // slab_max_order: larger orders only if not one object fits (0 below 32 MiB)
+  Order max_waste_order{1};  // slab_max_order: larger orders only if not one object fits (0 below 32 MiB)
 };
 
 // kInval when the size is 0 or beyond kMaxObjectSize or the alignment is no power of two ≤ a page.

@@ -219,15 +219,16 @@ SlabLayout::Place SlabLayout::find_place(const void* object) const {
 
 SlabLayout::Place SlabLayout::place_of(const void* object) const {
   const Place place = find_place(object);
-  if (place.slab == nullptr) [[unlikely]] report_foreign(object);
+  if (place.slab == nullptr) [[unlikely]]
+    report_foreign(object);
   return place;
 }
 
 void SlabLayout::report_foreign(const void* object) const {
   const KmemCacheBase* owner = cache_.system_->virt_to_cache(object);
-  const std::string what = owner == nullptr    ? "is no slab object"
+  const std::string what = owner == nullptr   ? "is no slab object"
                            : owner == &cache_ ? "is not the start of an object of it"
-                                               : fmt::format("belongs to cache {}", owner->name());
+                                              : fmt::format("belongs to cache {}", owner->name());
   bug(fmt::format("{} is freed to cache {}, but {}", fmt::ptr(object), cache_.name(), what));
 }
 

@@ -53,8 +53,7 @@ SlabSystem::SlabSystem(phys::PhysMem& phys, sim::Scheduler& scheduler)
   boot_caches_ = std::make_unique<std::byte[]>(2 * bytes + kCacheLineSize);
   const auto start = align_up(reinterpret_cast<std::uintptr_t>(boot_caches_.get()), kCacheLineSize);
   const auto make = [&](std::size_t place, std::string_view name, std::size_t size, std::size_t align) {
-    return setup_cache(reinterpret_cast<void*>(start + place * bytes), name, size, align, SlabFlags::kPanic, nullptr)
-        .value();
+    return setup_cache(reinterpret_cast<void*>(start + place * bytes), name, size, align, SlabFlags::kPanic, nullptr).value();
   };
   cache_cache_ = make(0, "kmem_cache", cache_bytes(phys_), kCacheLineSize);
   slab_mgmt_ = make(1, "slab_mgmt", sizeof(Slab) + kMaxObjectsOffSlab * sizeof(BufCtl), 0);
@@ -118,8 +117,8 @@ Result<KmemCacheBase*> SlabSystem::kmem_cache_create(std::string_view name, std:
 }
 
 // A second pool of the same objects shares the first one's cache (__kmem_cache_alias).
-Result<KmemCacheBase*> SlabSystem::kmem_cache_alias(KmemCacheBase& same, std::size_t size, std::size_t align,
-                                                    SlabFlags flags, SlabConstructor constructor) {
+Result<KmemCacheBase*> SlabSystem::kmem_cache_alias(KmemCacheBase& same, std::size_t size, std::size_t align, SlabFlags flags,
+                                                    SlabConstructor constructor) {
   const bool fits = same.object_size() == size && same.geometry().align >= align &&
                     ((same.flags_ ^ flags) & ~SlabFlags::kPanic) == SlabFlags::kNone && constructor == nullptr &&
                     same.constructor_ == nullptr && same.refcount_ != 0;

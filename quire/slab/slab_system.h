@@ -33,12 +33,12 @@ namespace quire::slab {
 // One row of /proc/slabinfo.
 struct SlabInfo {
   std::string_view name;
-  std::uint64_t active_objs = 0;   // not on a slab's free list (objects in CPU arrays count as active, as in Linux)
+  std::uint64_t active_objs = 0;  // not on a slab's free list (objects in CPU arrays count as active, as in Linux)
   std::uint64_t num_objs = 0;
   std::uint64_t objsize = 0;
   std::uint64_t objperslab = 0;
   std::uint64_t pagesperslab = 0;
-  std::uint64_t limit = 0;         // tunables
+  std::uint64_t limit = 0;  // tunables
   std::uint64_t batchcount = 0;
   std::uint64_t active_slabs = 0;  // slabdata
   std::uint64_t num_slabs = 0;
@@ -69,7 +69,8 @@ class SlabSystem {
 
   // kmalloc: nullptr when there is no memory or the size is beyond kKmallocMaxSize; size 0 gives zero_size_ptr().
   [[nodiscard]] void* kmalloc(std::size_t size, phys::Gfp gfp) {
-    if (size - 1 < kKmallocMaxCacheSize) [[likely]] return kmalloc_slab(size)->alloc(gfp);
+    if (size - 1 < kKmallocMaxCacheSize) [[likely]]
+      return kmalloc_slab(size)->alloc(gfp);
     return kmalloc_node(size, gfp, kNoNode);
   }
   [[nodiscard]] void* kmalloc_node(std::size_t size, phys::Gfp gfp, Nid nid);
@@ -140,8 +141,8 @@ class SlabSystem {
   }
   Result<KmemCacheBase*> kmem_cache_alias(KmemCacheBase& same, std::size_t size, std::size_t align, SlabFlags flags,
                                           SlabConstructor constructor);
-  Result<KmemCacheBase*> setup_cache(void* room, std::string_view name, std::size_t size, std::size_t align,
-                                     SlabFlags flags, SlabConstructor constructor);
+  Result<KmemCacheBase*> setup_cache(void* room, std::string_view name, std::size_t size, std::size_t align, SlabFlags flags,
+                                     SlabConstructor constructor);
   void drain_cpu_caches(KmemCacheBase& cache);
   std::uint64_t reap_some(KmemCacheBase& cache);
   void release_cache(KmemCacheBase& cache);
@@ -153,13 +154,13 @@ class SlabSystem {
   sim::LockClass& list_lock_class_;
   PercpuArea percpu_;
   CacheChain caches_;
-  std::unique_ptr<std::byte[]> boot_caches_;          // room of the first two; static data in Linux's kernel image
+  std::unique_ptr<std::byte[]> boot_caches_;  // room of the first two; static data in Linux's kernel image
   KmemCacheBase* cache_cache_ = nullptr;
-  KmemCacheBase* slab_mgmt_ = nullptr;                // off-slab descriptors
+  KmemCacheBase* slab_mgmt_ = nullptr;  // off-slab descriptors
   std::array<KmemCacheBase*, kKmallocClasses> kmalloc_caches_{};
   ShrinkerRegistry shrinkers_;
   Order max_waste_order_{1};
-  std::uint64_t large_pages_ = 0;                     // held by kmalloc_large
+  std::uint64_t large_pages_ = 0;  // held by kmalloc_large
   sim::FaultInjection* fault_injection_ = nullptr;
 };
 

@@ -3,8 +3,9 @@
 namespace quire::slab {
 
 XaNodeCache::XaNodeCache(SlabSystem& system)
-    : cache_(system.kmem_cache_create("radix_tree_node", kXaNodeSize, alignof(XaNode),
-                                      SlabFlags::kPanic | SlabFlags::kReclaimAccount)
+    : cache_(system
+                 .kmem_cache_create("radix_tree_node", kXaNodeSize, alignof(XaNode),
+                                    SlabFlags::kPanic | SlabFlags::kReclaimAccount)
                  .value()) {}
 
 XaNodeCache::~XaNodeCache() { static_cast<void>(cache_->system().kmem_cache_destroy(*cache_)); }

@@ -17,8 +17,8 @@ namespace quire::swap {
 
 struct DiskSwapConfig {
   std::string name = "/dev/sda2";
-  std::uint64_t size = 0;         // bytes, with the header page
-  std::uint64_t disk_offset = 0;  // where on the disk the area begins, bytes
+  std::uint64_t size = 0;                                // bytes, with the header page
+  std::uint64_t disk_offset = 0;                         // where on the disk the area begins, bytes
   SwapDeviceFlags flags = SwapDeviceFlags::kSolidState;  // kNone: a disk that seeks
 };
 

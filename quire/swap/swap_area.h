@@ -28,12 +28,12 @@
 
 namespace quire::swap {
 
-inline constexpr std::uint8_t kSwapMapMax = 0x3e;      // SWAP_MAP_MAX
-inline constexpr std::uint8_t kSwapMapUsers = 0x3f;    // the bits that count users
-inline constexpr std::uint8_t kSwapMapBad = 0x3f;      // SWAP_MAP_BAD
-inline constexpr std::uint8_t kSwapHasCache = 0x40;    // SWAP_HAS_CACHE
-inline constexpr std::uint8_t kCountContinued = 0x80;  // COUNT_CONTINUED
-inline constexpr std::uint64_t kSwapfileCluster = 512; // SWAPFILE_CLUSTER with CONFIG_THP_SWAP
+inline constexpr std::uint8_t kSwapMapMax = 0x3e;       // SWAP_MAP_MAX
+inline constexpr std::uint8_t kSwapMapUsers = 0x3f;     // the bits that count users
+inline constexpr std::uint8_t kSwapMapBad = 0x3f;       // SWAP_MAP_BAD
+inline constexpr std::uint8_t kSwapHasCache = 0x40;     // SWAP_HAS_CACHE
+inline constexpr std::uint8_t kCountContinued = 0x80;   // COUNT_CONTINUED
+inline constexpr std::uint64_t kSwapfileCluster = 512;  // SWAPFILE_CLUSTER with CONFIG_THP_SWAP
 
 // What __swap_duplicate adds and __swap_entry_free takes away.
 enum class SwapUsage : std::uint8_t { kUser, kCache };
@@ -54,8 +54,8 @@ class SwapArea {
   [[nodiscard]] int priority() const { return priority_; }
   [[nodiscard]] SwapDevice& device() { return *device_; }
   [[nodiscard]] const SwapDevice& device() const { return *device_; }
-  [[nodiscard]] std::uint64_t max() const { return max_; }              // offsets are in [1, max)
-  [[nodiscard]] std::uint64_t pages() const { return max_ - 1; }        // usable slots (swap_info_struct::pages)
+  [[nodiscard]] std::uint64_t max() const { return max_; }        // offsets are in [1, max)
+  [[nodiscard]] std::uint64_t pages() const { return max_ - 1; }  // usable slots (swap_info_struct::pages)
   [[nodiscard]] std::uint64_t inuse_pages() const { return inuse_pages_; }
   [[nodiscard]] bool synchronous_io() const { return any(device_->flags(), SwapDeviceFlags::kSynchronous); }
   [[nodiscard]] bool solid_state() const { return any(device_->flags(), SwapDeviceFlags::kSolidState); }
@@ -75,9 +75,7 @@ class SwapArea {
   [[nodiscard]] std::uint64_t count(std::uint64_t offset) const;
   [[nodiscard]] bool has_cache(std::uint64_t offset) const { return (map_[offset] & kSwapHasCache) != 0; }
   // One hold is left, so that the next entry_free_locked frees the slot.
-  [[nodiscard]] bool sole_holder(std::uint64_t offset) const {
-    return map_[offset] == 1 || map_[offset] == kSwapHasCache;
-  }
+  [[nodiscard]] bool sole_holder(std::uint64_t offset) const { return map_[offset] == 1 || map_[offset] == kSwapHasCache; }
   [[nodiscard]] std::uint8_t map_byte(std::uint64_t offset) const { return map_[offset]; }
 
   // Walks the map: usage, cluster counts and continuation agree.
@@ -85,7 +83,7 @@ class SwapArea {
 
  private:
   static constexpr std::uint64_t kNoCluster = (std::uint64_t{1} << 24) - 1;  // ClusterInfo::kNone
-  struct CpuCluster {  // percpu_cluster
+  struct CpuCluster {                                                        // percpu_cluster
     std::uint64_t cluster = kNoCluster;
     std::uint64_t next = 0;
   };

@@ -38,9 +38,7 @@ class SwapCache {
   // init_swap_address_space: stretches for an area of `pages` pages. At swapon.
   void add_area(unsigned type, std::uint64_t pages);
 
-  [[nodiscard]] SwapStretch& stretch(SwapEntry entry) {
-    return *areas_[entry.type][entry.offset >> kSwapAddressSpaceShift];
-  }
+  [[nodiscard]] SwapStretch& stretch(SwapEntry entry) { return *areas_[entry.type][entry.offset >> kSwapAddressSpaceShift]; }
   [[nodiscard]] std::uint64_t total_swapcache_pages() const;
   [[nodiscard]] std::uint64_t total_shadows() const;
 

@@ -19,9 +19,9 @@ namespace quire::swap {
 
 enum class SwapDeviceFlags : std::uint8_t {
   kNone = 0,
-  kSynchronous = 1u << 0,  // SWP_SYNCHRONOUS_IO: done on return; a fault on a slot with one user skips the swap cache
-  kSolidState = 1u << 1,   // SWP_SOLIDSTATE: no seeks; slots are given out by clusters per CPU
-  kStableWrites = 1u << 2, // SWP_STABLE_WRITES: a page under writeback must not be changed
+  kSynchronous = 1u << 0,   // SWP_SYNCHRONOUS_IO: done on return; a fault on a slot with one user skips the swap cache
+  kSolidState = 1u << 1,    // SWP_SOLIDSTATE: no seeks; slots are given out by clusters per CPU
+  kStableWrites = 1u << 2,  // SWP_STABLE_WRITES: a page under writeback must not be changed
 };
 
 // Who is told when an asynchronous transfer has ended (end_swap_bio_write, end_swap_bio_read). SwapSystem implements it.
@@ -36,8 +36,8 @@ class SwapDevice {
  public:
   virtual ~SwapDevice() = default;
 
-  [[nodiscard]] virtual std::string_view name() const = 0;          // "/dev/zram0"
-  [[nodiscard]] virtual std::uint64_t pages() const = 0;            // size of the area with its header page
+  [[nodiscard]] virtual std::string_view name() const = 0;  // "/dev/zram0"
+  [[nodiscard]] virtual std::uint64_t pages() const = 0;    // size of the area with its header page
   [[nodiscard]] virtual SwapDeviceFlags flags() const = 0;
 
   // Starts (or, when synchronous, does) the transfer of one page. An error returned here means that nothing was started.

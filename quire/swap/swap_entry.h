@@ -7,8 +7,8 @@
 
 namespace quire::swap {
 
-using arch::SwapEntry;
 using arch::kMaxSwapFiles;
+using arch::SwapEntry;
 
 inline constexpr SwapEntry kNoSwap{};
 

@@ -28,9 +28,7 @@ struct VmaReadaheadInfo {
     window = static_cast<unsigned>((word >> kWindowShift) & kHitsMask);
     hits = static_cast<unsigned>(word & kHitsMask);
   }
-  [[nodiscard]] std::uint64_t pack() const {
-    return (pfn << kPageShift) | (std::uint64_t{window} << kWindowShift) | hits;
-  }
+  [[nodiscard]] std::uint64_t pack() const { return (pfn << kPageShift) | (std::uint64_t{window} << kWindowShift) | hits; }
 
   std::uint64_t pfn;
   unsigned window;

@@ -32,9 +32,7 @@ SwapArea& SwapSystem::swp_swap_info(SwapEntry entry) {
   return *areas_[entry.type];
 }
 
-SwapInfo SwapSystem::si_swapinfo() const {
-  return SwapInfo{total_swap_pages_, nr_swap_pages_, cache_.total_swapcache_pages()};
-}
+SwapInfo SwapSystem::si_swapinfo() const { return SwapInfo{total_swap_pages_, nr_swap_pages_, cache_.total_swapcache_pages()}; }
 
 Result<SwapEntry> SwapSystem::get_swap_page() {
   if (inject(sim::FaultPoint::kSwapFull)) return fail(Errno::kNoSpc);
@@ -59,8 +57,8 @@ Result<SwapEntry> SwapSystem::get_swap_page() {
 void SwapSystem::requeue(const SwapArea& area) {
   sim::SpinGuard guard(swap_avail_lock_);
   const auto place = std::ranges::find(swap_avail_, &area);
-  const auto last = std::find_if(place, swap_avail_.end(),
-                                 [&](const SwapArea* other) { return other->priority() != area.priority(); });
+  const auto last =
+      std::find_if(place, swap_avail_.end(), [&](const SwapArea* other) { return other->priority() != area.priority(); });
   std::rotate(place, place + 1, last);
 }
 

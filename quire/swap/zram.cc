@@ -20,9 +20,7 @@ constexpr Gfp kStoreGfp = Gfp::kKswapdReclaim | Gfp::kNoWarn | Gfp::kHighmem | G
 constexpr Gfp kStoreGfpSlow = Gfp::kNoIo | Gfp::kHighmem | Gfp::kMovable;
 constexpr int kLz4Acceleration = 1;
 
-std::span<std::byte> page_bytes(phys::PhysMem& phys, const phys::Folio& folio) {
-  return {phys.page_address(folio), kPageSize};
-}
+std::span<std::byte> page_bytes(phys::PhysMem& phys, const phys::Folio& folio) { return {phys.page_address(folio), kPageSize}; }
 
 }  // namespace
 
@@ -111,9 +109,9 @@ Status Zram::store(Slot& slot, const phys::Folio& folio) {
   if (phys_.data_mode() == phys::DataMode::kData) {
     Stream& work = *stream.emplace(*this);
     auto& buffer = work.buffer;
-    const int packed = LZ4_compress_fast_extState(
-        work.state.data(), reinterpret_cast<const char*>(bytes.data()), reinterpret_cast<char*>(buffer.data()),
-        static_cast<int>(kPageSize), static_cast<int>(buffer.size()), kLz4Acceleration);
+    const int packed = LZ4_compress_fast_extState(work.state.data(), reinterpret_cast<const char*>(bytes.data()),
+                                                  reinterpret_cast<char*>(buffer.data()), static_cast<int>(kPageSize),
+                                                  static_cast<int>(buffer.size()), kLz4Acceleration);
     QUIRE_BUG_ON(packed <= 0);
     size = static_cast<std::size_t>(packed);
     if (size < pool_->huge_class_size()) bytes = std::span<const std::byte>(buffer).first(size);
@@ -161,8 +159,7 @@ Status Zram::read_page(std::uint64_t offset, phys::Folio& folio, SwapIo&) {
   const Slot& slot = table_[offset];
   ++stats_.num_reads;
   if (phys_.data_mode() == phys::DataMode::kDataless) {
-    scheduler_.charge((slot.flags & kStored) != 0 ? scheduler_.costs().zram_decompress_page
-                                                  : scheduler_.costs().clear_page);
+    scheduler_.charge((slot.flags & kStored) != 0 ? scheduler_.costs().zram_decompress_page : scheduler_.costs().clear_page);
     return {};
   }
   const std::span<std::byte> to = page_bytes(phys_, folio);

@@ -25,10 +25,10 @@ namespace quire::swap {
 
 struct ZramConfig {
   std::string name = "/dev/zram0";
-  std::uint64_t disksize = 0;           // bytes, a multiple of the page size; with the header page
-  std::uint64_t mem_limit = 0;          // bytes the store may take; 0: no limit
-  unsigned ratio_permille = 3000;       // dataless: original to compressed size, 1000 (does not shrink) or more
-  unsigned same_filled_permille = 0;    // dataless: of 1000 pages so many hold one repeated word
+  std::uint64_t disksize = 0;         // bytes, a multiple of the page size; with the header page
+  std::uint64_t mem_limit = 0;        // bytes the store may take; 0: no limit
+  unsigned ratio_permille = 3000;     // dataless: original to compressed size, 1000 (does not shrink) or more
+  unsigned same_filled_permille = 0;  // dataless: of 1000 pages so many hold one repeated word
 };
 
 // /sys/block/zram0/mm_stat, bytes where sizes, pages where named so.

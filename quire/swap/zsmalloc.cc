@@ -76,9 +76,7 @@ ZsPool::SizeClass& ZsPool::class_for(std::size_t stored) {
   return *class_of_size_[std::min(index, class_of_size_.size() - 1)];
 }
 
-unsigned ZsPool::class_size(std::size_t size) const {
-  return const_cast<ZsPool*>(this)->class_for(size + kZsHandleSize).size;
-}
+unsigned ZsPool::class_size(std::size_t size) const { return const_cast<ZsPool*>(this)->class_for(size + kZsHandleSize).size; }
 
 ZsHandle* ZsPool::zs_malloc(std::size_t size, Gfp gfp) {
   QUIRE_BUG_ON(size == 0 || size > kPageSize);
@@ -201,9 +199,8 @@ void ZsPool::for_each_piece(const ZsHandle& handle, std::size_t bytes, Copy&& co
 }
 
 void ZsPool::write(const ZsHandle& handle, std::span<const std::byte> bytes) {
-  for_each_piece(handle, bytes.size(), [&](std::byte* to, std::size_t done, std::size_t here) {
-    std::memcpy(to, bytes.data() + done, here);
-  });
+  for_each_piece(handle, bytes.size(),
+                 [&](std::byte* to, std::size_t done, std::size_t here) { std::memcpy(to, bytes.data() + done, here); });
 }
 
 void ZsPool::read(const ZsHandle& handle, std::span<std::byte> bytes) const {

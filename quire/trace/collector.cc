@@ -143,8 +143,7 @@ void Collector::hello(Connection& c, const MessageHeader& header) {
     if (other.get() != &c && other->host == c.host) before.push_back(other.get());
   }
   for (Connection* other : before) {
-    while (receive(*other) == Received::kMessage) {
-    }
+    while (receive(*other) == Received::kMessage) {}
     close_connection(*other);
   }
   if (const auto parked = parked_.find(c.host); parked != parked_.end()) {
@@ -189,7 +188,8 @@ void Collector::add_task(Connection& c, const MessageHeader& header, int memfd) 
 void Collector::add_chunk(Connection& c, const MessageHeader& header) {
   const TaskId id{header.pid, header.tid};
   const bool last = (header.flags & wire::kLastOfTask) != 0;
-  keep(writer_.add_chunk(id, {message_.data() + sizeof header, header.bytes}, last ? ChunkFlag::kLastOfTask : ChunkFlag::kNone));
+  keep(
+      writer_.add_chunk(id, {message_.data() + sizeof header, header.bytes}, last ? ChunkFlag::kLastOfTask : ChunkFlag::kNone));
   const auto task = c.tasks.find(id);
   if (task == c.tasks.end()) return;
   task->second->last_sequence = header.sequence;

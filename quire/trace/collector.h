@@ -70,9 +70,9 @@ class Collector {
   int listen_fd_ = -1;
   int epoll_fd_ = -1;
   std::map<int, std::unique_ptr<Connection>> connections_;
-  std::map<pid_t, Tasks> parked_;             // of processes between two programs
+  std::map<pid_t, Tasks> parked_;  // of processes between two programs
   std::map<std::uint32_t, Bearer> bearers_;
-  std::set<std::uint32_t> expected_;          // numbered by their parents, not heard of yet
+  std::set<std::uint32_t> expected_;  // numbered by their parents, not heard of yet
   std::uint32_t next_number_ = 1;
   std::vector<std::uint8_t> message_;
   Outcome failure_{};

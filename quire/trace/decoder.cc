@@ -10,7 +10,7 @@ namespace {
 
 constexpr unsigned kInstructionBytes[4] = {0, 1, 2, 4};
 constexpr std::uint32_t kInstructionMask[4] = {0, 0xff, 0xffff, 0xffff'ffff};
-constexpr std::uint64_t kPageMask[8] = {0,          0xff,          0xffff,          0xff'ffff,
+constexpr std::uint64_t kPageMask[8] = {0,           0xff,           0xffff,           0xff'ffff,
                                         0xffff'ffff, 0xff'ffff'ffff, 0xffff'ffff'ffff, 0xff'ffff'ffff'ffff};
 
 // The length of an access by its control byte: the one thing the next access waits for. 0 where it is none.
@@ -151,7 +151,8 @@ std::size_t Decoder::accesses(std::span<Access> out) {
     std::memcpy(&instructions, at + 1, sizeof instructions);
     std::memcpy(&delta, at + 1 + kInstructionBytes[code], sizeof delta);
     const std::uint64_t page = last[kind] + unzigzag(delta & kPageMask[control >> 4]);
-    if (next > end || page >> kPageNumberBits != 0) [[unlikely]] break;
+    if (next > end || page >> kPageNumberBits != 0) [[unlikely]]
+      break;
     last[kind] = page;
     at = next;
     out[n++] = Access{page << 2 | kind, instructions & kInstructionMask[code], 0};

@@ -13,8 +13,8 @@
 
 namespace quire::trace {
 
-inline constexpr std::size_t kMaxAccessBytes = 32;     // a skip and an access, and slack for whole-word stores
-inline constexpr std::size_t kMaxStringBytes = 4096;   // longer strings are cut
+inline constexpr std::size_t kMaxAccessBytes = 32;    // a skip and an access, and slack for whole-word stores
+inline constexpr std::size_t kMaxStringBytes = 4096;  // longer strings are cut
 inline constexpr std::size_t kMaxRecordBytes = 512 + 2 * kMaxStringBytes;
 inline constexpr std::uint64_t kPageNumberBits = 52;
 
@@ -70,9 +70,7 @@ class Encoder {
         p = varint(p, zigzag(r.fd)), p = varint(p, r.flags), p = varint(p, r.dev), p = varint(p, r.inode);
         p = varint(p, r.size), p = varint(p, r.offset), p = string(p, path);
         break;
-      case RecordKind::kExit:
-        p = varint(p, zigzag(r.status)), p = varint(p, zigzag(r.signal)), p = varint(p, r.flags);
-        break;
+      case RecordKind::kExit: p = varint(p, zigzag(r.status)), p = varint(p, zigzag(r.signal)), p = varint(p, r.flags); break;
       case RecordKind::kOrder: p = varint(p, r.after), p = varint(p, r.sequence), p = varint(p, r.flags); break;
       case RecordKind::kBehind: p = varint(p, r.child.pid), p = varint(p, r.child.tid), p = varint(p, r.after); break;
     }

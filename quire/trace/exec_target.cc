@@ -55,7 +55,9 @@ Head read_head(const std::string& path) {
   const ssize_t n = ::pread(fd, buffer, sizeof buffer, 0);
   head.bytes.assign(buffer, n > 0 ? static_cast<std::size_t>(n) : 0);
   head.verdict = ExecVerdict::kUnknownFormat;
-  if (head.bytes.starts_with("\x7f" "ELF")) head.verdict = check_elf(fd, head.bytes, head.linker);
+  if (head.bytes.starts_with("\x7f"
+                             "ELF"))
+    head.verdict = check_elf(fd, head.bytes, head.linker);
   if (head.bytes.starts_with("#!")) head.verdict = ExecVerdict::kRunnable;
   ::close(fd);
   return head;

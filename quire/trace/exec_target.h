@@ -11,20 +11,20 @@
 namespace quire::trace {
 
 enum class ExecVerdict : std::uint8_t {
-  kRunnable,        // x86-64 ELF, executable, its dynamic linker is there
-  kMissing,         // no such file
-  kNotExecutable,   // no permission, or not a regular file
-  kNotX86_64,       // an ELF file of another machine or of 32 bits
-  kUnknownFormat,   // neither ELF nor "#!"
-  kNoInterpreter,   // its "#!" program or dynamic linker is missing
+  kRunnable,       // x86-64 ELF, executable, its dynamic linker is there
+  kMissing,        // no such file
+  kNotExecutable,  // no permission, or not a regular file
+  kNotX86_64,      // an ELF file of another machine or of 32 bits
+  kUnknownFormat,  // neither ELF nor "#!"
+  kNoInterpreter,  // its "#!" program or dynamic linker is missing
 };
 
 struct ExecTarget {
   ExecVerdict verdict = ExecVerdict::kMissing;
-  std::string file;                     // the ELF file to run
+  std::string file;  // the ELF file to run
   std::string argv0;
-  std::vector<std::string> arguments;   // argv[1] onwards
-  std::string culprit;                  // the file the verdict is about
+  std::vector<std::string> arguments;  // argv[1] onwards
+  std::string culprit;                 // the file the verdict is about
 };
 
 [[nodiscard]] ExecTarget resolve_exec(const std::string& path, const std::vector<std::string>& argv);

@@ -36,8 +36,7 @@ class Summary {
   void run() {
     if (TaskStream* first = reader_.first_task()) start({first, {}, make<Space>(), make<Fds>()});
     while (!queue_.empty()) drain();
-    while (reader_.pull()) {
-    }
+    while (reader_.pull()) {}
     // Tasks nobody forked: the trace lost their parents' records.
     const std::vector<TaskStream*> met(reader_.tasks().begin(), reader_.tasks().end());
     for (TaskStream* stream : met) {

@@ -43,8 +43,8 @@ std::string what_runs(const TaskInfo& task) {
 
 template <class Out>
 void put_tasks(Out out, const TraceInfo& info) {
-  fmt::format_to(out, "\n  {:>6} {:>6} {:>6} {:>16} {:>14} {:>9}  {:<9} {}\n", "pid", "tid", "parent", "instructions", "accesses",
-                 "syscalls", "end", "program");
+  fmt::format_to(out, "\n  {:>6} {:>6} {:>6} {:>16} {:>14} {:>9}  {:<9} {}\n", "pid", "tid", "parent", "instructions",
+                 "accesses", "syscalls", "end", "program");
   for (std::size_t i = 0; i < std::min(info.tasks.size(), kTasksShown); ++i) {
     const TaskInfo& t = info.tasks[i];
     fmt::format_to(out, "  {:>6} {:>6} {:>6} {:>16} {:>14} {:>9}  {:<9} {}\n", t.id.pid, t.id.tid,
@@ -58,10 +58,15 @@ template <class Out>
 void put_syscalls(Out out, const TraceInfo& info) {
   if (info.syscalls.empty()) return;
   std::vector<std::pair<std::string, std::uint64_t>> calls(info.syscalls.begin(), info.syscalls.end());
-  std::ranges::sort(calls, [](const auto& a, const auto& b) { return a.second != b.second ? a.second > b.second : a.first < b.first; });
+  std::ranges::sort(
+      calls, [](const auto& a, const auto& b) { return a.second != b.second ? a.second > b.second : a.first < b.first; });
   fmt::format_to(out, "\nsystem calls ");
   for (std::size_t i = 0; i < calls.size(); ++i) {
-    fmt::format_to(out, "{}{} {}", i == 0 ? "" : i % 8 == 0 ? ",\n             " : ", ", calls[i].first, grouped(calls[i].second));
+    fmt::format_to(out, "{}{} {}",
+                   i == 0       ? ""
+                   : i % 8 == 0 ? ",\n             "
+                                : ", ",
+                   calls[i].first, grouped(calls[i].second));
   }
   fmt::format_to(out, "\n");
 }
@@ -77,8 +82,8 @@ void put_files(Out out, const TraceInfo& info) {
   fmt::format_to(out, "\n  {:>12} {:>12} {:>12}  {}\n", "size", "read", "written", "file");
   for (std::size_t i = 0; i < std::min(files.size(), kFilesShown); ++i) {
     const FileInfo& f = files[i];
-    fmt::format_to(out, "  {:>12} {:>12} {:>12}  {}\n", bytes_text(f.size), bytes_text(f.bytes_read), bytes_text(f.bytes_written),
-                   f.path);
+    fmt::format_to(out, "  {:>12} {:>12} {:>12}  {}\n", bytes_text(f.size), bytes_text(f.bytes_read),
+                   bytes_text(f.bytes_written), f.path);
   }
   if (files.size() > kFilesShown) fmt::format_to(out, "  … and {} more\n", files.size() - kFilesShown);
 }
@@ -91,17 +96,17 @@ std::string info_text(const TraceInfo& info) {
   fmt::format_to(out, "{}: trace format {}.{}, {}\n", info.name, info.header.version_major, info.header.version_minor,
                  info.complete ? "whole" : "NOT WHOLE");
   for (const std::string& warning : info.warnings) fmt::format_to(out, "warning: {}\n", warning);
-  fmt::format_to(out, "size         {} ({} before compression, {} chunks)\n", bytes_text(info.bytes), bytes_text(info.raw_bytes),
-                 grouped(info.chunks));
-  fmt::format_to(out, "window       {}\n",
-                 info.header.window == 0 ? "none: every access is recorded"
-                                         : fmt::format("{} instructions", grouped(info.header.window)));
+  fmt::format_to(out, "size         {} ({} before compression, {} chunks)\n", bytes_text(info.bytes),
+                 bytes_text(info.raw_bytes), grouped(info.chunks));
+  fmt::format_to(
+      out, "window       {}\n",
+      info.header.window == 0 ? "none: every access is recorded" : fmt::format("{} instructions", grouped(info.header.window)));
   if (info.exit_status >= 0) fmt::format_to(out, "exit status  {}\n", info.exit_status);
   fmt::format_to(out, "instructions {}\n", grouped(info.instructions));
   fmt::format_to(out, "accesses     {} (read {}, write {}, execute {})\n", grouped(info.accesses()), grouped(info.reads),
                  grouped(info.writes), grouped(info.executes));
-  fmt::format_to(out, "footprint    {} pages, {} ({} written)\n", grouped(info.pages), bytes_text(info.pages << info.header.page_shift),
-                 grouped(info.pages_written));
+  fmt::format_to(out, "footprint    {} pages, {} ({} written)\n", grouped(info.pages),
+                 bytes_text(info.pages << info.header.page_shift), grouped(info.pages_written));
   fmt::format_to(out, "tasks        {} ({} execs)\n", grouped(info.tasks.size()), grouped(info.execs));
   put_tasks(out, info);
   put_syscalls(out, info);

@@ -37,7 +37,8 @@ std::expected<Line, std::string> parse(std::string_view text) {
   if (bytes.ec != std::errc() || line.bytes == 0 || line.bytes > kLargestAccess) {
     return std::unexpected<std::string>("expected a size in bytes behind the comma");
   }
-  if (line.address + line.bytes - 1 < line.address) return std::unexpected<std::string>("the access goes past the last address");
+  if (line.address + line.bytes - 1 < line.address)
+    return std::unexpected<std::string>("the access goes past the last address");
   return line;
 }
 
@@ -114,11 +115,13 @@ std::expected<LackeyStatistics, std::string> import_lackey(std::istream& text, c
   while (std::getline(text, line_text)) {
     ++statistics.lines;
     const auto line = parse(line_text);
-    if (!line) return std::unexpected(fmt::format("{}:{}: {}: \"{}\"", name, statistics.lines, line.error(), line_text.substr(0, 60)));
+    if (!line)
+      return std::unexpected(fmt::format("{}:{}: {}: \"{}\"", name, statistics.lines, line.error(), line_text.substr(0, 60)));
     if (Outcome done = importer.take(*line); !done) return std::unexpected(done.error());
   }
   if (statistics.accesses == 0) {
-    return std::unexpected(fmt::format("{} has no line of lackey's: make it with `valgrind --tool=lackey --trace-mem=yes`", name));
+    return std::unexpected(
+        fmt::format("{} has no line of lackey's: make it with `valgrind --tool=lackey --trace-mem=yes`", name));
   }
   if (Outcome done = importer.end(); !done) return std::unexpected(done.error());
   return statistics;

@@ -22,7 +22,7 @@ struct LackeyStatistics {
 };
 
 // window: as in recording, 0 = keep all. An error names the line. Does not finish the writer.
-std::expected<LackeyStatistics, std::string> import_lackey(std::istream& text, const std::string& name,
-                                                           TraceWriter& writer, std::uint64_t window);
+std::expected<LackeyStatistics, std::string> import_lackey(std::istream& text, const std::string& name, TraceWriter& writer,
+                                                           std::uint64_t window);
 
 }  // namespace quire::trace

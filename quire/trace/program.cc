@@ -39,8 +39,7 @@ std::string explain(const ExecTarget& target) {
       return fmt::format("{} is not a 64-bit x86 program: only x86-64 Linux programs can be recorded", file);
     case ExecVerdict::kUnknownFormat:
       return fmt::format("{} is neither an ELF program nor a script with a #! line: run it through its interpreter", file);
-    case ExecVerdict::kNoInterpreter:
-      return fmt::format("{}, which the program needs to start, is missing: install it", file);
+    case ExecVerdict::kNoInterpreter: return fmt::format("{}, which the program needs to start, is missing: install it", file);
   }
   return {};
 }

@@ -19,13 +19,13 @@ inline constexpr std::uint32_t kMagic = 0x51524531;
 inline constexpr std::size_t kBufferBytes = 64 * 1024;
 
 enum class MessageType : std::uint32_t {
-  kHello,       // host = getpid(); reply: its number. First message of a process image or a fork child
-  kNumber,      // host = pid or tid of a new child or thread, flags = who asks; reply: its number
-  kTask,        // pid, tid, host tid; a memfd comes along
-  kChunk,       // pid, tid, sequence, flags (wire::kLastOfTask), records
-  kThreadGone,  // host tid: may be given to another thread from now on
-  kExecuting,   // the process is about to become another program under QEMU
-  kNotExecuted, // that failed: it goes on
+  kHello,        // host = getpid(); reply: its number. First message of a process image or a fork child
+  kNumber,       // host = pid or tid of a new child or thread, flags = who asks; reply: its number
+  kTask,         // pid, tid, host tid; a memfd comes along
+  kChunk,        // pid, tid, sequence, flags (wire::kLastOfTask), records
+  kThreadGone,   // host tid: may be given to another thread from now on
+  kExecuting,    // the process is about to become another program under QEMU
+  kNotExecuted,  // that failed: it goes on
 };
 
 // Flags of kNumber. A host number names a new task once its old bearer has gone and the same side asks again.

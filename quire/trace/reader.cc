@@ -82,7 +82,8 @@ std::expected<void, std::string> TraceReader::read_header() {
   }
   if (got == 0) return std::unexpected(fmt::format("{} is empty, not a trace: record it again", name_));
   if (std::memcmp(header.magic, wire::kFileMagic, magic) != 0) {
-    return std::unexpected(fmt::format("{} is not a Quire trace (.qtr): make one with `quire record` or `quire import`", name_));
+    return std::unexpected(
+        fmt::format("{} is not a Quire trace (.qtr): make one with `quire record` or `quire import`", name_));
   }
   if (got < sizeof header) {
     return std::unexpected(fmt::format("{} breaks off within its header, after {} bytes: record it again", name_, got));
@@ -91,8 +92,9 @@ std::expected<void, std::string> TraceReader::read_header() {
     return std::unexpected(fmt::format("the header of {} is damaged (its checksum is wrong): record it again", name_));
   }
   if (header.major != wire::kMajor) {
-    return std::unexpected(fmt::format("{} is of trace format {}.{}, this program reads {}.x: record it again or use a matching quire",
-                                       name_, header.major, header.minor, wire::kMajor));
+    return std::unexpected(
+        fmt::format("{} is of trace format {}.{}, this program reads {}.x: record it again or use a matching quire", name_,
+                    header.major, header.minor, wire::kMajor));
   }
   if (header.page_shift != 12) {
     return std::unexpected(fmt::format("{} has pages of 2^{} bytes, only 2^12 are supported", name_, header.page_shift));
@@ -117,8 +119,8 @@ bool TraceReader::pull() {
   if (input_->error != 0) return broken(std::strerror(input_->error), place);
   if (got < sizeof chunk) {
     end_ = End::kReached;
-    warnings_.push_back(fmt::format("{} breaks off at byte {} without an end: the recording was cut short; what is there is used",
-                                    name_, place + got));
+    warnings_.push_back(fmt::format(
+        "{} breaks off at byte {} without an end: the recording was cut short; what is there is used", name_, place + got));
     return false;
   }
   if (chunk.magic != wire::kChunkMagic) return broken("no chunk begins here", place);
@@ -128,8 +130,9 @@ bool TraceReader::pull() {
   std::vector<std::byte> compressed(chunk.compressed_size);
   if (input_->read(compressed.data(), compressed.size()) < compressed.size()) {
     end_ = End::kReached;
-    warnings_.push_back(fmt::format("{} breaks off at byte {} within a chunk: the recording was cut short; what comes before is used",
-                                    name_, input_->place));
+    warnings_.push_back(
+        fmt::format("{} breaks off at byte {} within a chunk: the recording was cut short; what comes before is used", name_,
+                    input_->place));
     return false;
   }
   if (chunk.checksum != wire::checksum(chunk, compressed.data(), compressed.size())) {
@@ -167,16 +170,14 @@ bool TraceReader::accept_end(const wire::ChunkHeader& chunk, std::span<const std
   complete_ = true;
   exit_status_ = end.exit_status;
   struct stat file{};
-  if (::fstat(input_->fd, &file) == 0 && S_ISREG(file.st_mode) &&
-      static_cast<std::uint64_t>(file.st_size) > input_->place) {
+  if (::fstat(input_->fd, &file) == 0 && S_ISREG(file.st_mode) && static_cast<std::uint64_t>(file.st_size) > input_->place) {
     warnings_.push_back(fmt::format("{} goes on after its end, at byte {}: the rest is not looked at", name_, input_->place));
   }
   return false;
 }
 
 TaskStream* TraceReader::first_task() {
-  while (order_.empty() && pull()) {
-  }
+  while (order_.empty() && pull()) {}
   return order_.empty() ? nullptr : order_.front();
 }
 

@@ -92,8 +92,8 @@ class TaskStream {
 
 // What was counted while reading, and how it ended.
 struct ReadStatistics {
-  std::uint64_t bytes = 0;       // of the file so far
-  std::uint64_t raw_bytes = 0;   // before compression
+  std::uint64_t bytes = 0;      // of the file so far
+  std::uint64_t raw_bytes = 0;  // before compression
   std::uint64_t chunks = 0;
 };
 

@@ -31,8 +31,7 @@ class PipeSignalBlocked {
   ~PipeSignalBlocked() {
     if (sigismember(&before_, SIGPIPE) == 0) {
       const timespec at_once{};
-      while (sigtimedwait(&pipe_, nullptr, &at_once) >= 0) {
-      }
+      while (sigtimedwait(&pipe_, nullptr, &at_once) >= 0) {}
     }
     pthread_sigmask(SIG_SETMASK, &before_, nullptr);
   }
@@ -48,8 +47,8 @@ struct Command {
   std::vector<std::string> arguments, environment;
 };
 
-Command qemu_command(const RecordOptions& options, const ExecTarget& target, const std::string& qemu,
-                     const std::string& plugin, const std::string& socket) {
+Command qemu_command(const RecordOptions& options, const ExecTarget& target, const std::string& qemu, const std::string& plugin,
+                     const std::string& socket) {
   Command command;
   for (char** variable = environ; *variable != nullptr; ++variable) command.environment.emplace_back(*variable);
   std::erase_if(command.environment, [](const std::string& v) { return v.starts_with("QUIRE_RECORDER="); });
@@ -116,8 +115,8 @@ RecordOutcome describe(const RecordOptions& options, const Collector::Ending& en
     outcome.notes.push_back(fmt::format("the recording was stopped by {}: the trace holds what the program did until then",
                                         signal_text(ending.stopped_by)));
   } else if (outcome.signal != 0) {
-    outcome.notes.push_back(fmt::format("{} was killed by {}: the trace is whole up to there", options.argv[0],
-                                        signal_text(outcome.signal)));
+    outcome.notes.push_back(
+        fmt::format("{} was killed by {}: the trace is whole up to there", options.argv[0], signal_text(outcome.signal)));
   }
   return outcome;
 }
@@ -143,14 +142,16 @@ std::expected<RecordOutcome, std::string> record(const RecordOptions& options) {
   TraceWriter writer((*output)->fd(), (*output)->name(), header, options.compression_level);
   Collector collector(writer);
   if (Outcome done = collector.listen(); !done) return std::unexpected(done.error());
-  const auto pid = start(qemu_command(options, *target, *qemu, *plugin, collector.socket_name()), options, no_pipe_signal.before());
+  const auto pid =
+      start(qemu_command(options, *target, *qemu, *plugin, collector.socket_name()), options, no_pipe_signal.before());
   if (!pid) return std::unexpected(pid.error());
   const auto ending = collector.run(*pid, options.stop_signal);
   if (!ending) return std::unexpected(ending.error());
   if (writer.statistics().chunks == 0) {
-    return std::unexpected(fmt::format("{} ran no instruction of {}: is that file a whole program? If no program can be recorded, "
-                                       "install QEMU 7.2 or 8.2 with plugins",
-                                       *qemu, options.argv[0]));
+    return std::unexpected(
+        fmt::format("{} ran no instruction of {}: is that file a whole program? If no program can be recorded, "
+                    "install QEMU 7.2 or 8.2 with plugins",
+                    *qemu, options.argv[0]));
   }
   RecordOutcome outcome = describe(options, *ending, writer.statistics());
   if (Outcome done = writer.finish(outcome.exit_status); !done) return std::unexpected(done.error());

@@ -21,9 +21,9 @@ enum class AddressSpaceRandomization : std::uint8_t { kOff, kOn };
 inline constexpr std::uint64_t kDefaultWindow = 50'000;
 
 struct RecordOptions {
-  std::vector<std::string> argv;  // argv[0] is looked up in PATH as a shell does
-  std::string output;             // file to write; empty: write to output_fd
-  int output_fd = -1;             // not closed
+  std::vector<std::string> argv;          // argv[0] is looked up in PATH as a shell does
+  std::string output;                     // file to write; empty: write to output_fd
+  int output_fd = -1;                     // not closed
   std::uint64_t window = kDefaultWindow;  // instructions; 0 = unfiltered: every access is recorded
   AddressSpaceRandomization randomization = AddressSpaceRandomization::kOff;
   int compression_level = 3;
@@ -40,8 +40,8 @@ struct RecordOutcome {
   std::uint64_t tasks = 0;
   std::uint64_t chunks = 0;
   std::uint64_t raw_bytes = 0;
-  std::uint64_t bytes = 0;           // of the trace
-  std::vector<std::string> notes;    // sentences worth telling ("sort was killed by signal 11 (SIGSEGV)")
+  std::uint64_t bytes = 0;         // of the trace
+  std::vector<std::string> notes;  // sentences worth telling ("sort was killed by signal 11 (SIGSEGV)")
 };
 
 // An error is one sentence that names the cause and the mend; no output file is left behind then.

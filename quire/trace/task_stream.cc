@@ -27,8 +27,8 @@ bool TaskStream::load_chunk() {
   pending_.pop_front();
   place_ = chunk.place;
   raw_.resize(chunk.raw_size + kDecoderPadding);
-  const std::size_t size = ZSTD_decompressDCtx(reader_.decompressor_, raw_.data(), chunk.raw_size,
-                                               chunk.compressed.data(), chunk.compressed.size());
+  const std::size_t size =
+      ZSTD_decompressDCtx(reader_.decompressor_, raw_.data(), chunk.raw_size, chunk.compressed.data(), chunk.compressed.size());
   if (size != chunk.raw_size) return broken("a chunk does not unpack");
   decoder_.reset(raw_);
   return true;
@@ -64,8 +64,7 @@ bool TaskStream::next(Record& record) {
 
 bool TaskStream::ended() {
   if (block_next_ < block_size_ || !decoder_.at_end()) return false;
-  while (pending_.empty() && arrival_ == Arrival::kOpen && reader_.pull()) {
-  }
+  while (pending_.empty() && arrival_ == Arrival::kOpen && reader_.pull()) {}
   return pending_.empty();
 }
 

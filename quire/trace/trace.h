@@ -92,9 +92,9 @@ struct Record {
   std::uint64_t offset = 0;  // kSyscall that transfers: file position it started at. kArea, kFile: see there
   std::uint64_t flags = 0;
 
-  TaskId child;              // kFork, kBehind; kSyscall wait4/waitid: who was waited for
-  std::int32_t status = 0;   // kExit: exit status. kSyscall wait4: the wait status word
-  std::int32_t signal = 0;   // kExit: the signal that killed, 0 = none (or unknown when kExitLost)
+  TaskId child;             // kFork, kBehind; kSyscall wait4/waitid: who was waited for
+  std::int32_t status = 0;  // kExit: exit status. kSyscall wait4: the wait status word
+  std::int32_t signal = 0;  // kExit: the signal that killed, 0 = none (or unknown when kExitLost)
 
   std::uint64_t begin = 0;  // kArea: bytes
   std::uint64_t end = 0;

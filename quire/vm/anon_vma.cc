@@ -98,8 +98,7 @@ Status Rmap::anon_vma_clone(Vma& dst, const Vma& src) {
     sim::WriteGuard guard(anon_vma.root->rwsem);
     anon_vma_chain_link(dst, *avc, anon_vma);
     // An ancestor's that lost its own areas serves again, so that endless forking needs no endless chain.
-    if (dst.anon_vma == nullptr && src.anon_vma != nullptr && anon_vma.num_children < 2 &&
-        anon_vma.num_active_vmas == 0) {
+    if (dst.anon_vma == nullptr && src.anon_vma != nullptr && anon_vma.num_children < 2 && anon_vma.num_active_vmas == 0) {
       dst.anon_vma = &anon_vma;
     }
   }

@@ -32,8 +32,8 @@ struct AnonVma;
 struct AnonVmaChain {
   Vma* vma = nullptr;
   AnonVma* anon_vma = nullptr;
-  ListNode same_vma;        // in Vma::anon_vma_chain; guarded by mmap_lock held for writing
-  IntervalNode rb;          // in AnonVma::rb_root, keyed by the area's page offsets; guarded by the root's rwsem
+  ListNode same_vma;  // in Vma::anon_vma_chain; guarded by mmap_lock held for writing
+  IntervalNode rb;    // in AnonVma::rb_root, keyed by the area's page offsets; guarded by the root's rwsem
 };
 
 struct AnonVma {
@@ -41,7 +41,7 @@ struct AnonVma {
 
   AnonVma* root = this;
   AnonVma* parent = this;
-  sim::RwSemaphore rwsem;          // used on the root only: guards the trees of all AnonVmas below it
+  sim::RwSemaphore rwsem;  // used on the root only: guards the trees of all AnonVmas below it
   std::int32_t refcount = 1;
   std::uint32_t num_children = 0;
   std::uint32_t num_active_vmas = 0;

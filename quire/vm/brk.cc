@@ -34,14 +34,12 @@ VirtAddr Vm::do_brk(Mm& mm, VirtAddr new_brk, Range<VirtAddr>* populate) {
 }
 
 Status Vm::do_brk_flags(Mm& mm, Range<VirtAddr> range) {
-  const VmFlags flags =
-      VmFlags::kRead | VmFlags::kWrite | VmFlags::kMayFlags | VmFlags::kAccount | mm.def_flags;
+  const VmFlags flags = VmFlags::kRead | VmFlags::kWrite | VmFlags::kMayFlags | VmFlags::kAccount | mm.def_flags;
   const std::uint64_t pages = range.size() >> kPageShift;
   if (!may_expand_vm(mm, flags, pages) || mm.map_count > tunables_.max_map_count) return fail(Errno::kNoMem);
   if (Status enough = commit_.vm_enough_memory(mm, pages); !enough) return enough;
   const Pgoff pgoff(range.begin.value() >> kPageShift);
-  const MergeRequest request{
-      .prev = mm.mm_vmas.find_prev(range.begin), .range = range, .flags = flags, .pgoff = pgoff};
+  const MergeRequest request{.prev = mm.mm_vmas.find_prev(range.begin), .range = range, .flags = flags, .pgoff = pgoff};
   if (vma_merge(mm, request) == nullptr) {
     Vma* vma = vm_area_alloc(mm, range, flags, pgoff, nullptr);
     if (vma == nullptr) {

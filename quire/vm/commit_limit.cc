@@ -17,15 +17,12 @@ Status CommitLimit::enough_memory(const Mm* mm, std::uint64_t pages) {
   vm_acct_memory(static_cast<std::int64_t>(pages));
   bool enough = true;
   switch (tunables_.overcommit_memory) {
-    case OvercommitMode::kAlways:
-      break;
-    case OvercommitMode::kGuess:
-      enough = pages <= phys_.totalram_pages() + swap_.total_swap_pages();
-      break;
+    case OvercommitMode::kAlways: break;
+    case OvercommitMode::kGuess: enough = pages <= phys_.totalram_pages() + swap_.total_swap_pages(); break;
     case OvercommitMode::kNever: {
       const std::uint64_t user = tunables_.user_reserve_kbytes >> (kPageShift - 10);
-      const std::uint64_t reserve = (tunables_.admin_reserve_kbytes >> (kPageShift - 10)) +
-                                    (mm == nullptr ? 0 : std::min(mm->total_vm / 32, user));
+      const std::uint64_t reserve =
+          (tunables_.admin_reserve_kbytes >> (kPageShift - 10)) + (mm == nullptr ? 0 : std::min(mm->total_vm / 32, user));
       const std::uint64_t limit = vm_commit_limit();
       enough = reserve < limit && committed_as() < limit - reserve;
       break;

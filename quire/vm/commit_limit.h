@@ -29,9 +29,7 @@ class CommitLimit final : public file::CommitAccounting {
   void vm_unacct_memory(std::uint64_t pages) override { committed_as_ -= static_cast<std::int64_t>(pages); }
 
   [[nodiscard]] std::uint64_t vm_commit_limit() const;  // pages (CommitLimit)
-  [[nodiscard]] std::uint64_t committed_as() const {
-    return committed_as_ > 0 ? static_cast<std::uint64_t>(committed_as_) : 0;
-  }
+  [[nodiscard]] std::uint64_t committed_as() const { return committed_as_ > 0 ? static_cast<std::uint64_t>(committed_as_) : 0; }
 
  private:
   Status enough_memory(const Mm* mm, std::uint64_t pages);

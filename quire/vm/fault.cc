@@ -81,10 +81,7 @@ FaultOutcome Vm::handle_mm_fault(Vma& vma, VirtAddr address, FaultFlags flags) {
 }
 
 FaultOutcome Vm::do_handle_mm_fault(Vma& vma, VirtAddr address, FaultFlags flags) {
-  VmFault vmf{.vma = vma,
-              .address = align_down(address, kPageSize),
-              .pgoff = vma.linear_page_index(address),
-              .flags = flags};
+  VmFault vmf{.vma = vma, .address = align_down(address, kPageSize), .pgoff = vma.linear_page_index(address), .flags = flags};
   if (hooks_ != nullptr) [[unlikely]] {
     const FaultOutcome huge = hooks_->create_huge_pmd(vma, vmf.address, flags);
     if (!any(huge, FaultOutcome::kFallback)) return huge;
@@ -116,9 +113,7 @@ FaultOutcome Vm::handle_pte_fault(VmFault& vmf) QUIRE_NO_THREAD_SAFETY_ANALYSIS 
   return FaultOutcome::kNone;
 }
 
-phys::Folio* Vm::vma_alloc_folio(Vma&, VirtAddr) {
-  return parts_.phys.folio_alloc(phys::Gfp::kHighUserMovable);
-}
+phys::Folio* Vm::vma_alloc_folio(Vma&, VirtAddr) { return parts_.phys.folio_alloc(phys::Gfp::kHighUserMovable); }
 
 // A new anonymous folio joins the LRU, the unevictable list at once when its area is locked.
 void Vm::folio_add_lru_vma(phys::Folio& folio, Vma& vma) {

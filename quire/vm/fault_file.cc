@@ -125,12 +125,9 @@ FaultOutcome Vm::do_page_mkwrite(VmFault& vmf, phys::Folio& folio) {
   const Status made = file.sb().page_mkwrite(file, folio);
   if (made) return FaultOutcome::kNone;
   switch (made.error()) {
-    case Errno::kFault:
-      return FaultOutcome::kRetry;  // truncated: the access is tried again and ends in SIGBUS by itself
-    case Errno::kNoMem:
-      return FaultOutcome::kOom;
-    default:
-      return FaultOutcome::kSigbus;
+    case Errno::kFault: return FaultOutcome::kRetry;  // truncated: the access is tried again and ends in SIGBUS by itself
+    case Errno::kNoMem: return FaultOutcome::kOom;
+    default: return FaultOutcome::kSigbus;
   }
 }
 

@@ -78,8 +78,8 @@ FaultOutcome Vm::do_swap_page(VmFault& vmf) {
 }
 
 // Puts the locked folio into the entry's place if that still names it. Takes over lock and reference.
-FaultOutcome Vm::map_swapped_in(VmFault& vmf, swap::SwapEntry entry, phys::Folio& folio, SwapinWay way)
-    QUIRE_NO_THREAD_SAFETY_ANALYSIS {
+FaultOutcome Vm::map_swapped_in(VmFault& vmf, swap::SwapEntry entry, phys::Folio& folio,
+                                SwapinWay way) QUIRE_NO_THREAD_SAFETY_ANALYSIS {
   Vma& vma = vmf.vma;
   Mm& mm = vmf.mm();
   const bool skipped_cache = way == SwapinWay::kSkippedCache;
@@ -107,8 +107,7 @@ FaultOutcome Vm::map_swapped_in(VmFault& vmf, swap::SwapEntry entry, phys::Folio
     return give_up(FaultOutcome::kSigbus);  // the read failed
   }
   bool exclusive = skipped_cache || arch::pte_swp_exclusive(vmf.orig_pte);
-  if (!skipped_cache && exclusive && phys::folio_test_writeback(folio) &&
-      parts_.swap.swp_swap_info(entry).stable_writes()) {
+  if (!skipped_cache && exclusive && phys::folio_test_writeback(folio) && parts_.swap.swp_swap_info(entry).stable_writes()) {
     exclusive = false;  // the device needs the page unchanged until it is written
   }
   parts_.swap.swap_free(entry);

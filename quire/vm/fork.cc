@@ -43,9 +43,7 @@ void copy_layout(Mm& mm, const Mm& parent) {
 }
 
 // Linux's vma_needs_copy: pages that can be had again from the file are left to faults in the child.
-bool vma_needs_copy(const Vma& src) {
-  return src.has(VmFlags::kPfnMap | VmFlags::kMixedMap) || src.anon_vma != nullptr;
-}
+bool vma_needs_copy(const Vma& src) { return src.has(VmFlags::kPfnMap | VmFlags::kMixedMap) || src.anon_vma != nullptr; }
 
 }  // namespace
 

@@ -27,12 +27,12 @@ enum class MmapLayout : std::uint8_t { kTopDown, kLegacy };
 struct VmTunables {
   int max_map_count = 65530;
   OvercommitMode overcommit_memory = OvercommitMode::kGuess;
-  unsigned overcommit_ratio = 50;           // per cent of RAM
-  std::uint64_t overcommit_kbytes = 0;      // when not 0, instead of the ratio
+  unsigned overcommit_ratio = 50;       // per cent of RAM
+  std::uint64_t overcommit_kbytes = 0;  // when not 0, instead of the ratio
   std::uint64_t user_reserve_kbytes = 128 * 1024;
   std::uint64_t admin_reserve_kbytes = 8 * 1024;
   VirtAddr mmap_min_addr{65536};
-  std::uint64_t stack_guard_gap = 256;      // pages
+  std::uint64_t stack_guard_gap = 256;  // pages
   std::uint64_t fault_around_bytes = 65536;
 };
 

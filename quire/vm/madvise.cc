@@ -35,10 +35,8 @@ bool behavior_valid(Advice advice) {
     case Advice::kPageOut:
     case Advice::kPopulateRead:
     case Advice::kPopulateWrite:
-    case Advice::kDontNeedLocked:
-      return true;
-    default:
-      return false;
+    case Advice::kDontNeedLocked: return true;
+    default: return false;
   }
 }
 
@@ -47,33 +45,24 @@ Result<VmFlags> advised_flags(const Vma& vma, Advice advice) {
   const VmFlags flags = vma.vm_flags;
   constexpr VmFlags kOrder = VmFlags::kRandRead | VmFlags::kSeqRead;
   switch (advice) {
-    case Advice::kNormal:
-      return flags & ~kOrder;
-    case Advice::kSequential:
-      return (flags & ~kOrder) | VmFlags::kSeqRead;
-    case Advice::kRandom:
-      return (flags & ~kOrder) | VmFlags::kRandRead;
-    case Advice::kDontFork:
-      return flags | VmFlags::kDontCopy;
+    case Advice::kNormal: return flags & ~kOrder;
+    case Advice::kSequential: return (flags & ~kOrder) | VmFlags::kSeqRead;
+    case Advice::kRandom: return (flags & ~kOrder) | VmFlags::kRandRead;
+    case Advice::kDontFork: return flags | VmFlags::kDontCopy;
     case Advice::kDoFork:
       if (any(flags, VmFlags::kIo)) return fail(Errno::kInval);
       return flags & ~VmFlags::kDontCopy;
     case Advice::kWipeOnFork:
       if (vma.vm_file != nullptr || any(flags, VmFlags::kShared)) return fail(Errno::kInval);
       return flags | VmFlags::kWipeOnFork;
-    case Advice::kKeepOnFork:
-      return flags & ~VmFlags::kWipeOnFork;
-    case Advice::kDontDump:
-      return flags | VmFlags::kDontDump;
+    case Advice::kKeepOnFork: return flags & ~VmFlags::kWipeOnFork;
+    case Advice::kDontDump: return flags | VmFlags::kDontDump;
     case Advice::kDoDump:
       if (any(flags, VmFlags::kSpecial)) return fail(Errno::kInval);
       return flags & ~VmFlags::kDontDump;
-    case Advice::kHugePage:
-      return (flags & ~VmFlags::kNoHugePage) | VmFlags::kHugePage;
-    case Advice::kNoHugePage:
-      return (flags & ~VmFlags::kHugePage) | VmFlags::kNoHugePage;
-    default:
-      return flags;  // kMergeable, kUnmergeable: accepted; pages are not merged yet
+    case Advice::kHugePage: return (flags & ~VmFlags::kNoHugePage) | VmFlags::kHugePage;
+    case Advice::kNoHugePage: return (flags & ~VmFlags::kHugePage) | VmFlags::kNoHugePage;
+    default: return flags;  // kMergeable, kUnmergeable: accepted; pages are not merged yet
   }
 }
 
@@ -88,13 +77,10 @@ Status Vm::madvise(Mm& mm, VirtAddr start, std::uint64_t length, Advice advice) 
   if (range.empty()) return {};
 
   switch (advice) {
-    case Advice::kPopulateRead:
-      return madvise_populate(mm, range, arch::Access::kRead);
-    case Advice::kPopulateWrite:
-      return madvise_populate(mm, range, arch::Access::kWrite);
+    case Advice::kPopulateRead: return madvise_populate(mm, range, arch::Access::kRead);
+    case Advice::kPopulateWrite: return madvise_populate(mm, range, arch::Access::kWrite);
     case Advice::kRemove:
-    case Advice::kWillNeed:
-      return madvise_io(mm, range, advice);
+    case Advice::kWillNeed: return madvise_io(mm, range, advice);
     case Advice::kDontNeed:
     case Advice::kDontNeedLocked:
     case Advice::kFree:
@@ -137,8 +123,7 @@ Status Vm::madvise_vma(Vma** vma, Vma** prev, Range<VirtAddr> range, Advice advi
     case Advice::kDontNeedLocked:
     case Advice::kFree: {
       *prev = *vma;
-      const VmFlags forbidden =
-          VmFlags::kPfnMap | (advice == Advice::kDontNeedLocked ? VmFlags::kNone : VmFlags::kLocked);
+      const VmFlags forbidden = VmFlags::kPfnMap | (advice == Advice::kDontNeedLocked ? VmFlags::kNone : VmFlags::kLocked);
       if (area.has(forbidden)) return fail(Errno::kInval);
       if (advice != Advice::kFree) {
         zap_page_range(area, range);
@@ -177,8 +162,8 @@ void Vm::madvise_free_range(Vma& vma, Range<VirtAddr> range) {
     if (phys::folio_test_swapcache(folio) || phys::folio_test_dirty(folio)) {
       // Shared with another process: not ours to give up.
       if (!phys::folio_trylock(folio)) return;
-      const bool ours = phys::folio_mapcount(folio) == 1 &&
-                        (!phys::folio_test_swapcache(folio) || parts_.swap.folio_free_swap(folio));
+      const bool ours =
+          phys::folio_mapcount(folio) == 1 && (!phys::folio_test_swapcache(folio) || parts_.swap.folio_free_swap(folio));
       if (ours) phys::folio_clear_dirty(folio);
       phys::folio_unlock(parts_.phys, folio);
       if (!ours) return;
@@ -288,8 +273,7 @@ void Vm::swapin_range(Vma& vma, Range<VirtAddr> range) {
       continue;
     }
     if (!arch::is_swap_pte(*pte)) continue;
-    phys::Folio* folio =
-        parts_.swap.read_swap_cache_async(arch::pte_to_swp_entry(*pte), phys::Gfp::kHighUserMovable);
+    phys::Folio* folio = parts_.swap.read_swap_cache_async(arch::pte_to_swp_entry(*pte), phys::Gfp::kHighUserMovable);
     if (folio != nullptr) parts_.lru.folio_put(*folio);
   }
   parts_.lru.lru_add_drain();

@@ -34,22 +34,21 @@ enum class MmFlags : std::uint32_t {
 struct Mm {
   Mm(Vm& of, sim::Scheduler& scheduler, sim::LockClass& mmap_lock_class, sim::LockClass& page_table_lock_class,
      std::uint32_t id)
-      : vm(of), context_id(id), mmap_lock(scheduler, mmap_lock_class),
-        page_table_lock(scheduler, page_table_lock_class) {}
+      : vm(of), context_id(id), mmap_lock(scheduler, mmap_lock_class), page_table_lock(scheduler, page_table_lock_class) {}
 
   Vm& vm;
-  std::uint32_t context_id;     // address-space id of TLB entries; unique among living Mms
+  std::uint32_t context_id;  // address-space id of TLB entries; unique among living Mms
   PhysAddr pgd;
-  std::uint32_t mm_users = 1;   // tasks; the last one runs exit_mmap
-  std::uint32_t mm_count = 1;   // references to the object; all users together hold one
+  std::uint32_t mm_users = 1;  // tasks; the last one runs exit_mmap
+  std::uint32_t mm_count = 1;  // references to the object; all users together hold one
 
   sim::RwSemaphore mmap_lock;
   sim::SpinLock page_table_lock;
   VmaTree mm_vmas;
   int map_count = 0;
 
-  VirtAddr task_size;           // first address beyond user space
-  VirtAddr mmap_base;           // top of the area for mappings (top down) or its start (legacy)
+  VirtAddr task_size;  // first address beyond user space
+  VirtAddr mmap_base;  // top of the area for mappings (top down) or its start (legacy)
   MmapLayout layout = MmapLayout::kTopDown;
   VirtAddr start_code, end_code, start_data, end_data, start_brk, brk, start_stack;
   VirtAddr arg_start, arg_end, env_start, env_end;
@@ -65,11 +64,11 @@ struct Mm {
   MmFlags flags = MmFlags::kNone;
   Rlimits rlimits;
   CapIpcLock ipc_lock = CapIpcLock::kNo;
-  CpuMask cpumask;              // CPUs whose TLB may hold entries of this Mm
+  CpuMask cpumask;  // CPUs whose TLB may hold entries of this Mm
   enum class Deferred : std::uint8_t { kNo, kYes };
   Deferred tlb_flush_batched = Deferred::kNo;  // reclaim cleared entries and left the flush for later
-  void* owner = nullptr;        // the process, for who made this Mm
-  ListNode mmlist;              // all Mms of a Vm
+  void* owner = nullptr;                       // the process, for who made this Mm
+  ListNode mmlist;                             // all Mms of a Vm
 
   [[nodiscard]] std::int64_t counter(Rss r) const { return rss_stat[static_cast<std::size_t>(r)]; }
   void add_counter(Rss r, std::int64_t n) { rss_stat[static_cast<std::size_t>(r)] += n; }
@@ -77,9 +76,15 @@ struct Mm {
   [[nodiscard]] std::uint64_t rss() const {
     return static_cast<std::uint64_t>(counter(Rss::kFilePages) + counter(Rss::kAnonPages) + counter(Rss::kShmemPages));
   }
-  void update_hiwater_rss() { if (rss() > hiwater_rss) hiwater_rss = rss(); }
-  void update_hiwater_vm() { if (total_vm > hiwater_vm) hiwater_vm = total_vm; }
-  [[nodiscard]] bool killed() const { return (static_cast<std::uint32_t>(flags) & static_cast<std::uint32_t>(MmFlags::kKilled)) != 0; }
+  void update_hiwater_rss() {
+    if (rss() > hiwater_rss) hiwater_rss = rss();
+  }
+  void update_hiwater_vm() {
+    if (total_vm > hiwater_vm) hiwater_vm = total_vm;
+  }
+  [[nodiscard]] bool killed() const {
+    return (static_cast<std::uint32_t>(flags) & static_cast<std::uint32_t>(MmFlags::kKilled)) != 0;
+  }
 };
 
 }  // namespace quire::vm

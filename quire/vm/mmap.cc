@@ -10,10 +10,10 @@ namespace quire::vm {
 namespace {
 
 // Flags that MAP_SHARED_VALIDATE knows (LEGACY_MAP_MASK); others are EOPNOTSUPP there and ignored elsewhere.
-constexpr MapFlags kLegacyMapMask =
-    MapFlags::kShared | MapFlags::kPrivate | MapFlags::kFixed | MapFlags::kAnonymous | MapFlags::kDenyWrite |
-    MapFlags::kExecutable | MapFlags::kUninitialized | MapFlags::kGrowsDown | MapFlags::kLocked | MapFlags::kNoReserve |
-    MapFlags::kPopulate | MapFlags::kNonBlock | MapFlags::kStack | MapFlags::kHugeTlb | MapFlags::k32Bit;
+constexpr MapFlags kLegacyMapMask = MapFlags::kShared | MapFlags::kPrivate | MapFlags::kFixed | MapFlags::kAnonymous |
+                                    MapFlags::kDenyWrite | MapFlags::kExecutable | MapFlags::kUninitialized |
+                                    MapFlags::kGrowsDown | MapFlags::kLocked | MapFlags::kNoReserve | MapFlags::kPopulate |
+                                    MapFlags::kNonBlock | MapFlags::kStack | MapFlags::kHugeTlb | MapFlags::k32Bit;
 
 VmFlags calc_vm_prot_bits(Prot prot) {
   return static_cast<VmFlags>(static_cast<std::uint64_t>(prot) & static_cast<std::uint64_t>(VmFlags::kAccessFlags));
@@ -112,11 +112,8 @@ Result<VirtAddr> Vm::do_mmap(Mm& mm, VirtAddr hint, std::uint64_t length, Prot p
         pgoff = Pgoff(0);
         vm_flags |= VmFlags::kShared | VmFlags::kMayShare;
         break;
-      case MapFlags::kPrivate:
-        pgoff = Pgoff(range.begin.value() >> kPageShift);
-        break;
-      default:
-        return fail(Errno::kInval);
+      case MapFlags::kPrivate: pgoff = Pgoff(range.begin.value() >> kPageShift); break;
+      default: return fail(Errno::kInval);
     }
   }
   if (any(flags, MapFlags::kNoReserve) && tunables_.overcommit_memory != OvercommitMode::kNever) {
@@ -146,8 +143,7 @@ Result<VirtAddr> Vm::mmap_region(Mm& mm, Range<VirtAddr> range, VmFlags flags, f
 
   file::File* shm = nullptr;
   if (file == nullptr && any(flags, VmFlags::kShared)) {
-    const auto account =
-        any(flags, VmFlags::kNoReserve) ? file::ShmemAccount::kPerPage : file::ShmemAccount::kWhole;
+    const auto account = any(flags, VmFlags::kNoReserve) ? file::ShmemAccount::kPerPage : file::ShmemAccount::kWhole;
     const Result<file::File*> made = parts_.vfs.shmem_file_setup(range.size(), account);
     if (!made) return fail(made.error());  // shared memory is charged to its file
     shm = file = *made;

@@ -150,8 +150,8 @@ void Vm::change_protection(Vma& vma, Range<VirtAddr> range) {
     arch::Pte fresh = arch::pte_modify(pte, prot);
     if (try_writable && !arch::pte_write(fresh)) {
       const phys::Page* page = vm_normal_page(pte);
-      const bool exclusive = page != nullptr && (page->mapping & phys::kMappingAnon) != 0 &&
-                             page->test(phys::PageFlag::kAnonExclusive);
+      const bool exclusive =
+          page != nullptr && (page->mapping & phys::kMappingAnon) != 0 && page->test(phys::PageFlag::kAnonExclusive);
       if (vma.has(VmFlags::kShared) ? arch::pte_dirty(pte) : exclusive) fresh = arch::pte_mkwrite(fresh);
     }
     changed |= fresh != pte;

@@ -26,13 +26,12 @@ Result<Vma*> Vm::vma_to_resize(Mm& mm, VirtAddr address, std::uint64_t old_lengt
   return vma;
 }
 
-Result<VirtAddr> Vm::mremap(Mm& mm, VirtAddr old_address, std::uint64_t old_length, std::uint64_t new_length,
-                            MremapFlags flags, VirtAddr new_address) {
+Result<VirtAddr> Vm::mremap(Mm& mm, VirtAddr old_address, std::uint64_t old_length, std::uint64_t new_length, MremapFlags flags,
+                            VirtAddr new_address) {
   constexpr MremapFlags kKnown = MremapFlags::kMayMove | MremapFlags::kFixed | MremapFlags::kDontUnmap;
   if (any(flags, ~kKnown)) return fail(Errno::kInval);
   if (any(flags, MremapFlags::kFixed) && !any(flags, MremapFlags::kMayMove)) return fail(Errno::kInval);
-  if (any(flags, MremapFlags::kDontUnmap) &&
-      (!any(flags, MremapFlags::kMayMove) || old_length != new_length)) {
+  if (any(flags, MremapFlags::kDontUnmap) && (!any(flags, MremapFlags::kMayMove) || old_length != new_length)) {
     return fail(Errno::kInval);
   }
   if (page_offset(old_address) != 0) return fail(Errno::kInval);
@@ -224,8 +223,8 @@ Result<VirtAddr> Vm::move_vma(Vma& area, VirtAddr old_address, std::uint64_t old
 }
 
 // Moves the entries of `length` bytes; how many bytes were moved before memory for tables ran out.
-std::uint64_t Vm::move_page_tables(Vma& vma, VirtAddr old_address, VirtAddr new_address, std::uint64_t length)
-    QUIRE_NO_THREAD_SAFETY_ANALYSIS {
+std::uint64_t Vm::move_page_tables(Vma& vma, VirtAddr old_address, VirtAddr new_address,
+                                   std::uint64_t length) QUIRE_NO_THREAD_SAFETY_ANALYSIS {
   Mm& mm = *vma.vm_mm;
   file::AddressSpace* mapping = vma.vm_file != nullptr ? &vma.vm_file->mapping() : nullptr;
   AnonVma* anon_vma = vma.anon_vma;

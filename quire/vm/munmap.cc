@@ -37,8 +37,8 @@ Status Vm::do_munmap(Mm& mm, Range<VirtAddr> range) {
   }
   const Vma* prev = mm.mm_vmas.find_prev(range.begin);
   const Vma* next = mm.mm_vmas.find(range.end);
-  unmap_region(mm, gone, {prev != nullptr ? prev->vm_end : VirtAddr(0),
-                          next != nullptr ? next->vm_start : mm.task_size + kPageSize});
+  unmap_region(mm, gone,
+               {prev != nullptr ? prev->vm_end : VirtAddr(0), next != nullptr ? next->vm_start : mm.task_size + kPageSize});
 
   mm.update_hiwater_vm();
   std::uint64_t accounted = 0;

@@ -52,8 +52,7 @@ class PageTableSource {
  private:
   [[nodiscard]] phys::Page* table_alloc(Mm& mm, unsigned level);
   void table_free(Mm& mm, PhysAddr table, unsigned level);
-  void free_below(Mm& mm, PhysAddr table, unsigned level, VirtAddr base, Range<VirtAddr> range,
-                  Range<VirtAddr> free);
+  void free_below(Mm& mm, PhysAddr table, unsigned level, VirtAddr base, Range<VirtAddr> range, Range<VirtAddr> free);
 
   phys::PhysMem& phys_;
   arch::Geometry geometry_;

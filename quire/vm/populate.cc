@@ -25,8 +25,7 @@ Result<phys::Page*> Vm::fault_in_page(Vma& vma, VirtAddr address, arch::Access k
     if (mm.killed()) return fail(Errno::kIntr);
     const arch::Pte* pte = pgtable_.pte_offset(mm, address);
     if (pte != nullptr && pte->present() && (!write || arch::pte_write(*pte))) return vm_normal_page(*pte);
-    const FaultOutcome outcome =
-        handle_mm_fault(vma, address, write ? FaultFlags::kWrite : FaultFlags::kNone);
+    const FaultOutcome outcome = handle_mm_fault(vma, address, write ? FaultFlags::kWrite : FaultFlags::kNone);
     if (any(outcome, FaultOutcome::kOom)) return fail(Errno::kNoMem);
     if (any(outcome, FaultOutcome::kError)) return fail(Errno::kFault);
   }

@@ -16,9 +16,7 @@ using phys::PageFlag;
 
 namespace {
 
-std::uint64_t anon_mapping(const AnonVma& anon_vma) {
-  return reinterpret_cast<std::uintptr_t>(&anon_vma) | phys::kMappingAnon;
-}
+std::uint64_t anon_mapping(const AnonVma& anon_vma) { return reinterpret_cast<std::uintptr_t>(&anon_vma) | phys::kMappingAnon; }
 
 // Shared pages of a family belong to its oldest member, which every descendant's area is linked to; a page that only one
 // process has belongs to that area's own AnonVma, so that later walks are short.
@@ -29,9 +27,7 @@ AnonVma& owner_of(const Vma& vma, RmapExclusive exclusive) {
 
 }  // namespace
 
-Vma& Rmap::vma_of(file::MappingNode& node) {
-  return *container_of(&node, &Vma::mapping_node);
-}
+Vma& Rmap::vma_of(file::MappingNode& node) { return *container_of(&node, &Vma::mapping_node); }
 
 void Rmap::page_add_new_anon_rmap(Page& page, Vma& vma, VirtAddr address) {
   QUIRE_BUG_ON(page.mapcount != 0);
@@ -82,8 +78,7 @@ arch::Pte* Rmap::page_vma_mapped(Folio& folio, Vma& vma, VirtAddr address) {
   return pte;
 }
 
-Rmap::WalkEnd Rmap::walk_anon(Folio& folio, LockHow how, FunctionRef<Walk(Vma&, VirtAddr)> f)
-    QUIRE_NO_THREAD_SAFETY_ANALYSIS {
+Rmap::WalkEnd Rmap::walk_anon(Folio& folio, LockHow how, FunctionRef<Walk(Vma&, VirtAddr)> f) QUIRE_NO_THREAD_SAFETY_ANALYSIS {
   // A mapped folio's AnonVma lives; the reference keeps it while we wait for its lock (folio_lock_anon_vma_read).
   if (!phys::folio_mapped(folio)) return WalkEnd::kDone;
   AnonVma& anon_vma = *phys::folio_raw_mapping<AnonVma>(folio);
@@ -105,8 +100,7 @@ Rmap::WalkEnd Rmap::walk_anon(Folio& folio, LockHow how, FunctionRef<Walk(Vma&, 
   return WalkEnd::kDone;
 }
 
-Rmap::WalkEnd Rmap::walk_file(Folio& folio, LockHow how, FunctionRef<Walk(Vma&, VirtAddr)> f)
-    QUIRE_NO_THREAD_SAFETY_ANALYSIS {
+Rmap::WalkEnd Rmap::walk_file(Folio& folio, LockHow how, FunctionRef<Walk(Vma&, VirtAddr)> f) QUIRE_NO_THREAD_SAFETY_ANALYSIS {
   file::AddressSpace* mapping = file::AddressSpace::of(folio);
   if (mapping == nullptr) return WalkEnd::kDone;
   sim::RwSemaphore& rwsem = mapping->i_mmap_rwsem();
@@ -130,9 +124,7 @@ Rmap::WalkEnd Rmap::walk(Folio& folio, LockHow how, FunctionRef<Walk(Vma&, VirtA
   return phys::folio_test_anon(folio) ? walk_anon(folio, how, f) : walk_file(folio, how, f);
 }
 
-void Rmap::rmap_walk(Folio& folio, FunctionRef<Walk(Vma&, VirtAddr)> f) {
-  static_cast<void>(walk(folio, LockHow::kWait, f));
-}
+void Rmap::rmap_walk(Folio& folio, FunctionRef<Walk(Vma&, VirtAddr)> f) { static_cast<void>(walk(folio, LockHow::kWait, f)); }
 
 FolioReferenced Rmap::folio_referenced(Folio& folio) {
   FolioReferenced result;

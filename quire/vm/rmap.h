@@ -30,9 +30,9 @@ enum class TtuFlags : std::uint32_t {
 enum class RmapExclusive : std::uint8_t { kNo, kYes };
 
 struct FolioReferenced {
-  int referenced = 0;                        // page-table entries whose Accessed bit was set (and is now clear)
-  VmFlags vm_flags = VmFlags::kNone;         // flags of the areas that referenced it; kLocked when an mlocked area maps it
-  bool contended = false;                    // a lock was not free: nothing is known (Linux's -1)
+  int referenced = 0;                 // page-table entries whose Accessed bit was set (and is now clear)
+  VmFlags vm_flags = VmFlags::kNone;  // flags of the areas that referenced it; kLocked when an mlocked area maps it
+  bool contended = false;             // a lock was not free: nothing is known (Linux's -1)
 };
 
 class Rmap {
@@ -44,7 +44,8 @@ class Rmap {
   // --- AnonVma families; mmap_lock of the area(s) held for writing, but for anon_vma_prepare (reading is enough) -------
   // Gives the area an AnonVma: a neighbour's when the two could merge, else a new one.
   Status anon_vma_prepare(Vma& vma) {
-    if (vma.anon_vma != nullptr) [[likely]] return {};
+    if (vma.anon_vma != nullptr) [[likely]]
+      return {};
     return anon_vma_prepare_slow(vma);
   }
   // Links dst to every AnonVma of src. May reuse one when dst has none (fork).

@@ -8,8 +8,8 @@ Result<VirtAddr> Vm::setup_stack(Mm& mm, std::uint64_t initial_bytes) {
   const VirtAddr top = align_down(mm.task_size, kPageSize);
   const std::uint64_t bytes = align_up(initial_bytes, kPageSize);
   const Range<VirtAddr> range{VirtAddr(top.value() - bytes), top};
-  const VmFlags flags = VmFlags::kRead | VmFlags::kWrite | VmFlags::kMayFlags | VmFlags::kGrowsDown | VmFlags::kAccount |
-                        mm.def_flags;
+  const VmFlags flags =
+      VmFlags::kRead | VmFlags::kWrite | VmFlags::kMayFlags | VmFlags::kGrowsDown | VmFlags::kAccount | mm.def_flags;
   if (mm.mm_vmas.find_intersection(range) != nullptr) return fail(Errno::kExist);
   const std::uint64_t pages = bytes >> kPageShift;
   if (!commit_.vm_enough_memory(mm, pages)) return fail(Errno::kNoMem);

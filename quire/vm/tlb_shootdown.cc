@@ -39,7 +39,8 @@ void TlbShootdown::defer(Mm& mm, Dirty dirty) {
 }
 
 void TlbShootdown::flush_tlb_batched_pending(Mm& mm) {
-  if (mm.tlb_flush_batched == Mm::Deferred::kNo) [[likely]] return;
+  if (mm.tlb_flush_batched == Mm::Deferred::kNo) [[likely]]
+    return;
   mm.tlb_flush_batched = Mm::Deferred::kNo;
   flush_tlb_mm(mm);
 }

@@ -24,17 +24,15 @@ std::uint64_t Vm::for_user_pages(Mm& mm, VirtAddr address, std::uint64_t length,
 }
 
 std::uint64_t Vm::copy_from_user(Mm& mm, std::span<std::byte> to, VirtAddr from) {
-  return for_user_pages(mm, from, to.size(), arch::Access::kRead,
-                        [&](std::byte* page, std::uint64_t done, std::uint64_t bytes) {
-                          std::memcpy(to.data() + done, page, bytes);
-                        });
+  return for_user_pages(
+      mm, from, to.size(), arch::Access::kRead,
+      [&](std::byte* page, std::uint64_t done, std::uint64_t bytes) { std::memcpy(to.data() + done, page, bytes); });
 }
 
 std::uint64_t Vm::copy_to_user(Mm& mm, VirtAddr to, std::span<const std::byte> from) {
-  return for_user_pages(mm, to, from.size(), arch::Access::kWrite,
-                        [&](std::byte* page, std::uint64_t done, std::uint64_t bytes) {
-                          std::memcpy(page, from.data() + done, bytes);
-                        });
+  return for_user_pages(
+      mm, to, from.size(), arch::Access::kWrite,
+      [&](std::byte* page, std::uint64_t done, std::uint64_t bytes) { std::memcpy(page, from.data() + done, bytes); });
 }
 
 std::uint64_t Vm::touch_user(Mm& mm, VirtAddr address, std::uint64_t length, arch::Access kind) {

@@ -8,8 +8,7 @@ namespace quire::vm {
 
 void Vm::unmap_mapping_pages(file::AddressSpace& mapping, Pgoff first, std::uint64_t count) {
   if (count == 0) return;
-  const std::uint64_t last =
-      first.value() + (count - 1) < first.value() ? ~std::uint64_t{0} : first.value() + (count - 1);
+  const std::uint64_t last = first.value() + (count - 1) < first.value() ? ~std::uint64_t{0} : first.value() + (count - 1);
   sim::ReadGuard guard(mapping.i_mmap_rwsem());
   mapping.i_mmap_for_each(first, Pgoff(last), [&](file::MappingNode& node) {
     Vma& vma = Rmap::vma_of(node);

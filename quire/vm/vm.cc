@@ -9,9 +9,7 @@ namespace quire::vm {
 
 namespace {
 
-sim::LockClass& lock_class(const VmParts& parts, std::string_view name) {
-  return parts.scheduler.locks().lock_class(name);
-}
+sim::LockClass& lock_class(const VmParts& parts, std::string_view name) { return parts.scheduler.locks().lock_class(name); }
 
 }  // namespace
 

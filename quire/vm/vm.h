@@ -89,7 +89,7 @@ class Vm final : public file::MappingUpcalls {
   // fork: a copy on write of the parent. kNoMem.
   [[nodiscard]] Result<Mm*> dup_mm(Mm& parent);
   static void mmget(Mm& mm) { ++mm.mm_users; }
-  void mmput(Mm& mm);              // the last user's runs exit_mmap
+  void mmput(Mm& mm);  // the last user's runs exit_mmap
   static void mmgrab(Mm& mm) { ++mm.mm_count; }
   void mmdrop(Mm& mm);
   // exec's stack: an area at the top of user space that grows down, its stack pointer. kNoMem.
@@ -101,8 +101,8 @@ class Vm final : public file::MappingUpcalls {
   void mark_oom_victim(Mm& mm) { mm.flags |= MmFlags::kOomVictim | MmFlags::kKilled; }
 
   // --- the mmap family (one file each) ------------------------------------------------------------------------------------
-  [[nodiscard]] Result<VirtAddr> mmap(Mm& mm, VirtAddr hint, std::uint64_t length, Prot prot, MapFlags flags,
-                                      file::File* file, std::uint64_t offset);
+  [[nodiscard]] Result<VirtAddr> mmap(Mm& mm, VirtAddr hint, std::uint64_t length, Prot prot, MapFlags flags, file::File* file,
+                                      std::uint64_t offset);
   Status munmap(Mm& mm, VirtAddr start, std::uint64_t length);
   Status mprotect(Mm& mm, VirtAddr start, std::uint64_t length, Prot prot);
   [[nodiscard]] Result<VirtAddr> mremap(Mm& mm, VirtAddr old_address, std::uint64_t old_length, std::uint64_t new_length,
@@ -139,8 +139,7 @@ class Vm final : public file::MappingUpcalls {
   [[nodiscard]] std::uint64_t touch_user(Mm& mm, VirtAddr address, std::uint64_t length, arch::Access kind);
 
   // Pins: pages of [start, …) with a reference each; the number got, or the error of the first. mmap_lock not held.
-  [[nodiscard]] Result<std::uint64_t> get_user_pages(Mm& mm, VirtAddr start, std::span<phys::Page*> pages,
-                                                     arch::Access kind);
+  [[nodiscard]] Result<std::uint64_t> get_user_pages(Mm& mm, VirtAddr start, std::span<phys::Page*> pages, arch::Access kind);
 
   // The page fault proper: mmap_lock held for reading (or writing), `vma` contains the address and allows the access.
   // Whoever caused it, the fault counts for the Mm of the area.
@@ -268,9 +267,7 @@ class Vm final : public file::MappingUpcalls {
     return arch::pte_special(pte) ? nullptr : &parts_.phys.pfn_to_page(pte.pfn());
   }
   [[nodiscard]] bool mlock_future_check(const Mm& mm, VmFlags flags, std::uint64_t bytes) const;
-  [[nodiscard]] static bool can_do_mlock(const Mm& mm) {
-    return mm.rlimits.memlock != 0 || mm.ipc_lock == CapIpcLock::kYes;
-  }
+  [[nodiscard]] static bool can_do_mlock(const Mm& mm) { return mm.rlimits.memlock != 0 || mm.ipc_lock == CapIpcLock::kYes; }
   std::uint64_t count_vma_pages_range(const Mm& mm, Range<VirtAddr> range) const;
   Status expand_stack(Vma& vma, VirtAddr address);
   Status acct_stack_growth(Vma& vma, std::uint64_t size, std::uint64_t grow);
@@ -289,8 +286,7 @@ class Vm final : public file::MappingUpcalls {
   [[nodiscard]] bool vma_expandable(const Vma& vma, std::uint64_t delta);
   [[nodiscard]] Result<VirtAddr> expand_in_place(Vma& vma, VirtAddr address, std::uint64_t delta);
   [[nodiscard]] Vma* copy_vma(Vma** vma, VirtAddr address, std::uint64_t length, Pgoff pgoff);
-  [[nodiscard]] std::uint64_t move_page_tables(Vma& vma, VirtAddr old_address, VirtAddr new_address,
-                                               std::uint64_t length);
+  [[nodiscard]] std::uint64_t move_page_tables(Vma& vma, VirtAddr old_address, VirtAddr new_address, std::uint64_t length);
   // Sets an area's flags on a part of it: merges, else splits. `*vma` becomes the area that covers the range.
   Status vma_set_flags(Vma** vma, Vma** prev, Range<VirtAddr> range, VmFlags flags);
   Status mlock_fixup(Vma** vma, Vma** prev, Range<VirtAddr> range, VmFlags flags);

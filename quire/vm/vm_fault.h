@@ -10,12 +10,12 @@ namespace quire::vm {
 
 struct VmFault {
   Vma& vma;
-  VirtAddr address;               // page aligned
-  Pgoff pgoff;                    // linear_page_index of address
+  VirtAddr address;  // page aligned
+  Pgoff pgoff;       // linear_page_index of address
   FaultFlags flags;
-  arch::Pte* pte = nullptr;       // its entry; null while there is no table
-  arch::Pte orig_pte{};           // what the entry held when the fault was looked at
-  phys::Folio* folio = nullptr;   // do_fault: the file's folio, locked, with a reference
+  arch::Pte* pte = nullptr;      // its entry; null while there is no table
+  arch::Pte orig_pte{};          // what the entry held when the fault was looked at
+  phys::Folio* folio = nullptr;  // do_fault: the file's folio, locked, with a reference
 
   [[nodiscard]] Mm& mm() const { return *vma.vm_mm; }
   [[nodiscard]] bool write() const { return any(flags, FaultFlags::kWrite); }

@@ -34,13 +34,13 @@ struct Vma {
   VirtAddr vm_end;
   Mm* vm_mm;
   VmFlags vm_flags;
-  Pgoff vm_pgoff;                  // page offset in the file, or the page number of vm_start when it was mapped
-  file::File* vm_file = nullptr;   // also for shared anonymous areas (a shmem file)
-  AnonVma* anon_vma = nullptr;     // where folios faulted in here belong; null until the first
+  Pgoff vm_pgoff;                 // page offset in the file, or the page number of vm_start when it was mapped
+  file::File* vm_file = nullptr;  // also for shared anonymous areas (a shmem file)
+  AnonVma* anon_vma = nullptr;    // where folios faulted in here belong; null until the first
   List<AnonVmaChain, &AnonVmaChain::same_vma> anon_vma_chain;
   file::MappingNode mapping_node;  // in vm_file's i_mmap tree
   std::uint64_t swap_readahead_info = 0;
-  ListNode detached;               // areas that munmap has taken out of the tree
+  ListNode detached;  // areas that munmap has taken out of the tree
 
   [[nodiscard]] Range<VirtAddr> range() const { return {vm_start, vm_end}; }
   [[nodiscard]] std::uint64_t pages() const { return (vm_end - vm_start) >> kPageShift; }
@@ -51,9 +51,7 @@ struct Vma {
     return (vm_flags & (VmFlags::kShared | VmFlags::kMayWrite)) == VmFlags::kMayWrite;
   }
   // The page offset that `address`, within the area, stands for (linear_page_index).
-  [[nodiscard]] Pgoff linear_page_index(VirtAddr address) const {
-    return vm_pgoff + ((address - vm_start) >> kPageShift);
-  }
+  [[nodiscard]] Pgoff linear_page_index(VirtAddr address) const { return vm_pgoff + ((address - vm_start) >> kPageShift); }
   // Where page offset `pgoff` would be mapped by this area; check with range() (vma_address).
   [[nodiscard]] VirtAddr address_of(Pgoff pgoff) const { return vm_start + ((pgoff - vm_pgoff) << kPageShift); }
 

@@ -29,8 +29,7 @@ bool is_mergeable_vma(const Vma& vma, const MergeRequest& request) {
 
 bool can_merge_after(const Vma& prev, const MergeRequest& request) {
   return prev.vm_end == request.range.begin && is_mergeable_vma(prev, request) &&
-         is_mergeable_anon_vma(request.anon_vma, prev.anon_vma, &prev) &&
-         prev.vm_pgoff + prev.pages() == request.pgoff;
+         is_mergeable_anon_vma(request.anon_vma, prev.anon_vma, &prev) && prev.vm_pgoff + prev.pages() == request.pgoff;
 }
 
 bool can_merge_before(const Vma& next, const MergeRequest& request) {
@@ -66,8 +65,7 @@ Vma* Vm::vma_merge(Mm& mm, const MergeRequest& request) {
   }
   if (!merge_next) return nullptr;
   if (tail_of_prev) {
-    const VmaChange change{
-        .vma = prev, .range = {prev->vm_start, request.range.begin}, .pgoff = prev->vm_pgoff, .next = next};
+    const VmaChange change{.vma = prev, .range = {prev->vm_start, request.range.begin}, .pgoff = prev->vm_pgoff, .next = next};
     return vma_adjust(change) ? next : nullptr;
   }
   VmaChange change{.vma = next, .range = {request.range.begin, next->vm_end}, .pgoff = request.pgoff};

@@ -18,7 +18,8 @@ bool VmaTree::MaxGap::update(RbNode& node) {
 }
 
 Vma* VmaTree::find(VirtAddr address) const {
-  if (cached_ != nullptr && cached_->range().contains(address)) [[likely]] return cached_;
+  if (cached_ != nullptr && cached_->range().contains(address)) [[likely]]
+    return cached_;
   Vma* vma = tree_.partition_point([address](const Vma& v) { return v.vm_end <= address; });
   if (vma != nullptr) cached_ = vma;
   return vma;
@@ -91,8 +92,7 @@ std::optional<VirtAddr> VmaTree::highest_below(const Vma* node, std::uint64_t le
 }
 
 std::optional<VirtAddr> VmaTree::highest_gap(std::uint64_t length, Range<VirtAddr> limits) const {
-  const Range<VirtAddr> top =
-      Range<VirtAddr>{last_ != nullptr ? last_->vm_end : VirtAddr(0), limits.end}.intersect(limits);
+  const Range<VirtAddr> top = Range<VirtAddr>{last_ != nullptr ? last_->vm_end : VirtAddr(0), limits.end}.intersect(limits);
   if (top.size() >= length) return VirtAddr(top.end.value() - length);
   return highest_below(tree_.root(), length, limits);
 }
@@ -109,8 +109,7 @@ std::optional<VirtAddr> VmaTree::lowest_below(const Vma* node, std::uint64_t len
 
 std::optional<VirtAddr> VmaTree::lowest_gap(std::uint64_t length, Range<VirtAddr> limits) const {
   if (auto found = lowest_below(tree_.root(), length, limits)) return found;
-  const Range<VirtAddr> top =
-      Range<VirtAddr>{last_ != nullptr ? last_->vm_end : VirtAddr(0), limits.end}.intersect(limits);
+  const Range<VirtAddr> top = Range<VirtAddr>{last_ != nullptr ? last_->vm_end : VirtAddr(0), limits.end}.intersect(limits);
   if (top.size() >= length) return top.begin;
   return std::nullopt;
 }

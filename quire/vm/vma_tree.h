@@ -64,7 +64,10 @@ class VmaTree {
     V* at = nullptr;
     V& operator*() const { return *at; }
     V* operator->() const { return at; }
-    Iterator& operator++() { at = next(*at); return *this; }
+    Iterator& operator++() {
+      at = next(*at);
+      return *this;
+    }
     bool operator==(const Iterator&) const = default;
   };
   [[nodiscard]] Iterator<Vma> begin() const { return {first_}; }

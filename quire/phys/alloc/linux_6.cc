@@ -57,8 +57,7 @@ Page* get_page_from_freelist(PhysMem& mem, AllocContext& ac, AllocFlags flags) {
         left_local_node = true;  // a mixed pageblock here is better than a remote page
         return false;
       }
-      if (ac.spread_dirty_pages && mem.memory_pressure() != nullptr &&
-          !mem.memory_pressure()->node_dirty_ok(zone.node())) {
+      if (ac.spread_dirty_pages && mem.memory_pressure() != nullptr && !mem.memory_pressure()->node_dirty_ok(zone.node())) {
         return true;
       }
       const auto mark = zone.wmark_pages(static_cast<Watermark>(bits(flags & AllocFlags::kWmarkMask)));
@@ -132,8 +131,7 @@ Page* SlowPath::run() {
   if (Page* page = get_page_from_freelist(mem_, ac_, flags_)) return page;
 
   // Memory is there but in pieces, for a request that is worth moving pages: try that before reclaiming any.
-  const bool worth_compacting =
-      costly() || (ac_.order.value() > 0 && ac_.migratetype != MigrateType::kMovable);
+  const bool worth_compacting = costly() || (ac_.order.value() > 0 && ac_.migratetype != MigrateType::kMovable);
   if (may(Gfp::kDirectReclaim) && worth_compacting && !any(pfmemalloc_flags(), AllocFlags::kNoWatermarks)) {
     if (Page* page = direct_compact(CompactPriority::kAsync)) return page;
     if (costly() && may(Gfp::kNoRetry)) {
@@ -178,8 +176,7 @@ SlowPath::Step SlowPath::attempt() {
   if (did_some_progress_ > 0 && should_compact_retry()) return Step::kRetry;
 
   if (found(may_oom())) return Step::kDone;
-  if (task_test(mem_.scheduler(), TaskFlag::kOomVictim) &&
-      (any(flags_, AllocFlags::kOom) || may(Gfp::kNoMemAlloc))) {
+  if (task_test(mem_.scheduler(), TaskFlag::kOomVictim) && (any(flags_, AllocFlags::kOom) || may(Gfp::kNoMemAlloc))) {
     return Step::kGiveUp;
   }
   if (did_some_progress_ == 0) return Step::kGiveUp;
@@ -231,8 +228,8 @@ bool SlowPath::should_reclaim_retry() {
   bool retry = false;
   ac_.zonelist->for_each_zone(ac_.highest_zoneidx, [&](Zone& zone) {
     const std::uint64_t available = zone.free_pages() + mem_.memory_pressure()->zone_reclaimable_pages(zone);
-    retry = PhysMem::zone_watermark_ok(zone, ac_.order, zone.wmark_pages(Watermark::kMin), ac_.highest_zoneidx, flags_,
-                                       available);
+    retry =
+        PhysMem::zone_watermark_ok(zone, ac_.order, zone.wmark_pages(Watermark::kMin), ac_.highest_zoneidx, flags_, available);
     return !retry;
   });
   mem_.scheduler().sync_point();

@@ -38,11 +38,9 @@ void Linux6Policy::prepare_scan_count(const phys::Node& node, Lruvec& lruvec, Sc
   // be in use: a new working set is moving in, and what is active may be stale.
   for (const AnonOrFile kind : {AnonOrFile::kAnon, AnonOrFile::kFile}) {
     const bool file = kind == AnonOrFile::kFile;
-    const std::uint64_t refaults =
-        stat(node, file ? NodeStat::kWorkingsetActivateFile : NodeStat::kWorkingsetActivateAnon);
+    const std::uint64_t refaults = stat(node, file ? NodeStat::kWorkingsetActivateFile : NodeStat::kWorkingsetActivateAnon);
     const bool age = sc.deactivate == ScanControl::Deactivate::kForce ||
-                     refaults != lruvec.refaults[static_cast<std::size_t>(kind)] ||
-                     inactive_is_low(lruvec, lru_list(kind));
+                     refaults != lruvec.refaults[static_cast<std::size_t>(kind)] || inactive_is_low(lruvec, lru_list(kind));
     sc.may = age ? sc.may | deactivate(kind) : sc.may & ~deactivate(kind);
   }
 
@@ -58,8 +56,7 @@ void Linux6Policy::prepare_scan_count(const phys::Node& node, Lruvec& lruvec, Sc
   });
   const std::uint64_t file = stat(node, NodeStat::kNrActiveFile) + stat(node, NodeStat::kNrInactiveFile);
   const std::uint64_t anon = stat(node, NodeStat::kNrInactiveAnon);
-  sc.file_is_tiny =
-      file + free <= total_high_wmark && !any(sc.may, May::kDeactivateAnon) && (anon >> sc.priority) != 0;
+  sc.file_is_tiny = file + free <= total_high_wmark && !any(sc.may, May::kDeactivateAnon) && (anon >> sc.priority) != 0;
 }
 
 Linux6Policy::ScanBalance Linux6Policy::scan_balance(const ScanControl& sc, const ReclaimView& view) {
@@ -88,11 +85,8 @@ ScanCounts Linux6Policy::get_scan_count(const Lruvec& lruvec, const ScanControl&
     const bool file = is_file_lru(list);
     std::uint64_t scan = lruvec.size(list, sc.reclaim_idx) >> sc.priority;
     switch (balance) {
-      case ScanBalance::kEqual:
-        break;
-      case ScanBalance::kFract:
-        scan = scan * (file ? file_part : anon_part) / denominator;
-        break;
+      case ScanBalance::kEqual: break;
+      case ScanBalance::kFract: scan = scan * (file ? file_part : anon_part) / denominator; break;
       case ScanBalance::kFile:
         if (!file) scan = 0;
         break;

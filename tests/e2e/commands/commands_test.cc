@@ -18,9 +18,11 @@ using testing::AllOf;
 using testing::HasSubstr;
 
 TEST_F(Commands, BootPrintsLogAndZones) {
-  const Output output = quire("boot --ram 64M --cpus 2 --nodes 2 --swap zram:128M --profile linux-6 --seed 7 --kernel-reserved 16M");
+  const Output output =
+      quire("boot --ram 64M --cpus 2 --nodes 2 --swap zram:128M --profile linux-6 --seed 7 --kernel-reserved 16M");
   EXPECT_EQ(output.status, 0) << output.err;
-  EXPECT_THAT(output.out, AllOf(HasSubstr("BIOS-e820"), HasSubstr("DMA32"), HasSubstr("managed"), HasSubstr("min_free_kbytes")));
+  EXPECT_THAT(output.out,
+              AllOf(HasSubstr("BIOS-e820"), HasSubstr("DMA32"), HasSubstr("managed"), HasSubstr("min_free_kbytes")));
   const json zones = json::parse(quire("boot --ram 64M --json").out)["zones"];
   ASSERT_EQ(zones.size(), 2u);
   EXPECT_EQ(zones[0]["zone"], "DMA");
@@ -113,7 +115,8 @@ TEST_F(Commands, TheFilterKeepsFaultCountsUnderPressure) {
   std::map<std::string, double> filtered, whole;
   for (const std::string ram : {"14M", "16M"}) {
     const auto add = [&](const std::string& trace, std::map<std::string, double>& sums) {
-      const json report = json::parse(quire("replay --json --ram " + ram + " --kernel-reserved 4M --swap zram:64M " + trace).out);
+      const json report =
+          json::parse(quire("replay --json --ram " + ram + " --kernel-reserved 4M --swap zram:64M " + trace).out);
       for (const std::string counter : {"pgfault", "pgmajfault"}) sums[counter] += report["vmstat"][counter].get<double>();
       sums["accesses"] += report["replay"]["accesses"].get<double>();
     };
@@ -138,7 +141,8 @@ TEST_F(Commands, TracesCompeteOnOneMachine) {
 }
 
 TEST_F(Commands, ImportsLackeyText) {
-  std::ofstream(path("t.lackey")) << "==1== lackey\nI  00400000,4\n S 00601000,8\nI  00400004,4\n L 00601008,8\n M 00602000,4\n";
+  std::ofstream(path("t.lackey"))
+      << "==1== lackey\nI  00400000,4\n S 00601000,8\nI  00400004,4\n L 00601008,8\n M 00602000,4\n";
   ASSERT_EQ(quire("import t.lackey -o t.qtr").status, 0);
   const json info = json::parse(quire("info --json t.qtr").out);
   EXPECT_EQ(info["complete"], true);

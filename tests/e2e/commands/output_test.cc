@@ -15,7 +15,8 @@ using testing::HasSubstr;
 
 TEST_F(Commands, ImportsIntoAPipe) {
   write("t.lackey", "I  00400000,4\n S 00601000,8\n");
-  const Output piped = shell("mkfifo p && { timeout 20 cat p > copy & } && timeout 20 $QUIRE import t.lackey -o p; s=$?; wait; exit $s");
+  const Output piped =
+      shell("mkfifo p && { timeout 20 cat p > copy & } && timeout 20 $QUIRE import t.lackey -o p; s=$?; wait; exit $s");
   EXPECT_EQ(piped.status, 0) << piped.err;
   EXPECT_TRUE(std::filesystem::is_fifo(path("p"))) << "the pipe was replaced";
   ASSERT_EQ(quire("import t.lackey -o t.qtr").status, 0);
@@ -56,9 +57,7 @@ TEST_F(Commands, AFullDiskLeavesNothingThatLooksWhole) {
   EXPECT_FALSE(import_left_over);
 }
 
-TEST_F(Commands, AFolderThatIsNotThereIsSaid) {
-  expect_sentence(quire("record -o absent/t.qtr -- true"), "absent/t.qtr", 125);
-}
+TEST_F(Commands, AFolderThatIsNotThereIsSaid) { expect_sentence(quire("record -o absent/t.qtr -- true"), "absent/t.qtr", 125); }
 
 }  // namespace
 }  // namespace quire

@@ -21,7 +21,8 @@ TEST_F(Commands, AMistypedOptionGetsAGuessAndTheCommandsOwnHelp) {
 
 TEST_F(Commands, AForgottenDashDashIsSaidWithTheLineAsItShouldBe) {
   expect_sentence(quire("run --ram 64M true"), "write the program behind --: quire run --ram 64M -- true", 2);
-  expect_sentence(quire("record -o t.qtr sort -o sorted 'my words'"), ": quire record -o t.qtr -- sort -o sorted 'my words'", 2);
+  expect_sentence(quire("record -o t.qtr sort -o sorted 'my words'"), ": quire record -o t.qtr -- sort -o sorted 'my words'",
+                  2);
   expect_sentence(quire("run --json sh -c 'exit 3'"), ": quire run --json -- sh -c 'exit 3'", 2);
   EXPECT_FALSE(std::filesystem::exists(path("t.qtr")));
 }
@@ -41,7 +42,8 @@ TEST_F(Commands, NumbersOutOfBoundsAreSaidWithTheBounds) {
     expect_sentence(output, part, 2);
     EXPECT_THAT(output.err.size(), Lt(160u)) << output.err;
   };
-  says("record --window 0 -o t.qtr -- true", "--window 0: write a whole number of instructions from 1 to 1000000000000; --unfiltered");
+  says("record --window 0 -o t.qtr -- true",
+       "--window 0: write a whole number of instructions from 1 to 1000000000000; --unfiltered");
   says("run --window -1 -- true", "--window -1: write a whole number");
   says("record --window 18446744073709551615 -o t.qtr -- true", "from 1 to 1000000000000");
   says("import t.lackey -o t.qtr --window -1", "--window -1: write a whole number of instructions from 0 to");
@@ -60,8 +62,9 @@ TEST_F(Commands, MachinesThatCannotBeAreSaidWithTheMend) {
   write("bytes.toml", "ram = 64\n");
   expect_sentence(quire("boot --machine bytes.toml"), "64 bytes holds no kernel: write the unit as well", 2);
   expect_sentence(quire("boot --machine ."), "'.' is a folder", 2);
-  for (const std::string machine : {"--ram 24M --sysctl vm.min_free_kbytes=100000000", "--ram 24M --sysctl vm.min_free_kbytes=1000000",
-                                    "--ram 64M --sysctl vm.min_free_kbytes=50000"}) {
+  for (const std::string machine :
+       {"--ram 24M --sysctl vm.min_free_kbytes=100000000", "--ram 24M --sysctl vm.min_free_kbytes=1000000",
+        "--ram 64M --sysctl vm.min_free_kbytes=50000"}) {
     expect_sentence(quire("boot " + machine), "vm.min_free_kbytes", 2);
   }
 }

@@ -45,8 +45,7 @@ TEST_F(FailureTest, PicksTheProgramApart) {
 TEST_F(FailureTest, NamesThePackageOfQemu) {
   RecordOptions options = program("/bin/true");
   options.qemu = "/no/qemu";
-  EXPECT_EQ(error_of(options),
-            "/no/qemu is not there or not executable: it should be QEMU's qemu-x86_64");
+  EXPECT_EQ(error_of(options), "/no/qemu is not there or not executable: it should be QEMU's qemu-x86_64");
   const std::string path = ::getenv("PATH");
   ::setenv("PATH", folder_.c_str(), 1);
   EXPECT_EQ(error_of(program("/bin/true")), "qemu-x86_64 is not in PATH: recording needs it, install the package qemu-user");
@@ -119,7 +118,8 @@ TEST_F(FailureTest, StoppedHalfway) {
   EXPECT_EQ(outcome->ending, RecordOutcome::Ending::kInterrupted);
   EXPECT_EQ(outcome->exit_status, 128 + SIGTERM);
   ASSERT_EQ(outcome->notes.size(), 1u);
-  EXPECT_EQ(outcome->notes[0], "the recording was stopped by signal 15 (SIGTERM): the trace holds what the program did until then");
+  EXPECT_EQ(outcome->notes[0],
+            "the recording was stopped by signal 15 (SIGTERM): the trace holds what the program did until then");
   const auto info = summarize(options.output);
   ASSERT_TRUE(info);
   EXPECT_TRUE(info->complete);

@@ -12,8 +12,10 @@ int main(int argc, char** argv) {
   if (strcmp(argv[1], "dup2") == 0) {
     fd = dup2(open(argv[2], O_RDONLY), random);
   } else {
-    if (strcmp(argv[1], "range") == 0) close_range(random, random, 0);
-    else close(random);
+    if (strcmp(argv[1], "range") == 0)
+      close_range(random, random, 0);
+    else
+      close(random);
     fd = open(argv[2], O_RDONLY);
   }
   if (fd != random) return 2;

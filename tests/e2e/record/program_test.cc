@@ -65,16 +65,17 @@ TEST_F(RecordingTest, Python) {
 
 TEST_F(RecordingTest, PythonSubprocess) {
   SKIP_UNLESS_INSTALLED("/usr/bin/python3");
-  const Recorded python = check({"/usr/bin/python3", "-S", "-c",
-                                 "import subprocess; print(subprocess.run(['echo', 'hi'], capture_output=True).stdout)"});
+  const Recorded python = check(
+      {"/usr/bin/python3", "-S", "-c", "import subprocess; print(subprocess.run(['echo', 'hi'], capture_output=True).stdout)"});
   EXPECT_NE(find_program(python.info, "/echo"), nullptr);
 }
 
 TEST_F(RecordingTest, Sqlite) {
   SKIP_UNLESS_INSTALLED("sqlite3");
-  const Recorded sqlite = check({"sqlite3", ":memory:",
-                                 "create table t(a, b); with recursive n(i) as (select 1 union all select i + 1 from n where i < 3000) "
-                                 "insert into t select i, i * i from n; select sum(b), count(*) from t;"});
+  const Recorded sqlite =
+      check({"sqlite3", ":memory:",
+             "create table t(a, b); with recursive n(i) as (select 1 union all select i + 1 from n where i < 3000) "
+             "insert into t select i, i * i from n; select sum(b), count(*) from t;"});
   EXPECT_GT(sqlite.info.instructions, 1'000'000u);
 }
 
@@ -135,9 +136,11 @@ TEST_F(RecordingTest, PagesAreTouchedAgainAfterMadvise) {
   TaskStream& stream = *(*reader)->first_task();
   Record r;
   while (stream.next(r)) {
-    if (r.kind == RecordKind::kSyscall && r.number == 9 && r.args[1] == 64 * 4096) begin = static_cast<std::uint64_t>(r.result) >> 12;
+    if (r.kind == RecordKind::kSyscall && r.number == 9 && r.args[1] == 64 * 4096)
+      begin = static_cast<std::uint64_t>(r.result) >> 12;
     if (r.kind == RecordKind::kSyscall && r.number == 25) break;
-    if (r.kind == RecordKind::kAccess && r.access == AccessKind::kWrite && begin != 0 && r.page >= begin && r.page < begin + 64) ++writes;
+    if (r.kind == RecordKind::kAccess && r.access == AccessKind::kWrite && begin != 0 && r.page >= begin && r.page < begin + 64)
+      ++writes;
   }
   EXPECT_EQ(writes, 128u);  // before MADV_DONTNEED and after
 }

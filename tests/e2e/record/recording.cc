@@ -127,17 +127,17 @@ std::vector<std::string> lines_of(const std::string& trace) {
   std::vector<std::string> lines;
   auto reader = TraceReader::open(trace);
   if (!reader) return lines;
-  while ((*reader)->pull()) {
-  }
+  while ((*reader)->pull()) {}
   for (TaskStream* stream : (*reader)->tasks()) {
     Record r;
     while (stream->next(r)) {
       lines.push_back(fmt::format(
-          "{}/{} +{} kind {} {} page {:x} nr {} = {} ({:x},{:x},{:x},{:x},{:x},{:x}) off {} flags {:x} child {} status {} sig {} fd {} "
+          "{}/{} +{} kind {} {} page {:x} nr {} = {} ({:x},{:x},{:x},{:x},{:x},{:x}) off {} flags {:x} child {} status {} sig "
+          "{} fd {} "
           "{:x}-{:x} size {} {} {}",
-          stream->id().pid, stream->id().tid, r.instructions, static_cast<int>(r.kind), static_cast<int>(r.access), r.page, r.number,
-          r.result, r.args[0], r.args[1], r.args[2], r.args[3], r.args[4], r.args[5], r.offset, r.flags, r.child.tid, r.status,
-          r.signal, r.fd, r.begin, r.end, r.size, (*reader)->string(r.path), (*reader)->string(r.path2)));
+          stream->id().pid, stream->id().tid, r.instructions, static_cast<int>(r.kind), static_cast<int>(r.access), r.page,
+          r.number, r.result, r.args[0], r.args[1], r.args[2], r.args[3], r.args[4], r.args[5], r.offset, r.flags, r.child.tid,
+          r.status, r.signal, r.fd, r.begin, r.end, r.size, (*reader)->string(r.path), (*reader)->string(r.path2)));
     }
   }
   return lines;

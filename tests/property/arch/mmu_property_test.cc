@@ -42,10 +42,13 @@ class World {
     const auto space = static_cast<unsigned>(rng_.below(kSpaces));
     const VirtAddr va = pick();
     switch (rng_.below(16)) {
-      case 0: case 1: case 2: map(space, va); break;
+      case 0:
+      case 1:
+      case 2: map(space, va); break;
       case 3: unmap(space, va); break;
       case 4: protect(space, va); break;
-      case 5: case 6: clean(space, va); break;
+      case 5:
+      case 6: clean(space, va); break;
       case 7:
         if (rng_.chance(1, 10)) unmap_range(space, va);
         break;

@@ -48,7 +48,8 @@ TEST(BitmapProperty, RandomOperationsMatchTheModel) {
       }
       const auto from = static_cast<std::ptrdiff_t>(first);
       ASSERT_EQ(map.count(first, count),
-                static_cast<std::size_t>(std::count(model.begin() + from, model.begin() + from + static_cast<std::ptrdiff_t>(count), true)));
+                static_cast<std::size_t>(
+                    std::count(model.begin() + from, model.begin() + from + static_cast<std::ptrdiff_t>(count), true)));
       ASSERT_EQ(map.find_next(first), find(model, first, true));
       ASSERT_EQ(map.find_next_zero(first), find(model, first, false));
       const std::size_t alignment = std::size_t{1} << rng.below(5);

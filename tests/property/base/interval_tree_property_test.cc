@@ -17,8 +17,7 @@ struct Item : IntervalNode {
   std::uint64_t serial = 0;
 };
 
-std::vector<const Item*> overlapping(const std::vector<std::unique_ptr<Item>>& items, std::uint64_t first,
-                                     std::uint64_t last) {
+std::vector<const Item*> overlapping(const std::vector<std::unique_ptr<Item>>& items, std::uint64_t first, std::uint64_t last) {
   std::vector<const Item*> out;
   for (const auto& item : items) {
     if (item->linked() && item->overlaps(first, last)) out.push_back(item.get());
@@ -59,20 +58,21 @@ TEST(IntervalTreeProperty, ManyShapes) {
 }
 
 TEST(IntervalTreeProperty, AnyIntervalsAnyQuery) {
-  EXPECT_TRUE(rc::check("for_each visits just the overlapping ones", [](const std::vector<std::pair<std::uint8_t, std::uint8_t>>& pairs,
-                                                            std::uint8_t a, std::uint8_t b) {
-    std::vector<std::unique_ptr<Item>> items;
-    IntervalTree tree;
-    for (const auto& [x, y] : pairs) {
-      items.push_back(std::make_unique<Item>());
-      items.back()->serial = items.size();
-      tree.insert(*items.back(), std::min(x, y), std::max(x, y));
-    }
-    tree.validate();
-    std::vector<const Item*> seen;
-    tree.for_each(std::min(a, b), std::max(a, b), [&](IntervalNode& n) { seen.push_back(static_cast<const Item*>(&n)); });
-    RC_ASSERT(seen == overlapping(items, std::min(a, b), std::max(a, b)));
-  }));
+  EXPECT_TRUE(rc::check("for_each visits just the overlapping ones",
+                        [](const std::vector<std::pair<std::uint8_t, std::uint8_t>>& pairs, std::uint8_t a, std::uint8_t b) {
+                          std::vector<std::unique_ptr<Item>> items;
+                          IntervalTree tree;
+                          for (const auto& [x, y] : pairs) {
+                            items.push_back(std::make_unique<Item>());
+                            items.back()->serial = items.size();
+                            tree.insert(*items.back(), std::min(x, y), std::max(x, y));
+                          }
+                          tree.validate();
+                          std::vector<const Item*> seen;
+                          tree.for_each(std::min(a, b), std::max(a, b),
+                                        [&](IntervalNode& n) { seen.push_back(static_cast<const Item*>(&n)); });
+                          RC_ASSERT(seen == overlapping(items, std::min(a, b), std::max(a, b)));
+                        }));
 }
 
 }  // namespace

@@ -45,8 +45,11 @@ class Pair {
   void step() {
     const std::uint64_t index = pick_index();
     switch (rng_.below(10)) {
-      case 0: case 1: case 2: store(index, pick_entry()); break;
-      case 3: case 4: erase(index); break;
+      case 0:
+      case 1:
+      case 2: store(index, pick_entry()); break;
+      case 3:
+      case 4: erase(index); break;
       case 5: cmpxchg(index); break;
       case 6: mark(index); break;
       case 7: search(index); break;
@@ -101,7 +104,8 @@ class Pair {
       case 0: return rng_();
       case 1: return rng_() >> rng_.below(64);
       case 2: return rng_.chance(1, 2) ? rng_.below(3) : ~std::uint64_t{0} - rng_.below(3);
-      case 3: case 4: {
+      case 3:
+      case 4: {
         if (model_.empty()) return 0;
         const auto at = model_.lower_bound(rng_() >> rng_.below(64));
         return at == model_.end() ? model_.begin()->first : at->first;

@@ -23,6 +23,7 @@ std::uint64_t number_from_environment(const char* name, std::uint64_t otherwise)
   return text != nullptr ? std::strtoull(text, nullptr, 10) : otherwise;
 }
 
+// clang-format off
 constexpr std::array<std::uint32_t, 48> kCalls{
     SYS_mmap,    SYS_munmap,   SYS_mremap,   SYS_mprotect,        SYS_brk,       SYS_madvise,   SYS_mlock,           SYS_mlock2,
     SYS_munlock, SYS_mlockall, SYS_msync,    SYS_munlockall,      SYS_mincore,   SYS_read,      SYS_write,           SYS_pread64,
@@ -30,6 +31,7 @@ constexpr std::array<std::uint32_t, 48> kCalls{
     SYS_truncate, SYS_fallocate, SYS_fsync,  SYS_sync,            SYS_dup,       SYS_dup2,      SYS_dup3,            SYS_close,
     SYS_close_range, SYS_pipe, SYS_pipe2,    SYS_shmget,          SYS_shmat,     SYS_shmdt,     SYS_shmctl,          SYS_memfd_create,
     SYS_open,    SYS_openat,   SYS_unlink,   SYS_rename,          SYS_readahead, SYS_fadvise64, SYS_wait4,           SYS_sync_file_range};
+// clang-format on
 
 class HostileTrace {
  public:
@@ -81,10 +83,14 @@ class HostileTrace {
       case 1: r.kind = RecordKind::kFile; break;
       case 2: r.kind = rng_.below(3) == 0 ? RecordKind::kBehind : RecordKind::kOrder; break;
       case 3:
-        if (rng_.below(8) == 0) r.kind = RecordKind::kExec;
-        else r.kind = RecordKind::kSyscall;
+        if (rng_.below(8) == 0)
+          r.kind = RecordKind::kExec;
+        else
+          r.kind = RecordKind::kSyscall;
         break;
-      case 4: case 5: case 6:
+      case 4:
+      case 5:
+      case 6:
         trace.touch(rng_.below(10) == 0 ? number() >> 13 : rng_.below(128), static_cast<trace::AccessKind>(rng_.below(3)));
         return;
       default: r.kind = RecordKind::kSyscall; break;

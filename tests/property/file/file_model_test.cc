@@ -33,14 +33,21 @@ class Program {
  private:
   void step() {
     switch (rng_.below(16)) {
-      case 0: case 1: case 2: case 3: return write();
-      case 4: case 5: case 6: return read();
+      case 0:
+      case 1:
+      case 2:
+      case 3: return write();
+      case 4:
+      case 5:
+      case 6: return read();
       case 7: return truncate();
-      case 8: case 9: return fault();
+      case 8:
+      case 9: return fault();
       case 10: return store_through_mapping();
       case 11: return punch();
       case 12: return sync();
-      case 13: case 14: return stripe();
+      case 13:
+      case 14: return stripe();
       case 15: return rare();
     }
   }
@@ -60,8 +67,8 @@ class Program {
     const std::uint64_t pos = place();
     const auto bytes = m_.read(*own_.file, pos, length());
     ASSERT_LE(bytes.size(), own_.model.size() > pos ? own_.model.size() - pos : 0);
-    ASSERT_TRUE(std::equal(bytes.begin(), bytes.end(), own_.model.begin() + static_cast<std::ptrdiff_t>(
-                                                           std::min<std::uint64_t>(pos, own_.model.size()))))
+    ASSERT_TRUE(std::equal(bytes.begin(), bytes.end(),
+                           own_.model.begin() + static_cast<std::ptrdiff_t>(std::min<std::uint64_t>(pos, own_.model.size()))))
         << "seed task " << number_ << " at " << pos;
   }
 
@@ -212,8 +219,11 @@ struct Totals {
 void run_seed(std::uint64_t seed, unsigned ops, Totals& totals) {
   SCOPED_TRACE("seed " + std::to_string(seed));
   const SwapDeviceKind swap = seed % 2 == 0 ? SwapDeviceKind::kZram : SwapDeviceKind::kDisk;
-  FileMachine m({.ram = 40 * kMiB, .cpus = 1 + static_cast<unsigned>(seed % 3), .seed = seed,
-                 .preempt_permille = static_cast<unsigned>(seed % 5) * 50, .swap = swap});
+  FileMachine m({.ram = 40 * kMiB,
+                 .cpus = 1 + static_cast<unsigned>(seed % 3),
+                 .seed = seed,
+                 .preempt_permille = static_cast<unsigned>(seed % 5) * 50,
+                 .swap = swap});
   m.vfs->writeback().start_flusher();
   m.vfs->writeback().tunables().dirty_expire_centisecs = 100;
   std::vector<Subject> subjects(kTasks);

@@ -101,8 +101,7 @@ TEST(MachineData, EveryByteReadBackIsRight) {
   RecordProperty("reads", std::to_string(totals.findings.reads));
   RecordProperty("swapped_out", std::to_string(totals.swapped_out));
   fmt::print("{} seeds: {} reads, {} writes, {} forks, {} pages swapped out, {} processes killed\n", seeds,
-             totals.findings.reads, totals.findings.writes, totals.findings.forks, totals.swapped_out,
-             totals.findings.killed);
+             totals.findings.reads, totals.findings.writes, totals.findings.forks, totals.swapped_out, totals.findings.killed);
 }
 
 }  // namespace

@@ -194,7 +194,8 @@ void Program::write_to(Pages::iterator it) {
   const vm::AccessOutcome outcome =
       machine_.vm().access(mm(), VirtAddr((it->first << kPageShift) + offset), arch::Access::kWrite);
   if (!outcome.ok()) {
-    if (!killed()) mismatch(fmt::format("write to {:#x} failed: signal {}", it->first << kPageShift, static_cast<int>(outcome.signal)));
+    if (!killed())
+      mismatch(fmt::format("write to {:#x} failed: signal {}", it->first << kPageShift, static_cast<int>(outcome.signal)));
     return;
   }
   std::byte* bytes = machine_.vm().to_host(outcome.phys);

@@ -22,8 +22,8 @@ using PageModel = std::array<std::byte, kPageSize>;
 
 struct ProgramOptions {
   unsigned steps = 300;
-  unsigned most_pages = 600;     // per process
-  unsigned most_processes = 6;   // of the machine, living
+  unsigned most_pages = 600;    // per process
+  unsigned most_processes = 6;  // of the machine, living
 };
 
 // Shared by all programs of one machine: what they count together, and the first thing that went wrong.

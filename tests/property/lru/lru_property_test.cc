@@ -44,8 +44,7 @@ class Model {
       const Nid nid(static_cast<int>(n));
       for (std::size_t l = 0; l < 4; ++l) {
         const auto& expected = lists_[{n, l}];
-        ASSERT_EQ(m_.list(static_cast<LruList>(l), nid),
-                  std::vector<const Folio*>(expected.begin(), expected.end()));
+        ASSERT_EQ(m_.list(static_cast<LruList>(l), nid), std::vector<const Folio*>(expected.begin(), expected.end()));
       }
       std::uint64_t unevictable = 0;
       for (const auto& [id, entry] : known_) {

@@ -32,8 +32,8 @@ class Model {
     config_.cpus = 1 + static_cast<unsigned>(rng_.below(3));
     if (rng_.chance(1, 2)) config_.nodes.resize(1 + rng_.below(3));
     config_.deferred_init = rng_.chance(1, 2) ? DeferredInit::kOn : DeferredInit::kOff;
-    scheduler_ = std::make_unique<sim::Scheduler>(sim::SchedulerConfig{.cpus = config_.cpus, .seed = seed},
-                                                  sim::CostModel{}, traces_);
+    scheduler_ =
+        std::make_unique<sim::Scheduler>(sim::SchedulerConfig{.cpus = config_.cpus, .seed = seed}, sim::CostModel{}, traces_);
     auto booted = PhysMem::boot(config_, *scheduler_, traces_);
     if (!booted) ADD_FAILURE() << booted.error().message;
     mem_ = std::move(*booted);

@@ -69,7 +69,11 @@ class Program {
       ++producers_left_;
     }
     scheduler_.spawn("consumer", [this] { consume(); });
-    scheduler_.spawn("idler", [this] { for (;;) tick(); }, {.kind = TaskKind::kDaemon});
+    scheduler_.spawn("idler",
+                     [this] {
+                       for (;;) tick();
+                     },
+                     {.kind = TaskKind::kDaemon});
     for (int i = 0; i < 10; ++i) scheduler_.at(choices_.below(200'000), [this] { interrupt(); });
 
     const RunOutcome outcome = scheduler_.run();

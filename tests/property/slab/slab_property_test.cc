@@ -60,8 +60,8 @@ class Model {
       static constexpr std::size_t kAligns[] = {0, 8, 16, 64, 128, 1024};
       const std::size_t size = 1 + rng_.below(std::size_t{1} << (3 + rng_.below(12)));
       const auto flags = rng_.below(2) != 0 ? SlabFlags::kReclaimAccount : SlabFlags::kHwCacheAlign;
-      const auto made = m_.slab->kmem_cache_create("model-" + std::to_string(names_++), size,
-                                                   kAligns[rng_.below(std::size(kAligns))], flags);
+      const auto made =
+          m_.slab->kmem_cache_create("model-" + std::to_string(names_++), size, kAligns[rng_.below(std::size(kAligns))], flags);
       if (made) caches_.push_back(*made);
       return;
     }

@@ -16,17 +16,10 @@ std::vector<std::byte> make_page(Content content, Rng& rng) {
   for (std::size_t i = 0; i < kPageSize; ++i) {
     switch (content) {
       case Content::kZero:
-      case Content::kCount:
-        break;
-      case Content::kWord:
-        bytes[i] = static_cast<std::byte>(word >> (i % 8 * 8));
-        break;
-      case Content::kText:
-        bytes[i] = static_cast<std::byte>('a' + rng.below(6));
-        break;
-      case Content::kNoise:
-        bytes[i] = static_cast<std::byte>(rng());
-        break;
+      case Content::kCount: break;
+      case Content::kWord: bytes[i] = static_cast<std::byte>(word >> (i % 8 * 8)); break;
+      case Content::kText: bytes[i] = static_cast<std::byte>('a' + rng.below(6)); break;
+      case Content::kNoise: bytes[i] = static_cast<std::byte>(rng()); break;
       case Content::kSparse:
         if (rng.chance(1, 64)) bytes[i] = static_cast<std::byte>(rng());
         break;

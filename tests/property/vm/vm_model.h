@@ -24,12 +24,12 @@ struct ModelObject {
 
 struct ModelPage {
   Prot prot = Prot::kNone;
-  std::shared_ptr<ModelObject> object;   // null: private anonymous
-  std::uint64_t index = 0;               // page of the object
+  std::shared_ptr<ModelObject> object;  // null: private anonymous
+  std::uint64_t index = 0;              // page of the object
   bool shared = false;
-  bool own = false;                      // a private copy exists (anonymous pages always have one)
-  Content content{};                     // of the own copy
-  bool lazyfree = false;                 // MADV_FREE: may turn to zeroes until it is written
+  bool own = false;       // a private copy exists (anonymous pages always have one)
+  Content content{};      // of the own copy
+  bool lazyfree = false;  // MADV_FREE: may turn to zeroes until it is written
   bool dontfork = false;
   bool wipeonfork = false;
   bool locked = false;

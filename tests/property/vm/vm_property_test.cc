@@ -30,8 +30,7 @@ struct Process {
 
 class Program {
  public:
-  explicit Program(std::uint64_t seed)
-      : rng_(seed), machine_({.ram = 24 * kMiB, .seed = seed, .zram = 8 * kMiB}) {
+  explicit Program(std::uint64_t seed) : rng_(seed), machine_({.ram = 24 * kMiB, .seed = seed, .zram = 8 * kMiB}) {
     const std::uint64_t file_pages = 20;
     file_ = &machine_.open("/data", file_pages * kPageSize, seed);
     const file::GeneratedBacking bytes(file_pages * kPageSize, seed);
@@ -122,8 +121,8 @@ class Program {
     if (rng_.chance(1, 8)) flags |= MapFlags::kPopulate;
     const std::uint64_t offset = named ? rng_.below(16) : 0;
     note(std::string("mmap ") + (named ? "file " : "anon ") + (shared ? "shared" : "private"), process, run);
-    const Result<VirtAddr> at = machine_.vm.mmap(*process.mm, run.start(), run.bytes(), prot, flags,
-                                                 named ? file_ : nullptr, offset * kPageSize);
+    const Result<VirtAddr> at =
+        machine_.vm.mmap(*process.mm, run.start(), run.bytes(), prot, flags, named ? file_ : nullptr, offset * kPageSize);
     ASSERT_TRUE(at) << errno_name(at.error());
     std::shared_ptr<ModelObject> object = named ? file_object_ : nullptr;
     if (!named && shared) {
@@ -172,14 +171,13 @@ class Program {
     const bool mapped = process.model.contains(from.first);
     const MremapFlags flags = fixed ? MremapFlags::kMayMove | MremapFlags::kFixed : MremapFlags::kNone;
     note("mremap to " + (fixed ? std::to_string(to_first) : "size " + std::to_string(new_count)), process, from);
-    const Result<VirtAddr> at =
-        machine_.vm.mremap(*process.mm, from.start(), from.bytes(), new_count * kPageSize, flags, to);
+    const Result<VirtAddr> at = machine_.vm.mremap(*process.mm, from.start(), from.bytes(), new_count * kPageSize, flags, to);
     if (!mapped) {
       ASSERT_TRUE(fails_with(at, Errno::kFault));
       return;
     }
     if (fixed && !at && at.error() == Errno::kInval) return;  // source and target overlap
-    if (!fixed && new_count <= from.count) {  // shrinking: the tail goes, whatever lies there
+    if (!fixed && new_count <= from.count) {                  // shrinking: the tail goes, whatever lies there
       ASSERT_TRUE(at) << errno_name(at.error());
       for (std::uint64_t i = new_count; i < from.count; ++i) process.model.erase(from.first + i);
       return;
@@ -213,8 +211,9 @@ class Program {
 
   void advise(Process& process) {
     const Run run = random_run();
-    constexpr std::array kAdvices{Advice::kDontNeed,   Advice::kFree,       Advice::kCold,     Advice::kDontFork, Advice::kDoFork,
-                                  Advice::kWipeOnFork, Advice::kKeepOnFork, Advice::kWillNeed, Advice::kSequential};
+    constexpr std::array kAdvices{Advice::kDontNeed,   Advice::kFree,     Advice::kCold,
+                                  Advice::kDontFork,   Advice::kDoFork,   Advice::kWipeOnFork,
+                                  Advice::kKeepOnFork, Advice::kWillNeed, Advice::kSequential};
     const Advice advice = kAdvices[rng_.below(kAdvices.size())];
     note("madvise " + std::to_string(static_cast<int>(advice)), process, run);
     const Status done = machine_.vm.madvise(*process.mm, run.start(), run.bytes(), advice);
@@ -233,24 +232,15 @@ class Program {
           refused = page.locked || !anonymous;
           if (!refused) page.lazyfree = true;
           break;
-        case Advice::kCold:
-          refused = page.locked;
-          break;
-        case Advice::kDontFork:
-          page.dontfork = true;
-          break;
-        case Advice::kDoFork:
-          page.dontfork = false;
-          break;
+        case Advice::kCold: refused = page.locked; break;
+        case Advice::kDontFork: page.dontfork = true; break;
+        case Advice::kDoFork: page.dontfork = false; break;
         case Advice::kWipeOnFork:
           refused = !anonymous;
           if (!refused) page.wipeonfork = true;
           break;
-        case Advice::kKeepOnFork:
-          page.wipeonfork = false;
-          break;
-        default:
-          break;
+        case Advice::kKeepOnFork: page.wipeonfork = false; break;
+        default: break;
       }
       if (refused) {
         ASSERT_TRUE(fails_with(done, Errno::kInval));
@@ -343,7 +333,8 @@ class Program {
     }
     settle(process, number, page);
     if (!write) {
-      ASSERT_EQ(machine_.read(*process.mm, at), page.seen()[slot]) << "page " << number << " in step " << step_ << ": " << describe(page);
+      ASSERT_EQ(machine_.read(*process.mm, at), page.seen()[slot])
+          << "page " << number << " in step " << step_ << ": " << describe(page);
       return;
     }
     const auto value = static_cast<std::uint8_t>(1 + rng_.below(255));

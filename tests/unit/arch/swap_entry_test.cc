@@ -34,7 +34,8 @@ TEST(SwapEntry, TheExtremesRoundTrip) {
 
 TEST(SwapEntry, LayoutIsLinuxs) {
   // type in bits 59..63, the inverted offset in 9..58
-  EXPECT_EQ(swp_entry_to_pte({3, 0x1234}).value(), (std::uint64_t{3} << 59) | ((~(std::uint64_t{0x1234} << 9)) & 0x07ff'ffff'ffff'fe00));
+  EXPECT_EQ(swp_entry_to_pte({3, 0x1234}).value(),
+            (std::uint64_t{3} << 59) | ((~(std::uint64_t{0x1234} << 9)) & 0x07ff'ffff'ffff'fe00));
   EXPECT_EQ((SwapEntry{2, 7}).value(), (std::uint64_t{2} << 58) | 7);
 }
 
@@ -46,8 +47,7 @@ TEST(SwapEntry, FlagBitsDoNotDisturbTheEntry) {
   EXPECT_TRUE(pte_swp_exclusive(pte) && pte_swp_soft_dirty(pte) && pte_swp_uffd_wp(pte));
   EXPECT_TRUE(is_swap_pte(pte));
   EXPECT_EQ(pte_to_swp_entry(pte), entry);
-  EXPECT_TRUE(pte_same(pte_swp_clear_uffd_wp(pte_swp_clear_soft_dirty(pte_swp_clear_exclusive(pte))),
-                       swp_entry_to_pte(entry)));
+  EXPECT_TRUE(pte_same(pte_swp_clear_uffd_wp(pte_swp_clear_soft_dirty(pte_swp_clear_exclusive(pte))), swp_entry_to_pte(entry)));
 }
 
 TEST(MigrationEntry, CarriesFrameKindYoungAndDirty) {

@@ -110,9 +110,9 @@ TEST(Tlb, TheUnreferencedWayIsTheVictim) {
   for (std::uint64_t n = 0; n < 4; ++n) tlb.insert(1, page(n), translation(n << kPageShift));
   tlb.insert(1, page(4), translation(0x4000));  // all referenced: cleared, the first goes
   EXPECT_EQ(tlb.lookup(1, page(0)), nullptr);
-  EXPECT_NE(tlb.lookup(1, page(1)), nullptr);   // referenced again
+  EXPECT_NE(tlb.lookup(1, page(1)), nullptr);  // referenced again
   tlb.insert(1, page(5), translation(0x5000));
-  EXPECT_EQ(tlb.lookup(1, page(2)), nullptr);   // so 2 was the victim
+  EXPECT_EQ(tlb.lookup(1, page(2)), nullptr);  // so 2 was the victim
   EXPECT_NE(tlb.lookup(1, page(1)), nullptr);
   EXPECT_NE(tlb.lookup(1, page(3)), nullptr);
   tlb.validate();

@@ -21,7 +21,10 @@ TEST(Tracepoint, BuildsNothingWhenNobodyListens) {
   TraceRegistry registry;
   Tracepoint<Wake> wake{registry};
   int built = 0;
-  wake([&] { ++built; return Wake{-1, 3}; });
+  wake([&] {
+    ++built;
+    return Wake{-1, 3};
+  });
   EXPECT_EQ(built, 0);
 }
 
@@ -36,8 +39,16 @@ TEST(Tracepoint, ListenerSeesNamesAndSignedValues) {
       seen += ' ';
       seen += name;
       seen += '=';
-      seen += std::visit([](auto v) { return [](auto x) {
-        if constexpr (std::is_integral_v<decltype(x)>) return std::to_string(x); else return std::string(x); }(v); }, value);
+      seen += std::visit(
+          [](auto v) {
+            return [](auto x) {
+              if constexpr (std::is_integral_v<decltype(x)>)
+                return std::to_string(x);
+              else
+                return std::string(x);
+            }(v);
+          },
+          value);
     });
   });
   wake([] { return Wake{-1, 3}; });

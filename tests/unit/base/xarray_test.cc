@@ -225,7 +225,7 @@ TEST_F(XArrayTest, TheObserverSeesEachChangeOfALeaf) {
   array_.set_observer(&watcher);
   int object = 0;
   ASSERT_TRUE(array_.store(1, XaEntry(&object)).has_value());
-  ASSERT_TRUE(array_.store(1, number(5)).has_value());   // the folio left a shadow
+  ASSERT_TRUE(array_.store(1, number(5)).has_value());  // the folio left a shadow
   ASSERT_TRUE(array_.store(2, XaEntry(&object)).has_value());
   array_.erase(1);
   array_.erase(2);

@@ -177,7 +177,11 @@ TEST(Replay, PipesMakeTheReaderWait) {
     r.flags = flags;
     return r;
   };
-  trace.record(syscall(SYS_pipe2, 0, {})).record(end(3, 0)).record(end(4, 1)).record(fork_of(2)).record(syscall(SYS_close, 0, {4}));
+  trace.record(syscall(SYS_pipe2, 0, {}))
+      .record(end(3, 0))
+      .record(end(4, 1))
+      .record(fork_of(2))
+      .record(syscall(SYS_close, 0, {4}));
   trace.record(syscall(SYS_read, 100'000, {3, 0, 100'000})).exit();
   trace.task(2, 2).record(syscall(SYS_close, 0, {3}));
   trace.touch(0, trace::AccessKind::kWrite, 1'000'000);

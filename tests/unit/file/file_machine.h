@@ -38,11 +38,21 @@ class FileMachine {
  public:
   explicit FileMachine(const MachineSpec& spec = {})
       : scheduler({.cpus = spec.cpus, .seed = spec.seed, .preempt_permille = spec.preempt_permille}, {}, traces),
-        faults(spec.seed), phys(boot(spec)), slab(*phys, scheduler), nodes(slab), lru(*phys, scheduler, traces),
+        faults(spec.seed),
+        phys(boot(spec)),
+        slab(*phys, scheduler),
+        nodes(slab),
+        lru(*phys, scheduler, traces),
         swap_disk(scheduler, sim::DiskConfig::from_costs(scheduler.costs()), &faults),
         swap(std::make_unique<swap::SwapSystem>(*phys, nodes, lru, scheduler)),
-        vfs(std::make_unique<Vfs>(FileServices{.phys = *phys, .slab = slab, .nodes = nodes, .lru = lru, .swap = *swap,
-                                               .scheduler = scheduler, .faults = faults, .traces = traces},
+        vfs(std::make_unique<Vfs>(FileServices{.phys = *phys,
+                                               .slab = slab,
+                                               .nodes = nodes,
+                                               .lru = lru,
+                                               .swap = *swap,
+                                               .scheduler = scheduler,
+                                               .faults = faults,
+                                               .traces = traces},
                                   spec.vfs)),
         fs(vfs->mount({})) {
     if (spec.swap == SwapDeviceKind::kZram) add_zram();

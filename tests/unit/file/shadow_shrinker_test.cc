@@ -43,8 +43,7 @@ TEST(ShadowShrinker, TakesNoFolioThatComesBackWhileItChooses) {
     std::set<std::uint64_t> back;
     bool over = false;
     m.scheduler.spawn("shrinker", [&] {
-      while (m.slab.shrinkers().shrink_slab(Gfp::kKernel, Nid(0), 0).freed != 0) {
-      }
+      while (m.slab.shrinkers().shrink_slab(Gfp::kKernel, Nid(0), 0).freed != 0) {}
       over = true;
     });
     for (int cpu = 0; cpu < 2; ++cpu) {

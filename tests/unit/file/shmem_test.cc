@@ -139,8 +139,8 @@ TEST(Shmem, ASwapReadErrorIsEioAndThePageStaysInItsSlot) {
     m.reclaim(file.mapping(), 0);
     m.scheduler.sleep_for(sim::kSecond);
     m.lru.lru_add_drain_all();
-    phys::Folio* cached = m.swap->lookup_swap_cache(swap::SwapEntry::from_value(
-        file.mapping().i_pages().load(0).value().value()));
+    phys::Folio* cached =
+        m.swap->lookup_swap_cache(swap::SwapEntry::from_value(file.mapping().i_pages().load(0).value().value()));
     ASSERT_NE(cached, nullptr);
     // Out of the swap cache, so that the next touch reads the disk.
     phys::folio_lock(*m.phys, *cached);

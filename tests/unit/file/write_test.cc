@@ -140,8 +140,7 @@ TEST(SyncFileRange, WritesOnlyItsPages) {
   File& file = m.create("a");
   m.run([&] {
     EXPECT_TRUE(m.write(file, 0, FileMachine::pattern(8 * kPageSize, 9)).has_value());
-    ASSERT_TRUE(m.vfs->sync_file_range(file, 2 * kPageSize, 3 * kPageSize,
-                                       SyncFileRange::kWrite | SyncFileRange::kWaitAfter));
+    ASSERT_TRUE(m.vfs->sync_file_range(file, 2 * kPageSize, 3 * kPageSize, SyncFileRange::kWrite | SyncFileRange::kWaitAfter));
     EXPECT_EQ(m.node_stat(NodeStat::kNrWritten), 3);
     EXPECT_EQ(m.node_stat(NodeStat::kNrDirty), 5);
     ASSERT_TRUE(m.vfs->msync_range(file, 0, kPageSize, MsyncMode::kAsync));

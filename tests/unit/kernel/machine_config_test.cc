@@ -122,10 +122,22 @@ TEST(MachineCheck, NamesTheFigureThatDoesNotFit) {
   EXPECT_EQ(sentence([](MachineConfig& c) { c.cpus = 256; }), "accepted");
   EXPECT_THAT(sentence([](MachineConfig& c) { c.cpus = 257; }), HasSubstr("1 to 256 CPUs"));
   EXPECT_THAT(sentence([](MachineConfig& c) { c.ram = 64; }), HasSubstr("64 bytes holds no kernel: write the unit"));
-  EXPECT_THAT(sentence([](MachineConfig& c) { c.ram = 64u << 20; c.nodes = 64; }), HasSubstr("give --ram 145M or more"));
-  EXPECT_EQ(sentence([](MachineConfig& c) { c.ram = 145u << 20; c.nodes = 64; }), "accepted");
+  EXPECT_THAT(sentence([](MachineConfig& c) {
+                c.ram = 64u << 20;
+                c.nodes = 64;
+              }),
+              HasSubstr("give --ram 145M or more"));
+  EXPECT_EQ(sentence([](MachineConfig& c) {
+              c.ram = 145u << 20;
+              c.nodes = 64;
+            }),
+            "accepted");
   EXPECT_THAT(sentence([](MachineConfig& c) { c.nodes = 65; }), HasSubstr("--nodes 65"));
-  EXPECT_THAT(sentence([](MachineConfig& c) { c.nodes = 2; c.node_ram = {1u << 20}; }), HasSubstr("--node-ram"));
+  EXPECT_THAT(sentence([](MachineConfig& c) {
+                c.nodes = 2;
+                c.node_ram = {1u << 20};
+              }),
+              HasSubstr("--node-ram"));
   EXPECT_THAT(sentence([](MachineConfig& c) { c.profile = "linux-5"; }), HasSubstr("did you mean"));
   EXPECT_THAT(sentence([](MachineConfig& c) { c.profile = "linux-2.4"; }), HasSubstr("not built yet"));
   EXPECT_THAT(sentence([](MachineConfig& c) { c.sysctl["vm.swapiness"] = 1; }), HasSubstr("did you mean 'vm.swappiness'"));

@@ -280,9 +280,7 @@ TEST(Lru, TasksOnSeveralCpusMoveTheirFolios) {
               if (m.lru.folio_isolate_lru(f)) m.lru.folio_putback_lru(f);
               break;
             case 4: m.lru.folio_activate(f); break;
-            default:
-              m.put(f);
-              mine.pop_back();
+            default: m.put(f); mine.pop_back();
           }
         }
         for (Folio* f : mine) m.put(*f);

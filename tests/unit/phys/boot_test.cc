@@ -74,11 +74,11 @@ TEST(Boot, NodesShareRamAsTheReferenceMachine) {
   ASSERT_TRUE(machine.mem) << machine.error;
   PhysMem& mem = *machine.mem;
   // k6.1-512M-numa2/dmesg.txt
-  for (const char* line : {"ACPI: SRAT: Node 1 PXM 1 [mem 0x10000000-0x1fffffff]",
-                           "  node   1: [mem 0x0000000010000000-0x000000001ffdffff]",
-                           "Initmem setup node 1 [mem 0x0000000010000000-0x000000001ffdffff]",
-                           "On node 1, zone DMA32: 32 pages in unavailable ranges", "Fallback order for Node 0: 0 1 ",
-                           "Fallback order for Node 1: 1 0 "}) {
+  for (const char* line :
+       {"ACPI: SRAT: Node 1 PXM 1 [mem 0x10000000-0x1fffffff]", "  node   1: [mem 0x0000000010000000-0x000000001ffdffff]",
+        "Initmem setup node 1 [mem 0x0000000010000000-0x000000001ffdffff]",
+        "On node 1, zone DMA32: 32 pages in unavailable ranges", "Fallback order for Node 0: 0 1 ",
+        "Fallback order for Node 1: 1 0 "}) {
     EXPECT_THAT(mem.boot_log(), Contains(std::string(line)));
   }
   EXPECT_EQ(mem.cpu_to_node(1), Nid(1));

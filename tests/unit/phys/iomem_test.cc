@@ -75,7 +75,8 @@ TEST(Iomem, WindowsLieAboveRam) {
   const TestMachine machine(small_machine(5120));
   ASSERT_TRUE(machine.mem) << machine.error;
   const std::string text = machine.mem->iomem().text();
-  for (const char* line : {"c0000000-febfffff : PCI Bus 0000:00\n", "100000000-17fffffff : System RAM\n180000000-1ffffffff : PCI Bus 0000:00\n"}) {
+  for (const char* line :
+       {"c0000000-febfffff : PCI Bus 0000:00\n", "100000000-17fffffff : System RAM\n180000000-1ffffffff : PCI Bus 0000:00\n"}) {
     EXPECT_NE(text.find(line), std::string::npos) << line << "\n" << text;
   }
   const TestMachine four(small_machine(4096));

@@ -45,16 +45,16 @@ TEST(Memparse, NumbersAsTheKernelReadsThem) {
 
 // The map that a booted 6.1 printed with memmap=64M!128M.
 TEST(KernelParameters, PersistentMemoryIsCutOutOfRam) {
-  EXPECT_THAT(lines_with("console=ttyS0 memmap=64M!128M log_buf_len=1M"),
-              ElementsAre("[mem 0x0000000000000000-0x000000000009fbff] usable",
-                          "[mem 0x0000000000100000-0x0000000007ffffff] usable",
-                          "[mem 0x0000000008000000-0x000000000bffffff] persistent (type 12)",
-                          "[mem 0x000000000c000000-0x000000001ffdffff] usable"));
+  EXPECT_THAT(
+      lines_with("console=ttyS0 memmap=64M!128M log_buf_len=1M"),
+      ElementsAre("[mem 0x0000000000000000-0x000000000009fbff] usable", "[mem 0x0000000000100000-0x0000000007ffffff] usable",
+                  "[mem 0x0000000008000000-0x000000000bffffff] persistent (type 12)",
+                  "[mem 0x000000000c000000-0x000000001ffdffff] usable"));
 }
 
 TEST(KernelParameters, MemCutsWhatLiesAbove) {
-  const auto cut = ElementsAre("[mem 0x0000000000000000-0x000000000009fbff] usable",
-                               "[mem 0x0000000000100000-0x0000000007ffffff] usable");
+  const auto cut =
+      ElementsAre("[mem 0x0000000000000000-0x000000000009fbff] usable", "[mem 0x0000000000100000-0x0000000007ffffff] usable");
   EXPECT_THAT(lines_with("mem=128M"), cut);
   EXPECT_THAT(lines_with("memmap=128M"), cut);
   EXPECT_THAT(lines_with("mem=1G mem=128M"), cut);
@@ -64,29 +64,28 @@ TEST(KernelParameters, TheHigherTypeWinsWhereRangesOverlap) {
   // RAM over what is reserved stays reserved; what is reserved over RAM goes.
   EXPECT_THAT(lines_with("memmap=1M@0xf0000"), ElementsAre("[mem 0x0000000000000000-0x000000000009fbff] usable",
                                                            "[mem 0x0000000000100000-0x000000001ffdffff] usable"));
-  EXPECT_THAT(lines_with("memmap=1M$16M,1M#32M"),
-              ElementsAre("[mem 0x0000000000000000-0x000000000009fbff] usable",
-                          "[mem 0x0000000000100000-0x0000000000ffffff] usable",
-                          "[mem 0x0000000001100000-0x0000000001ffffff] usable",
-                          "[mem 0x0000000002000000-0x00000000020fffff] ACPI data",
-                          "[mem 0x0000000002100000-0x000000001ffdffff] usable"));
+  EXPECT_THAT(
+      lines_with("memmap=1M$16M,1M#32M"),
+      ElementsAre("[mem 0x0000000000000000-0x000000000009fbff] usable", "[mem 0x0000000000100000-0x0000000000ffffff] usable",
+                  "[mem 0x0000000001100000-0x0000000001ffffff] usable", "[mem 0x0000000002000000-0x00000000020fffff] ACPI data",
+                  "[mem 0x0000000002100000-0x000000001ffdffff] usable"));
 }
 
 TEST(KernelParameters, ExactMapForgetsTheFirmwares) {
-  EXPECT_THAT(lines_with("memmap=exactmap memmap=640K@0 memmap=63M@1M"),
-              ElementsAre("[mem 0x0000000000000000-0x000000000009ffff] usable",
-                          "[mem 0x0000000000100000-0x0000000003ffffff] usable"));
+  EXPECT_THAT(
+      lines_with("memmap=exactmap memmap=640K@0 memmap=63M@1M"),
+      ElementsAre("[mem 0x0000000000000000-0x000000000009ffff] usable", "[mem 0x0000000000100000-0x0000000003ffffff] usable"));
 }
 
 TEST(KernelParameters, TypesAreConverted) {
-  EXPECT_THAT(lines_with("memmap=64M%128M-1+12"),
-              ElementsAre("[mem 0x0000000000000000-0x000000000009fbff] usable",
-                          "[mem 0x0000000000100000-0x0000000007ffffff] usable",
-                          "[mem 0x0000000008000000-0x000000000bffffff] persistent (type 12)",
-                          "[mem 0x000000000c000000-0x000000001ffdffff] usable"));
+  EXPECT_THAT(
+      lines_with("memmap=64M%128M-1+12"),
+      ElementsAre("[mem 0x0000000000000000-0x000000000009fbff] usable", "[mem 0x0000000000100000-0x0000000007ffffff] usable",
+                  "[mem 0x0000000008000000-0x000000000bffffff] persistent (type 12)",
+                  "[mem 0x000000000c000000-0x000000001ffdffff] usable"));
   EXPECT_THAT(lines_with("memmap=64M%128M-1"), ElementsAre("[mem 0x0000000000000000-0x000000000009fbff] usable",
-                                                          "[mem 0x0000000000100000-0x0000000007ffffff] usable",
-                                                          "[mem 0x000000000c000000-0x000000001ffdffff] usable"));
+                                                           "[mem 0x0000000000100000-0x0000000007ffffff] usable",
+                                                           "[mem 0x000000000c000000-0x000000001ffdffff] usable"));
 }
 
 TEST(KernelParameters, CoreSizesAndWhatIsNotKnown) {

@@ -67,8 +67,7 @@ TEST(Memblock, FreeRangesAreMemoryMinusReserved) {
   m.add(pa(0x6000, 0x9000), Nid(1));
   m.reserve(pa(0x3000, 0x7000));
   std::vector<std::pair<std::uint64_t, std::uint64_t>> ranges;
-  m.for_each_free_range(
-      [&](Range<PhysAddr> r, Nid) { ranges.emplace_back(r.begin.value(), r.end.value()); });
+  m.for_each_free_range([&](Range<PhysAddr> r, Nid) { ranges.emplace_back(r.begin.value(), r.end.value()); });
   EXPECT_THAT(ranges, ElementsAre(std::pair(0x1000u, 0x3000u), std::pair(0x7000u, 0x9000u)));
 }
 
@@ -85,10 +84,22 @@ TEST(Memblock, RandomOperationsAgreeWithABitmap) {
       const std::uint64_t b = a + 1 + rng.below(kPages - a);
       const auto range = pa(a << 12, b << 12);
       switch (rng.below(4)) {
-        case 0: m.add(range, Nid(static_cast<int>(rng.below(2)))); std::fill(&memory[a], &memory[b - 1] + 1, true); break;
-        case 1: m.remove(range); std::fill(&memory[a], &memory[b - 1] + 1, false); break;
-        case 2: m.reserve(range); std::fill(&reserved[a], &reserved[b - 1] + 1, true); break;
-        default: m.free(range); std::fill(&reserved[a], &reserved[b - 1] + 1, false); break;
+        case 0:
+          m.add(range, Nid(static_cast<int>(rng.below(2))));
+          std::fill(&memory[a], &memory[b - 1] + 1, true);
+          break;
+        case 1:
+          m.remove(range);
+          std::fill(&memory[a], &memory[b - 1] + 1, false);
+          break;
+        case 2:
+          m.reserve(range);
+          std::fill(&reserved[a], &reserved[b - 1] + 1, true);
+          break;
+        default:
+          m.free(range);
+          std::fill(&reserved[a], &reserved[b - 1] + 1, false);
+          break;
       }
       m.validate();
     }

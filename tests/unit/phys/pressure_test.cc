@@ -83,8 +83,7 @@ TEST_F(Pressure, KernelRequestWakesKswapdAndReclaims) {
 
 TEST_F(Pressure, NoWaitOnlyWakesKswapd) {
   in_task([&] {
-    while (mem().alloc_page(Gfp::kNoWait) != nullptr) {
-    }
+    while (mem().alloc_page(Gfp::kNoWait) != nullptr) {}
   });
   EXPECT_GT(hoard_->kswapd_wakeups, 0);
   EXPECT_EQ(hoard_->reclaims, 0);
@@ -93,8 +92,7 @@ TEST_F(Pressure, NoWaitOnlyWakesKswapd) {
 TEST_F(Pressure, NoRetryGivesUpAfterOneRound) {
   hoard_->reclaimable = 0;
   in_task([&] {
-    while (mem().alloc_page(Gfp::kNoWait) != nullptr) {
-    }
+    while (mem().alloc_page(Gfp::kNoWait) != nullptr) {}
     EXPECT_EQ(mem().alloc_page(Gfp::kKernel | Gfp::kNoRetry), nullptr);
   });
   EXPECT_EQ(hoard_->reclaims, 1);
@@ -105,8 +103,7 @@ TEST_F(Pressure, LowMemoryKillsNobody) {
   hoard_->reclaimable = 0;
   in_task([&] {
     for (const Gfp zone : {Gfp::kNone, Gfp::kDma32, Gfp::kDma}) {
-      while (mem().alloc_page(Gfp::kNoWait | Gfp::kNoWarn | zone) != nullptr) {
-      }
+      while (mem().alloc_page(Gfp::kNoWait | Gfp::kNoWarn | zone) != nullptr) {}
     }
     EXPECT_EQ(mem().alloc_page(Gfp::kKernel | Gfp::kDma), nullptr);
     EXPECT_EQ(mem().alloc_page(Gfp::kKernel | Gfp::kDma32), nullptr);
@@ -119,8 +116,7 @@ TEST_F(Pressure, LowMemoryKillsNobody) {
 TEST_F(Pressure, RetryMayFailNeverKills) {
   hoard_->reclaimable = 0;
   in_task([&] {
-    while (mem().alloc_page(Gfp::kNoWait) != nullptr) {
-    }
+    while (mem().alloc_page(Gfp::kNoWait) != nullptr) {}
     EXPECT_EQ(mem().alloc_page(Gfp::kKernel | Gfp::kRetryMayFail), nullptr);
   });
   EXPECT_EQ(hoard_->kills, 0);
@@ -129,8 +125,7 @@ TEST_F(Pressure, RetryMayFailNeverKills) {
 TEST_F(Pressure, WhenReclaimHasNothingLeftSomebodyIsKilled) {
   hoard_->reclaimable = 0;
   in_task([&] {
-    while (mem().alloc_page(Gfp::kNoWait) != nullptr) {
-    }
+    while (mem().alloc_page(Gfp::kNoWait) != nullptr) {}
     EXPECT_NE(mem().alloc_page(Gfp::kKernel), nullptr);
   });
   EXPECT_EQ(hoard_->kills, 1);
@@ -140,8 +135,7 @@ TEST_F(Pressure, ReclaimIsTriedSixteenTimesWhileItMightStillHelp) {
   hoard_->reclaimable = 0;
   hoard_->still_reclaimable = 10000;
   in_task([&] {
-    while (mem().alloc_page(Gfp::kNoWait) != nullptr) {
-    }
+    while (mem().alloc_page(Gfp::kNoWait) != nullptr) {}
     EXPECT_NE(mem().alloc_page(Gfp::kKernel), nullptr);
   });
   EXPECT_EQ(hoard_->reclaims, 17);
@@ -152,8 +146,7 @@ TEST_F(Pressure, NothingToKillMeansFailureButNotForNoFail) {
   hoard_->reclaimable = 0;
   hoard_->kill_limit = 0;
   in_task([&] {
-    while (mem().alloc_page(Gfp::kNoWait) != nullptr) {
-    }
+    while (mem().alloc_page(Gfp::kNoWait) != nullptr) {}
     EXPECT_EQ(mem().alloc_page(Gfp::kKernel), nullptr);
     EXPECT_NE(mem().alloc_page(Gfp::kKernel | Gfp::kNoFail), nullptr);
   });
@@ -168,8 +161,7 @@ TEST_F(Pressure, CostlyOrdersGiveUpWithoutKilling) {
 TEST_F(Pressure, MemallocNeverReclaims) {
   in_task([&] {
     const MemallocScope scope(machine_.scheduler);
-    while (mem().alloc_page(Gfp::kKernel) != nullptr) {
-    }
+    while (mem().alloc_page(Gfp::kKernel) != nullptr) {}
   });
   EXPECT_EQ(hoard_->reclaims, 0);
   EXPECT_LT(mem().meminfo().freeram, 64u);

@@ -89,9 +89,8 @@ TEST(Kswapd, KeepsPerCpuListsShortWhileItWorks) {
   unsigned rounds = 0;
   const auto active = [&] {
     unsigned zones = 0;
-    m.phys->node(Nid(0)).for_each_zone([&](const phys::Zone& zone) {
-      zones += zone.test(phys::ZoneFlag::kReclaimActive) ? 1 : 0;
-    });
+    m.phys->node(Nid(0)).for_each_zone(
+        [&](const phys::Zone& zone) { zones += zone.test(phys::ZoneFlag::kReclaimActive) ? 1 : 0; });
     return zones;
   };
   TracepointBase* shrink = m.traces.find("mm_vmscan_lru_shrink_inactive");

@@ -109,14 +109,10 @@ TEST(Linux6, ReferencesOfInactiveFolios) {
   };
   using F = FolioReferences;
   const Case cases[] = {
-      {0, false, false, vm::VmFlags::kNone, F::kReclaim, false},
-      {0, true, false, vm::VmFlags::kNone, F::kReclaim, false},
-      {0, true, true, vm::VmFlags::kNone, F::kReclaimClean, false},
-      {1, false, false, vm::VmFlags::kNone, F::kKeep, true},
-      {1, true, false, vm::VmFlags::kNone, F::kActivate, true},
-      {2, false, false, vm::VmFlags::kNone, F::kActivate, true},
-      {1, false, true, vm::VmFlags::kExec, F::kActivate, true},
-      {1, false, false, vm::VmFlags::kExec, F::kKeep, true},
+      {0, false, false, vm::VmFlags::kNone, F::kReclaim, false},    {0, true, false, vm::VmFlags::kNone, F::kReclaim, false},
+      {0, true, true, vm::VmFlags::kNone, F::kReclaimClean, false}, {1, false, false, vm::VmFlags::kNone, F::kKeep, true},
+      {1, true, false, vm::VmFlags::kNone, F::kActivate, true},     {2, false, false, vm::VmFlags::kNone, F::kActivate, true},
+      {1, false, true, vm::VmFlags::kExec, F::kActivate, true},     {1, false, false, vm::VmFlags::kExec, F::kKeep, true},
       {0, false, false, vm::VmFlags::kLocked, F::kActivate, false},
   };
   for (const Case& c : cases) {

@@ -45,8 +45,7 @@ class Space {
   };
   enum class Touch { kHit, kMinor, kMajor, kNoMemory };
 
-  Space(ReclaimMachine& machine, std::size_t n, Backing backing = Backing::kAnon)
-      : m_(machine), pages_(n), backing_(backing) {}
+  Space(ReclaimMachine& machine, std::size_t n, Backing backing = Backing::kAnon) : m_(machine), pages_(n), backing_(backing) {}
   ~Space() { EXPECT_EQ(resident(), 0u) << "clear() it"; }
 
   // A program's access. A write stores `value` all over the page (data mode).
@@ -310,8 +309,7 @@ inline vm::FolioReferenced SpaceActions::folio_referenced(Folio& folio) {
   if (folio.mapcount == 0) return {};
   Space::Page& page = page_of(folio);
   const bool accessed = std::exchange(page.accessed, false);
-  return {.referenced = accessed ? 1 : 0,
-          .vm_flags = accessed && page.exec ? vm::VmFlags::kExec : vm::VmFlags::kNone};
+  return {.referenced = accessed ? 1 : 0, .vm_flags = accessed && page.exec ? vm::VmFlags::kExec : vm::VmFlags::kNone};
 }
 
 inline void SpaceActions::try_to_unmap(Folio& folio) {

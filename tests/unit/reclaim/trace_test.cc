@@ -44,13 +44,12 @@ TEST(ReclaimTrace, AgreesWithTheCounters) {
   EXPECT_EQ(sums["mm_vmscan_lru_shrink_active"]["nr_deactivated"], m.event(VmEvent::kPgdeactivate));
   EXPECT_EQ(sums["mm_vmscan_write_folio"]["events"], m.node_stat(phys::NodeStat::kNrVmscanWrite));
   EXPECT_EQ(sums["mm_vmscan_kswapd_wake"]["events"], m.event(VmEvent::kPageoutrun));
-  EXPECT_EQ(fields["mm_vmscan_lru_isolate"],
-            (std::vector<std::string>{"isolate_mode", "classzone", "order", "nr_requested", "nr_scanned", "nr_skipped",
-                                      "nr_taken", "lru"}));
-  EXPECT_EQ(fields["mm_vmscan_lru_shrink_inactive"],
-            (std::vector<std::string>{"nid", "nr_scanned", "nr_reclaimed", "nr_dirty", "nr_writeback", "nr_congested",
-                                      "nr_immediate", "nr_activate_anon", "nr_activate_file", "nr_ref_keep",
-                                      "nr_unmap_fail", "priority", "flags"}));
+  EXPECT_EQ(fields["mm_vmscan_lru_isolate"], (std::vector<std::string>{"isolate_mode", "classzone", "order", "nr_requested",
+                                                                       "nr_scanned", "nr_skipped", "nr_taken", "lru"}));
+  EXPECT_EQ(
+      fields["mm_vmscan_lru_shrink_inactive"],
+      (std::vector<std::string>{"nid", "nr_scanned", "nr_reclaimed", "nr_dirty", "nr_writeback", "nr_congested", "nr_immediate",
+                                "nr_activate_anon", "nr_activate_file", "nr_ref_keep", "nr_unmap_fail", "priority", "flags"}));
 }
 
 }  // namespace

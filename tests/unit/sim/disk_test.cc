@@ -18,10 +18,11 @@ TEST(Disk, ALoneRequestTakesLatencyAndTransfer) {
   WaitQueue queue(sim.scheduler, "io");
   sim.scheduler.spawn("reader", [&] {
     sim.scheduler.charge(500);
-    EXPECT_EQ(disk.submit(DiskOp::kRead, 0, 4'000, [&] {
-                done = sim.scheduler.now();
-                queue.wake_all();
-              }),
+    EXPECT_EQ(disk.submit(DiskOp::kRead, 0, 4'000,
+                          [&] {
+                            done = sim.scheduler.now();
+                            queue.wake_all();
+                          }),
               104'500u);
     EXPECT_EQ(disk.stats().in_flight, 1u);
     queue.wait_until([&] { return done != 0; });

@@ -82,9 +82,8 @@ TEST(EventQueue, BehavesAsASortedListUnderRandomUse) {
       ASSERT_TRUE(e.queue.cancel(victim->second.second));
       live.erase(victim);
     } else if (!live.empty()) {
-      const auto least = std::min_element(live.begin(), live.end(), [](const auto& a, const auto& b) {
-        return a.second.first < b.second.first;
-      });
+      const auto least = std::min_element(live.begin(), live.end(),
+                                          [](const auto& a, const auto& b) { return a.second.first < b.second.first; });
       last = least->second.first;
       ASSERT_EQ(e.queue.next_time(), last);
       e.queue.pop()();

@@ -171,15 +171,14 @@ TEST(Scheduler, EventsRunAsInterruptsAtTheirTime) {
 TEST(Scheduler, PinnedTasksStayAndOthersSpread) {
   Sim sim({.cpus = 4});
   std::set<unsigned> used;
-  Task& pinned = sim.scheduler.spawn(
-      "kswapd0",
-      [&] {
-        for (int i = 0; i < 20; ++i) {
-          sim.scheduler.sleep_for(1'000);
-          EXPECT_EQ(sim.scheduler.cpu(), 3u);
-        }
-      },
-      {.cpu = 3});
+  Task& pinned = sim.scheduler.spawn("kswapd0",
+                                     [&] {
+                                       for (int i = 0; i < 20; ++i) {
+                                         sim.scheduler.sleep_for(1'000);
+                                         EXPECT_EQ(sim.scheduler.cpu(), 3u);
+                                       }
+                                     },
+                                     {.cpu = 3});
   for (int i = 0; i < 3; ++i) {
     sim.scheduler.spawn("worker", [&] {
       used.insert(sim.scheduler.cpu());
@@ -205,15 +204,14 @@ TEST(Scheduler, AnIdleCpuPullsAWaitingTask) {
 TEST(Scheduler, RunEndsWithTheLastUserTaskAndMayBeRepeated) {
   Sim sim({.cpus = 2});
   int rounds = 0;
-  Task& daemon = sim.scheduler.spawn(
-      "daemon",
-      [&] {
-        for (;;) {
-          ++rounds;
-          sim.scheduler.sleep_for(1'000);
-        }
-      },
-      {.kind = TaskKind::kDaemon});
+  Task& daemon = sim.scheduler.spawn("daemon",
+                                     [&] {
+                                       for (;;) {
+                                         ++rounds;
+                                         sim.scheduler.sleep_for(1'000);
+                                       }
+                                     },
+                                     {.kind = TaskKind::kDaemon});
   sim.scheduler.spawn("first", [&] { sim.scheduler.sleep_for(10'500); });
   EXPECT_TRUE(sim.scheduler.run().done());
   EXPECT_EQ(rounds, 11);
@@ -339,12 +337,11 @@ TEST(Scheduler, DeadlockIsReportedWithEveryWaiter) {
 
 TEST(Scheduler, AHangUnderAPeriodicDaemonIsADeadlockToo) {
   Sim sim({.hung_task_timeout = 10 * kSecond});
-  sim.scheduler.spawn(
-      "flusher",
-      [&] {
-        for (;;) sim.scheduler.sleep_for(kSecond);
-      },
-      {.kind = TaskKind::kDaemon});
+  sim.scheduler.spawn("flusher",
+                      [&] {
+                        for (;;) sim.scheduler.sleep_for(kSecond);
+                      },
+                      {.kind = TaskKind::kDaemon});
   WaitQueue never(sim.scheduler, "never_woken");
   sim.scheduler.spawn("long sleeper", [&] {
     sim.scheduler.sleep_for(100 * kSecond);  // alone, that is no hang

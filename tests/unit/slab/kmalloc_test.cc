@@ -86,8 +86,7 @@ TEST(KmallocDeath, KfreeOfWhatIsNotItsOwn) {
                "kmalloc never gave");
   EXPECT_DEATH(misuse([](SlabSystem& slab, std::byte* small, std::byte*) { slab.kfree(small + 4); }),
                "not the start of an object");
-  EXPECT_DEATH(misuse([](SlabSystem& slab, std::byte*, std::byte* large) { slab.kfree(large + 4096); }),
-               "kmalloc never gave");
+  EXPECT_DEATH(misuse([](SlabSystem& slab, std::byte*, std::byte* large) { slab.kfree(large + 4096); }), "kmalloc never gave");
 }
 
 TEST(KmallocDeath, KfreeTwice) {

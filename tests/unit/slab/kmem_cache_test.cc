@@ -271,12 +271,14 @@ TEST(KmemCacheNodes, AFullNodeIsPassedOverWithoutReclaim) {
   }
   m.phys->set_memory_pressure(&pressure);
   std::vector<void*> objects;
-  m.scheduler.spawn("test", [&] {
-    for (int i = 0; i < 2000; ++i) {
-      objects.push_back(m.slab->kmalloc(1024, kGfp));
-      ASSERT_NE(objects.back(), nullptr);
-    }
-  }, {.cpu = 0});
+  m.scheduler.spawn("test",
+                    [&] {
+                      for (int i = 0; i < 2000; ++i) {
+                        objects.push_back(m.slab->kmalloc(1024, kGfp));
+                        ASSERT_NE(objects.back(), nullptr);
+                      }
+                    },
+                    {.cpu = 0});
   EXPECT_TRUE(m.scheduler.run().done());
   EXPECT_EQ(pressure.reclaims, 0);
   EXPECT_EQ(m.phys->virt_to_page(objects.back()).nid(), Nid(1));

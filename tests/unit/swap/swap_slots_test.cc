@@ -38,12 +38,14 @@ TEST(SwapSlots, EachCpuHasAClusterOfItsOwn) {
   m.add_disk(16 * kMiB);
   std::array<std::set<std::uint64_t>, 2> clusters;
   for (unsigned cpu = 0; cpu < 2; ++cpu) {
-    m.scheduler.spawn("t", [&m, &clusters, cpu] {
-      for (int i = 0; i < 100; ++i) {
-        clusters[cpu].insert(m.swap->get_swap_page()->offset / kSwapfileCluster);
-        m.scheduler.charge(1000);
-      }
-    }, {.cpu = cpu});
+    m.scheduler.spawn("t",
+                      [&m, &clusters, cpu] {
+                        for (int i = 0; i < 100; ++i) {
+                          clusters[cpu].insert(m.swap->get_swap_page()->offset / kSwapfileCluster);
+                          m.scheduler.charge(1000);
+                        }
+                      },
+                      {.cpu = cpu});
   }
   m.scheduler.run();
   EXPECT_EQ(clusters[0].size(), 1u);
@@ -54,8 +56,7 @@ TEST(SwapSlots, EachCpuHasAClusterOfItsOwn) {
 TEST(SwapSlots, EmptiedClusterIsGivenOutAgain) {
   SwapMachine m;
   m.add_disk(8 * kMiB);  // 4 clusters
-  while (m.swap->get_swap_page()) {
-  }
+  while (m.swap->get_swap_page()) {}
   for (std::uint64_t i = 0; i < kSwapfileCluster; ++i) m.swap->put_swap_folio(SwapEntry{0, 2 * kSwapfileCluster + i});
   m.swap->validate();
   EXPECT_EQ(m.swap->get_swap_page()->offset, 2 * kSwapfileCluster);
@@ -92,13 +93,15 @@ TEST(SwapSlots, ASeekingDiskIsFilledByAllCpusTogetherAndLooksForWholeClusters) {
   m.add_disk(16 * kMiB, std::nullopt, SwapDeviceFlags::kNone);
   std::vector<std::uint64_t> offsets;
   for (unsigned cpu = 0; cpu < 2; ++cpu) {
-    m.scheduler.spawn("t", [&m, &offsets] {
-      for (int i = 0; i < 300; ++i) {
-        offsets.push_back(m.swap->get_swap_page()->offset);
-        m.scheduler.charge(1000);
-        m.scheduler.sync_point();
-      }
-    }, {.cpu = cpu});
+    m.scheduler.spawn("t",
+                      [&m, &offsets] {
+                        for (int i = 0; i < 300; ++i) {
+                          offsets.push_back(m.swap->get_swap_page()->offset);
+                          m.scheduler.charge(1000);
+                          m.scheduler.sync_point();
+                        }
+                      },
+                      {.cpu = cpu});
   }
   m.scheduler.run();
   // 600 slots one after the other, whoever took them.

@@ -54,8 +54,7 @@ void expect_good_part(const Sample& sample, std::span<const std::uint8_t> bytes)
   }
   const std::vector<Told> first = read_all(**reader, (*reader)->stream({1, 1}));
   const std::vector<Told> second = read_all(**reader, (*reader)->stream({2, 2}));
-  while ((*reader)->pull()) {
-  }
+  while ((*reader)->pull()) {}
   EXPECT_TRUE(is_prefix(first, sample.first));
   EXPECT_TRUE(is_prefix(second, sample.second));
   const bool all = first.size() == sample.first.size() && second.size() == sample.second.size();
@@ -82,8 +81,7 @@ TEST(Damage, EveryFlippedBitIsNoticed) {
     auto reader = read_bytes(bytes);
     if (!reader) continue;
     expect_good_part(sample, bytes);
-    while ((*reader)->pull()) {
-    }
+    while ((*reader)->pull()) {}
     EXPECT_FALSE((*reader)->complete());
   }
 }
@@ -114,8 +112,7 @@ TEST(Damage, ALostChunkIsNoticed) {
   expect_good_part(sample, bytes);
   auto reader = read_bytes(bytes);
   ASSERT_TRUE(reader);
-  while ((*reader)->pull()) {
-  }
+  while ((*reader)->pull()) {}
   EXPECT_FALSE((*reader)->complete());
 }
 
@@ -128,8 +125,7 @@ TEST(Damage, SaysWhatIsWrong) {
             "t.qtr breaks off within its header, after 20 bytes: record it again");
   auto reader = read_bytes(std::span(sample.bytes).first(sample.bytes.size() - 1));
   ASSERT_TRUE(reader);
-  while ((*reader)->pull()) {
-  }
+  while ((*reader)->pull()) {}
   ASSERT_EQ((*reader)->warnings().size(), 1u);
   EXPECT_NE((*reader)->warnings()[0].find("t.qtr breaks off at byte"), std::string::npos);
 }

@@ -53,7 +53,10 @@ TEST_F(ExecTargetTest, SaysWhyNot) {
   EXPECT_EQ(resolve_exec(file("plain", "x", 0644), {"x"}).verdict, ExecVerdict::kNotExecutable);
   EXPECT_EQ(resolve_exec(file("text", "echo hello"), {"x"}).verdict, ExecVerdict::kUnknownFormat);
   EXPECT_EQ(resolve_exec(file("noshell", "#!/no/such/shell\n"), {"x"}).verdict, ExecVerdict::kNoInterpreter);
-  std::string elf32("\x7f" "ELF\x01\x01\x01", 7);
+  std::string elf32(
+      "\x7f"
+      "ELF\x01\x01\x01",
+      7);
   elf32.resize(64);
   elf32[16] = 2;
   elf32[18] = 3;

@@ -89,7 +89,8 @@ std::vector<Told> import(const std::string& text, std::uint64_t window) {
 }
 
 TEST(Lackey, TakesTheFourKindsOfLines) {
-  const std::vector<Told> told = import("==12== Lackey\nI  00001000,3\n L 1ffefff7e8,8\nI  00001003,5\n S 2fff,2\n M 4000,4\n", 0);
+  const std::vector<Told> told =
+      import("==12== Lackey\nI  00001000,3\n L 1ffefff7e8,8\nI  00001003,5\n S 2fff,2\n M 4000,4\n", 0);
   std::vector<Told> expected{access(1, AccessKind::kExec, 0),  access(0x1ffefff, AccessKind::kRead, 1),
                              access(1, AccessKind::kExec, 0),  access(2, AccessKind::kWrite, 1),
                              access(3, AccessKind::kWrite, 0), access(4, AccessKind::kRead, 0),

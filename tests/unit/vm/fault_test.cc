@@ -459,8 +459,8 @@ TEST_F(DeferredFlushTest, IsSettledByMremap) {
   in_task([&] {
     const VirtAddr at = written_page(7);
     unmap_without_flush(at);
-    const Result<VirtAddr> to = m_.vm.mremap(mm_, at, kPageSize, kPageSize, MremapFlags::kMayMove | MremapFlags::kFixed,
-                                             VirtAddr(at.value() - kGiB));
+    const Result<VirtAddr> to =
+        m_.vm.mremap(mm_, at, kPageSize, kPageSize, MremapFlags::kMayMove | MremapFlags::kFixed, VirtAddr(at.value() - kGiB));
     ASSERT_TRUE(to);
     EXPECT_EQ(m_.read(mm_, at), -11);
     EXPECT_EQ(m_.read(mm_, *to), 7);

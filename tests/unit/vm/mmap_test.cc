@@ -22,9 +22,7 @@ class MmapTest : public ::testing::Test {
   Status protect(std::uint64_t first, std::uint64_t end, Prot prot) {
     return m_.vm.mprotect(mm_, page(first), (end - first) * kPageSize, prot);
   }
-  Status unmap(std::uint64_t first, std::uint64_t end) {
-    return m_.vm.munmap(mm_, page(first), (end - first) * kPageSize);
-  }
+  Status unmap(std::uint64_t first, std::uint64_t end) { return m_.vm.munmap(mm_, page(first), (end - first) * kPageSize); }
   std::string maps() { return layout(mm_, kBase); }
   void TearDown() override {
     m_.vm.validate();
@@ -76,7 +74,7 @@ TEST_F(MmapTest, UnmapSplitsAndFreesTables) {
   EXPECT_EQ(maps(), "");
   EXPECT_EQ(mm_.rss(), 0u);
   EXPECT_EQ(mm_.pgtables_pages, 0u);
-  EXPECT_TRUE(unmap(0, 100));         // nothing there: not an error
+  EXPECT_TRUE(unmap(0, 100));  // nothing there: not an error
   EXPECT_TRUE(fails_with(m_.vm.munmap(mm_, page(0) + 1, kPageSize), Errno::kInval));
   EXPECT_TRUE(fails_with(m_.vm.munmap(mm_, page(0), 0), Errno::kInval));
   EXPECT_TRUE(fails_with(m_.vm.munmap(mm_, page(0), ~std::uint64_t{0}), Errno::kInval));
@@ -150,9 +148,8 @@ TEST_F(MmapTest, RemapInPlaceAndAway) {
 
 TEST_F(MmapTest, RemapErrors) {
   at(0, 4);
-  const auto remap = [&](VirtAddr from, std::uint64_t old_length, std::uint64_t new_length, MremapFlags flags, VirtAddr to = {}) {
-    return m_.vm.mremap(mm_, from, old_length, new_length, flags, to);
-  };
+  const auto remap = [&](VirtAddr from, std::uint64_t old_length, std::uint64_t new_length, MremapFlags flags,
+                         VirtAddr to = {}) { return m_.vm.mremap(mm_, from, old_length, new_length, flags, to); };
   EXPECT_TRUE(fails_with(remap(page(0) + 1, kPageSize, kPageSize, MremapFlags::kNone), Errno::kInval));
   EXPECT_TRUE(fails_with(remap(page(0), kPageSize, 0, MremapFlags::kNone), Errno::kInval));
   EXPECT_TRUE(fails_with(remap(page(0), kPageSize, kPageSize, static_cast<MremapFlags>(8)), Errno::kInval));

@@ -79,8 +79,8 @@ class VmMachine {
   }
 
   // --- calls, short ---
-  VirtAddr anon(Mm& mm, std::uint64_t pages, Prot prot = Prot::kRead | Prot::kWrite,
-                MapFlags flags = MapFlags::kPrivate, VirtAddr hint = VirtAddr(0)) {
+  VirtAddr anon(Mm& mm, std::uint64_t pages, Prot prot = Prot::kRead | Prot::kWrite, MapFlags flags = MapFlags::kPrivate,
+                VirtAddr hint = VirtAddr(0)) {
     return vm.mmap(mm, hint, pages * kPageSize, prot, flags | MapFlags::kAnonymous, nullptr, 0).value();
   }
   AccessOutcome write(Mm& mm, VirtAddr at, std::uint8_t value) {
