@@ -166,7 +166,7 @@ ThreadReplay::Next ThreadReplay::record(const trace::Record& r) {
 ThreadReplay::Next ThreadReplay::exit(const trace::Record& r) {
   if (sequence_ != 0) order_.complete(sequence_);
   const kernel::ExitStatus status{r.status, r.signal};
-  if ((r.flags & trace::kExitGroup) != 0) process().exit = status;
+  if ((r.flags & trace::kExitGroup) != 0) process().settle_exit(status);
   end(status);
   return Next::kEnded;
 }

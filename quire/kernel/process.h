@@ -54,7 +54,7 @@ class Process {
   std::shared_ptr<FileTable> files;
   std::vector<std::unique_ptr<Thread>> threads;
   unsigned live_threads = 0;
-  ExitStatus exit;
+  ExitStatus exit;  // settle_exit() sets it
   std::int16_t oom_score_adj = 0;
   sim::WaitQueue child_exit;  // this process's parent side: a child has ended
   sim::WaitQueue vfork_done;
@@ -71,7 +71,15 @@ class Process {
   [[nodiscard]] std::uint64_t peak_rss() const;
   // True while faults of its Mm are its own (not a vfork child's, which run in the parent's Mm).
   [[nodiscard]] bool owns_mm() const { return mm != nullptr && mm->owner == this; }
+  // How the process ends: the first word stands (signal_struct::group_exit_code), also when it is 0.
+  void settle_exit(ExitStatus status) {
+    if (!exit_settled_) exit = status;
+    exit_settled_ = true;
+  }
   [[nodiscard]] bool killed() const { return mm != nullptr && mm->killed(); }
+
+ private:
+  bool exit_settled_ = false;
 };
 
 }  // namespace quire::kernel

@@ -118,16 +118,21 @@ Result<Thread*> ProcessTable::clone_thread(Process& process, Body body) {
 Result<vm::Mm*> ProcessTable::exec(Process& process, std::string comm) {
   const Result<vm::Mm*> mm = vm_.mm_alloc();
   if (!mm) return fail(mm.error());
-  put_mm(process);
-  process.mm = *mm;
-  process.mm->owner = &process;
+  (*mm)->owner = &process;
+  vm::Mm* old = std::exchange(process.mm, *mm);  // at once: a kill finds the one or the other
+  if (old != nullptr) {
+    if (old->killed()) vm_.mark_killed(**mm);
+    let_go_of(process, *old);
+  }
   process.comm = std::move(comm);
   return process.mm;
 }
 
 void ProcessTable::put_mm(Process& process) {
-  if (process.mm == nullptr) return;
-  vm::Mm& mm = *std::exchange(process.mm, nullptr);
+  if (process.mm != nullptr) let_go_of(process, *std::exchange(process.mm, nullptr));
+}
+
+void ProcessTable::let_go_of(Process& process, vm::Mm& mm) {
   if (mm.owner == &process) {
     process.min_flt += mm.min_flt;
     process.maj_flt += mm.maj_flt;
@@ -150,7 +155,7 @@ void ProcessTable::exit_thread(Thread& thread, ExitStatus status) {
   Process& process = *thread.process;
   QUIRE_BUG_ON(process.live_threads == 0);
   if (process.live_threads == 1) {
-    if (process.exit.signal == 0 && process.exit.code == 0) process.exit = status;
+    process.settle_exit(status);
     finish(process);
   }
   --process.live_threads;
@@ -160,7 +165,7 @@ void ProcessTable::exit_thread(Thread& thread, ExitStatus status) {
 void ProcessTable::exit_group(Thread& thread, ExitStatus status) {
   Process& process = *thread.process;
   if (process.live_threads > 1 && !process.killed()) {
-    process.exit = status;
+    process.settle_exit(status);
     send_sigkill(process);
   }
   exit_thread(thread, status);
@@ -195,7 +200,7 @@ Result<ExitStatus> ProcessTable::wait(Process& parent, Process& child) {
 
 void ProcessTable::kill(Process& process, int signal) {
   if (process.mm == nullptr || process.state != ProcessState::kRunning) return;
-  process.exit = ExitStatus{0, signal};
+  process.settle_exit(ExitStatus{0, signal});
   send_sigkill(process);
 }
 

@@ -58,6 +58,7 @@ class ProcessTable final : public reclaim::OomVictims {
   Result<Thread*> make_thread(Process& process, int tid, Body body);
   void free_thread(Thread& thread);
   void put_mm(Process& process);
+  void let_go_of(Process& process, vm::Mm& mm);
   void put_oom_mm(Process& process);
   void finish(Process& process);
   void forget(Process& process);

@@ -109,5 +109,55 @@ TEST(ProcessTable, AVforkChildIsNotKilledForItsParentsMemory) {
   EXPECT_EQ(parent.state, ProcessState::kZombie);
 }
 
+// exit_group(0) is an end like any other: that its other threads are killed for it does not show.
+TEST(ProcessTable, TheFirstWordOnTheExitStatusStands) {
+  const auto machine = boot_small(32 * kMiB, 2);
+  ProcessTable& table = machine->processes();
+  const auto waiter = [&](Thread& thread) {
+    while (!thread.process->killed()) machine->scheduler().sleep_for(sim::kMicrosecond);
+    table.exit_thread(thread, {0, 9});
+  };
+  const auto process = table.create("group", [&](Thread& thread) {
+    ASSERT_TRUE(table.clone_thread(*thread.process, waiter));
+    ASSERT_TRUE(table.clone_thread(*thread.process, waiter));
+    machine->scheduler().sleep_for(10 * sim::kMicrosecond);
+    table.exit_group(thread, {0, 0});
+  });
+  ASSERT_TRUE(process);
+  ASSERT_TRUE(machine->run().done());
+  EXPECT_EQ((*process)->exit.code, 0);
+  EXPECT_EQ((*process)->exit.signal, 0);
+}
+
+// A kill between the old address space and the new one is not lost.
+TEST(ProcessTable, AKillDuringExecStands) {
+  unsigned killed_inside = 0;
+  for (std::uint64_t delay = 0; delay < 60; ++delay) {
+    const auto machine = boot_small(32 * kMiB, 2);
+    ProcessTable& table = machine->processes();
+    vm::Vm& vm = machine->vm();
+    enum class At { kBefore, kInside, kAfter } at = At::kBefore;
+    Process& victim = start(*machine, "victim", [&](Process& self) {
+      const VirtAddr area = *vm.mmap(*self.mm, VirtAddr(0), 64 * kPageSize, vm::Prot::kRead | vm::Prot::kWrite,
+                                     vm::MapFlags::kPrivate | vm::MapFlags::kAnonymous, nullptr, 0);
+      static_cast<void>(vm.touch_user(*self.mm, area, 64 * kPageSize, arch::Access::kWrite));
+      at = At::kInside;
+      static_cast<void>(table.exec(self, "next"));
+      at = At::kAfter;
+      machine->scheduler().sleep_for(sim::kSecond);
+      EXPECT_TRUE(self.killed());
+    });
+    start(*machine, "killer", [&](Process&) {
+      while (at == At::kBefore) machine->scheduler().sleep_for(100);
+      machine->scheduler().sleep_for(delay * 100);
+      killed_inside += at == At::kInside ? 1 : 0;
+      table.kill(victim, 9);
+    });
+    ASSERT_TRUE(machine->run().done());
+    EXPECT_EQ(victim.exit.signal, 9) << delay;
+  }
+  EXPECT_GT(killed_inside, 0u);
+}
+
 }  // namespace
 }  // namespace quire::kernel
