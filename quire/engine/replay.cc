@@ -17,6 +17,8 @@ constexpr unsigned kBlocksBetweenReports = 256;
 Replay::Replay(kernel::Machine& machine) : machine_(machine), files_(machine.vfs(), machine.scheduler()) {}
 
 Replay::~Replay() {
+  // Tasks that stand still wait on what is ours.
+  if (end_ == End::kStandsStill) machine_.scheduler().unwind_tasks();
   for (const auto& program : programs_) {
     for (const auto& [id, file] : program->segments) machine_.vfs().fput(*file);
     for (const auto& [inode, file] : program->memfds) machine_.vfs().fput(*file);
@@ -69,6 +71,7 @@ Checked<void> Replay::run() {
     }
   }
   if (outcome.done()) return {};
+  end_ = End::kStandsStill;
   return user_error("the machine stands still, every task waits:\n" + outcome.report());
 }
 

@@ -59,7 +59,8 @@ class Replay {
   Checked<void> add(std::unique_ptr<trace::TraceReader> reader);
   // Called now and then with the bytes of trace read so far.
   void on_progress(std::function<void(std::uint64_t bytes)> progress) { progress_ = std::move(progress); }
-  // Runs all to the end. The error tells who waits on what when nothing can go on.
+  // Runs all to the end. The error tells who waits on what when nothing can go on; the machine is then good for its destructor
+  // only, once the Replay is gone.
   Checked<void> run();
 
   [[nodiscard]] const ReplayStats& stats() const { return stats_; }
@@ -87,6 +88,7 @@ class Replay {
   FileSet files_;
   std::vector<std::unique_ptr<Program>> programs_;
   ReplayStats stats_;
+  enum class End : std::uint8_t { kAll, kStandsStill } end_ = End::kAll;
   std::function<void(std::uint64_t)> progress_;
   unsigned blocks_until_progress_ = 0;
 };
