@@ -41,6 +41,28 @@ std::int64_t zone_sum(const phys::Node& node, ZoneStat s) {
   return sum;
 }
 
+// Lines that the machine's meminfo and each node's have in common; `pages` gives the KiB in a state.
+template <class Line, class Pages>
+void lru_lines(Line&& line, Pages&& pages) {
+  line("Active", pages(NodeStat::kNrActiveAnon) + pages(NodeStat::kNrActiveFile));
+  line("Inactive", pages(NodeStat::kNrInactiveAnon) + pages(NodeStat::kNrInactiveFile));
+  line("Active(anon)", pages(NodeStat::kNrActiveAnon));
+  line("Inactive(anon)", pages(NodeStat::kNrInactiveAnon));
+  line("Active(file)", pages(NodeStat::kNrActiveFile));
+  line("Inactive(file)", pages(NodeStat::kNrInactiveFile));
+  line("Unevictable", pages(NodeStat::kNrUnevictable));
+}
+
+template <class Line, class Pages>
+void slab_lines(Line&& line, Pages&& pages) {
+  const std::int64_t reclaimable = pages(NodeStat::kNrSlabReclaimable);
+  const std::int64_t unreclaimable = pages(NodeStat::kNrSlabUnreclaimable);
+  line("KReclaimable", reclaimable + pages(NodeStat::kNrKernelMiscReclaimable));
+  line("Slab", reclaimable + unreclaimable);
+  line("SReclaimable", reclaimable);
+  line("SUnreclaim", unreclaimable);
+}
+
 void node_meminfo(std::string& text, const phys::Node& node) {
   const int nid = node.nid().value();
   const auto line = [&](std::string_view name, std::int64_t kilobytes) {
@@ -52,13 +74,7 @@ void node_meminfo(std::string& text, const phys::Node& node) {
   line("MemFree", kib(free));
   line("MemUsed", kib(managed(node) - free));
   line("SwapCached", pages(NodeStat::kNrSwapcached));
-  line("Active", pages(NodeStat::kNrActiveAnon) + pages(NodeStat::kNrActiveFile));
-  line("Inactive", pages(NodeStat::kNrInactiveAnon) + pages(NodeStat::kNrInactiveFile));
-  line("Active(anon)", pages(NodeStat::kNrActiveAnon));
-  line("Inactive(anon)", pages(NodeStat::kNrInactiveAnon));
-  line("Active(file)", pages(NodeStat::kNrActiveFile));
-  line("Inactive(file)", pages(NodeStat::kNrInactiveFile));
-  line("Unevictable", pages(NodeStat::kNrUnevictable));
+  lru_lines(line, pages);
   line("Mlocked", kib(zone_sum(node, ZoneStat::kNrMlock)));
   line("Dirty", pages(NodeStat::kNrDirty));
   line("Writeback", pages(NodeStat::kNrWriteback));
@@ -72,12 +88,7 @@ void node_meminfo(std::string& text, const phys::Node& node) {
   line("NFS_Unstable", 0);
   line("Bounce", kib(zone_sum(node, ZoneStat::kNrBounce)));
   line("WritebackTmp", pages(NodeStat::kNrWritebackTemp));
-  const std::int64_t reclaimable = pages(NodeStat::kNrSlabReclaimable);
-  const std::int64_t unreclaimable = pages(NodeStat::kNrSlabUnreclaimable);
-  line("KReclaimable", reclaimable + pages(NodeStat::kNrKernelMiscReclaimable));
-  line("Slab", reclaimable + unreclaimable);
-  line("SReclaimable", reclaimable);
-  line("SUnreclaim", unreclaimable);
+  slab_lines(line, pages);
   for (const std::string_view name : {"AnonHugePages", "ShmemHugePages", "ShmemPmdMapped", "FileHugePages", "FilePmdMapped"}) {
     line(name, 0);
   }
@@ -110,8 +121,6 @@ std::string meminfo(kernel::Machine& machine) {
   const auto zones = [&phys](ZoneStat s) { return kib(phys.global_zone_page_state(s)); };
   const swap::SwapInfo swap = machine.swap().si_swapinfo();
   const std::int64_t swap_cached = pages(NodeStat::kNrSwapcached);
-  const std::int64_t reclaimable = pages(NodeStat::kNrSlabReclaimable);
-  const std::int64_t unreclaimable = pages(NodeStat::kNrSlabUnreclaimable);
 
   line("MemTotal", kib(phys.totalram_pages()));
   line("MemFree", zones(ZoneStat::kNrFreePages));
@@ -119,13 +128,7 @@ std::string meminfo(kernel::Machine& machine) {
   line("Buffers", 0);
   line("Cached", pages(NodeStat::kNrFilePages) - swap_cached);
   line("SwapCached", swap_cached);
-  line("Active", pages(NodeStat::kNrActiveAnon) + pages(NodeStat::kNrActiveFile));
-  line("Inactive", pages(NodeStat::kNrInactiveAnon) + pages(NodeStat::kNrInactiveFile));
-  line("Active(anon)", pages(NodeStat::kNrActiveAnon));
-  line("Inactive(anon)", pages(NodeStat::kNrInactiveAnon));
-  line("Active(file)", pages(NodeStat::kNrActiveFile));
-  line("Inactive(file)", pages(NodeStat::kNrInactiveFile));
-  line("Unevictable", pages(NodeStat::kNrUnevictable));
+  lru_lines(line, pages);
   line("Mlocked", zones(ZoneStat::kNrMlock));
   line("SwapTotal", kib(swap.total));
   line("SwapFree", kib(swap.free));
@@ -134,10 +137,7 @@ std::string meminfo(kernel::Machine& machine) {
   line("AnonPages", pages(NodeStat::kNrAnonPages));
   line("Mapped", pages(NodeStat::kNrMapped));
   line("Shmem", pages(NodeStat::kNrShmem));
-  line("KReclaimable", reclaimable + pages(NodeStat::kNrKernelMiscReclaimable));
-  line("Slab", reclaimable + unreclaimable);
-  line("SReclaimable", reclaimable);
-  line("SUnreclaim", unreclaimable);
+  slab_lines(line, pages);
   line("KernelStack", phys.global_node_page_state(NodeStat::kNrKernelStack));
   line("PageTables", pages(NodeStat::kNrPageTablePages));
   line("SecPageTables", pages(NodeStat::kNrSecPageTablePages));
