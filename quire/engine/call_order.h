@@ -41,9 +41,11 @@ class CallOrder {
   }
   void complete(std::uint64_t sequence);
   // A thread's next record stands at `instructions` of its own, or it has ended (kEnded).
+  // `progress` is the thread's own, from progress_of().
+  [[nodiscard]] std::uint64_t& progress_of(std::uint32_t tid) { return progress_[tid]; }
   static constexpr std::uint64_t kEnded = ~std::uint64_t{0};
-  void reached(std::uint32_t tid, std::uint64_t instructions) {
-    progress_[tid] = instructions;
+  void reached(std::uint64_t& progress, std::uint64_t instructions) {
+    progress = instructions;
     if (!behind_.empty()) changed_.wake_all();
   }
   // Until thread `tid` has come that far, or `killed()`.

@@ -26,6 +26,7 @@ ThreadReplay::ThreadReplay(Replay& replay, Replay::Program& program, trace::Task
       stream_(stream),
       thread_(thread),
       order_(replay.order(program, *thread.process)),
+      progress_(order_.progress_of(stream.id().tid)),
       machine_(replay.machine_),
       scheduler_(machine_.scheduler()),
       vm_(machine_.vm()),

@@ -64,7 +64,7 @@ class ThreadReplay {
   // The thread has done all up to here; `instructions` since it last said so.
   void reach(std::uint64_t instructions) {
     position_ += instructions;
-    order_.reached(stream_.id().tid, position_);
+    order_.reached(progress_, position_);
   }
   [[nodiscard]] kernel::Process& process() const { return *thread_.process; }
   [[nodiscard]] vm::Mm& mm() const { return *thread_.process->mm; }
@@ -75,6 +75,7 @@ class ThreadReplay {
   trace::TaskStream& stream_;
   kernel::Thread& thread_;
   CallOrder& order_;
+  std::uint64_t& progress_;  // what order_ knows of this thread
   std::uint64_t position_ = 0;  // instructions of this image
   std::uint64_t sequence_ = 0;  // the next call's number, when it has one
   kernel::Machine& machine_;
