@@ -75,7 +75,7 @@ class ThreadReplay {
   trace::TaskStream& stream_;
   kernel::Thread& thread_;
   CallOrder& order_;
-  std::uint64_t& progress_;  // what order_ knows of this thread
+  std::uint64_t& progress_;     // what order_ knows of this thread
   std::uint64_t position_ = 0;  // instructions of this image
   std::uint64_t sequence_ = 0;  // the next call's number, when it has one
   kernel::Machine& machine_;
