@@ -29,6 +29,7 @@
 #include "quire/phys/memblock.h"
 #include "quire/phys/memory_pressure.h"
 #include "quire/phys/node.h"
+#include "quire/phys/page_mover.h"
 #include "quire/phys/phys_config.h"
 #include "quire/phys/sparse.h"
 #include "quire/phys/task_flags.h"
@@ -157,6 +158,8 @@ class PhysMem final : Buddy::DeferredSource {
   // --- the rest -----------------------------------------------------------------------------------------------------
   void set_memory_pressure(MemoryPressure* pressure) { pressure_ = pressure; }
   [[nodiscard]] MemoryPressure* memory_pressure() { return pressure_; }
+  void set_page_mover(PageMover* mover) { mover_ = mover; }
+  [[nodiscard]] PageMover* page_mover() { return mover_; }
   [[nodiscard]] VmStat& vmstat() { return vmstat_; }
   [[nodiscard]] const VmStat& vmstat() const { return vmstat_; }
   [[nodiscard]] sim::WaitTable& page_waits() { return page_waits_; }
@@ -256,6 +259,7 @@ class PhysMem final : Buddy::DeferredSource {
   std::vector<std::unique_ptr<Node>> nodes_;
   std::vector<Nid> cpu_to_node_;
   MemoryPressure* pressure_ = nullptr;
+  PageMover* mover_ = nullptr;
   sim::WaitTable page_waits_;
   sim::Mutex oom_lock_;
   std::uint64_t min_free_kbytes_ = 0;

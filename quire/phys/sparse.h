@@ -59,8 +59,17 @@ class SparseMemory {
     std::uint64_t& w = sections_[section_of(pfn)].pageblock_flags[word(pfn)];
     w = (w & ~(kTypeMask << shift(pfn))) | static_cast<std::uint64_t>(type) << shift(pfn);
   }
+  // Compaction has found nothing to take here (PB_migrate_skip).
+  [[nodiscard]] bool pageblock_skip(Pfn pfn) const {
+    return (sections_[section_of(pfn)].pageblock_flags[word(pfn)] >> shift(pfn) & kSkipBit) != 0;
+  }
+  void set_pageblock_skip(Pfn pfn, bool skip) {
+    std::uint64_t& w = sections_[section_of(pfn)].pageblock_flags[word(pfn)];
+    w = (w & ~(kSkipBit << shift(pfn))) | (skip ? kSkipBit : 0) << shift(pfn);
+  }
 
  private:
+  static constexpr std::uint64_t kSkipBit = 8;
   static constexpr std::uint64_t kTypeMask = 7;
   static constexpr unsigned kPageblockShift = 9;
   static constexpr std::uint64_t block(Pfn pfn) { return (pfn.value() & (kPagesPerSection - 1)) >> kPageblockShift; }
