@@ -114,6 +114,10 @@ Status Vm::vma_adjust(const VmaChange& change) QUIRE_NO_THREAD_SAFETY_ANALYSIS {
     change.next->vm_pgoff -= (change.next->vm_start - next_range.begin) >> kPageShift;
     mm.mm_vmas.adjust(*change.next, next_range);
   }
+  if (change.insert != nullptr) {
+    mm.mm_vmas.insert(*change.insert);
+    ++mm.map_count;
+  }
 
   if (anon_vma != nullptr) {
     rmap_.anon_vma_interval_tree_post_update(vma);
@@ -125,6 +129,10 @@ Status Vm::vma_adjust(const VmaChange& change) QUIRE_NO_THREAD_SAFETY_ANALYSIS {
     if (change.next != nullptr) {
       mapping->i_mmap_insert(change.next->mapping_node, change.next->vm_pgoff, change.next->pages(),
                              mapping_share(*change.next));
+    }
+    if (change.insert != nullptr) {
+      mapping->i_mmap_insert(change.insert->mapping_node, change.insert->vm_pgoff, change.insert->pages(),
+                             mapping_share(*change.insert));
     }
     mapping->i_mmap_rwsem().up_write();
   }
@@ -158,9 +166,8 @@ Status Vm::split_vma_beyond_limit(Vma& vma, VirtAddr at, NewPart part) {
     return cloned;
   }
   const Range<VirtAddr> kept = upper ? below : above;
-  const Status adjusted = vma_adjust({.vma = &vma, .range = kept, .pgoff = vma.linear_page_index(kept.begin)});
+  const Status adjusted = vma_adjust({.vma = &vma, .range = kept, .pgoff = vma.linear_page_index(kept.begin), .insert = fresh});
   QUIRE_BUG_ON(!adjusted);
-  vma_link(*fresh);
   return {};
 }
 

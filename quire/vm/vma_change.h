@@ -17,7 +17,8 @@ struct MergeRequest {
   Pgoff pgoff;
 };
 
-// New bounds for `vma`; `next`, if any, has its start moved to vma's new end; `remove` areas vanish into vma.
+// New bounds for `vma`; `next`, if any, has its start moved to vma's new end; `remove` areas vanish into vma; `insert`, cut off
+// from vma, appears beside it in the same moment, so that no walk of the reverse map misses its pages.
 struct VmaChange {
   Vma* vma = nullptr;
   Range<VirtAddr> range;
@@ -25,6 +26,7 @@ struct VmaChange {
   Vma* next = nullptr;
   Vma* remove = nullptr;
   Vma* remove2 = nullptr;
+  Vma* insert = nullptr;
 };
 
 }  // namespace quire::vm
