@@ -109,11 +109,22 @@ inline constexpr std::uint64_t kMigrationPfnMask = kMigrationYoung - 1;
 [[nodiscard]] constexpr bool is_migration_entry(SwapEntry e) {
   return e.type >= kSwpMigrationRead && e.type <= kSwpMigrationWrite;
 }
+[[nodiscard]] constexpr bool is_readable_migration_entry(SwapEntry e) { return e.type == kSwpMigrationRead; }
 [[nodiscard]] constexpr bool is_writable_migration_entry(SwapEntry e) { return e.type == kSwpMigrationWrite; }
 [[nodiscard]] constexpr bool is_readable_exclusive_migration_entry(SwapEntry e) { return e.type == kSwpMigrationReadExclusive; }
+// The same page, young and dirty as before, with other rights.
+[[nodiscard]] constexpr SwapEntry migration_entry_as(MigrationKind kind, SwapEntry e) {
+  return SwapEntry{kSwpMigrationRead + static_cast<unsigned>(kind), e.offset};
+}
 [[nodiscard]] constexpr bool is_migration_entry_young(SwapEntry e) { return (e.offset & kMigrationYoung) != 0; }
 [[nodiscard]] constexpr bool is_migration_entry_dirty(SwapEntry e) { return (e.offset & kMigrationDirty) != 0; }
 [[nodiscard]] constexpr Pfn migration_entry_to_pfn(SwapEntry e) { return Pfn(e.offset & kMigrationPfnMask); }
+
+// The entry with other rights, its soft-dirty mark kept.
+[[nodiscard]] constexpr Pte migration_pte_as(MigrationKind kind, Pte pte) {
+  const Pte changed = swp_entry_to_pte(migration_entry_as(kind, pte_to_swp_entry(pte)));
+  return pte_swp_soft_dirty(pte) ? pte_swp_mksoft_dirty(changed) : changed;
+}
 
 [[nodiscard]] constexpr SwapEntry make_hwpoison_entry(Pfn pfn) { return {kSwpHwpoison, pfn.value() & kMigrationPfnMask}; }
 [[nodiscard]] constexpr bool is_hwpoison_entry(SwapEntry e) { return e.type == kSwpHwpoison; }

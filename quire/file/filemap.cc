@@ -235,20 +235,30 @@ bool Filemap::remove_swap_mapping(Folio& folio, Reclaimed reclaimed) {
   return true;
 }
 
-void Filemap::replace_page_cache_folio(Folio& old, Folio& fresh) {
-  AddressSpace& mapping = *AddressSpace::of(old);
-  QUIRE_BUG_ON(!phys::folio_test_locked(old) || !phys::folio_test_locked(fresh) || fresh.mapping != 0);
-  folio_get(fresh);
-  fresh.mapping = old.mapping;
-  fresh.index = old.index;
-  {
-    const sim::SpinGuard guard(mapping.i_pages_lock_);
-    QUIRE_BUG_ON(!mapping.i_pages_.store(old.index, XaEntry(&fresh)));
-    old.mapping = 0;
-    account_remove(mapping, old);
-    account_add(mapping, fresh);
+bool Filemap::folio_migrate_mapping(Folio& from, Folio& to) {
+  AddressSpace& mapping = *AddressSpace::of(from);
+  QUIRE_BUG_ON(!phys::folio_test_locked(from) || !phys::folio_test_locked(to) || to.mapping != 0);
+  QUIRE_BUG_ON(folio_mapped(from) || phys::folio_test_writeback(from));
+  const sim::SpinGuard guard(mapping.i_pages_lock_);
+  if (!folio_ref_freeze(from, 2)) return false;
+  to.mapping = from.mapping;
+  to.index = from.index;
+  if (phys::folio_test_swapbacked(from)) phys::folio_set_swapbacked(to);
+  folio_get(to);
+  account_remove(mapping, from);
+  account_add(mapping, to);
+  if (phys::folio_test_clear_dirty(from)) {
+    phys::folio_set_dirty(to);
+    // Not dirtied anew: only where the dirty page lies has changed.
+    if (!phys::folio_test_swapbacked(to)) {
+      services_.phys.page_node(to).stats.add(NodeStat::kNrDirty);
+      services_.phys.page_zone(to).stats.add(phys::ZoneStat::kNrZoneWritePending);
+    }
   }
-  folio_put(old);
+  QUIRE_BUG_ON(!mapping.i_pages_.store(from.index, XaEntry(&to)));  // keeps the marks
+  from.mapping = 0;
+  folio_ref_unfreeze(from, 1);
+  return true;
 }
 
 // A leaf of nothing but shadows goes, oldest first, when there are too many of them (shadow_lru_isolate).

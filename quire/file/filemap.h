@@ -110,9 +110,10 @@ class Filemap final : private lru::ShadowArrays {
   // reference count is then 0 (__remove_mapping). False: it is in use or dirty.
   enum class Reclaimed : std::uint8_t { kNo, kYes };  // kNo: no shadow (invalidation)
   [[nodiscard]] bool remove_mapping(phys::Folio& folio, Reclaimed reclaimed = Reclaimed::kYes);
-  // Puts `fresh` (locked, uptodate, not in any mapping) in the place of `old` (locked); for migration
-  // (replace_page_cache_folio).
-  void replace_page_cache_folio(phys::Folio& old, phys::Folio& fresh);
+  // Puts `to` (locked, in no mapping) in the place of `from` (locked, unmapped, not under writeback), dirty if that was. False,
+  // and nothing changed, when others than the cache and the caller hold `from`. The cache's reference moves along; the bytes
+  // are the caller's affair, who has `to` locked and not uptodate until they are there. (folio_migrate_mapping)
+  [[nodiscard]] bool folio_migrate_mapping(phys::Folio& from, phys::Folio& to);
 
   // --- dirty and writeback state (folio_dirty.cc) ---
   // True when the folio was clean. Any folio: an anonymous one just gets its bit (folio_mark_dirty).

@@ -28,6 +28,12 @@ void folio_unlock(PhysMem& mem, Folio& folio) {
 
 void folio_wait_locked(PhysMem& mem, Folio& folio) { wait_on_bit(mem, folio, PageFlag::kLocked); }
 
+void folio_wait_locked_once(PhysMem& mem, Folio& folio) {
+  if (!folio.test(PageFlag::kLocked)) return;
+  folio.set(PageFlag::kWaiters);
+  mem.page_waits().wait_once(&folio);
+}
+
 void folio_start_writeback(PhysMem&, Folio& folio) { QUIRE_BUG_ON(folio.test_and_set(PageFlag::kWriteback)); }
 
 void folio_end_writeback(PhysMem& mem, Folio& folio) {

@@ -17,6 +17,8 @@ void folio_lock(PhysMem& mem, Folio& folio);
 void folio_unlock(PhysMem& mem, Folio& folio);
 // Sleeps until the folio is unlocked, without taking the lock.
 void folio_wait_locked(PhysMem& mem, Folio& folio);
+// The same, once: returns at the first unlock, whatever has become of the folio by then. Needs no reference.
+void folio_wait_locked_once(PhysMem& mem, Folio& folio);
 
 // The folio is being written: sets the bit (it must be clear; returns nothing) and counts NR_WRITEBACK is the caller's.
 void folio_start_writeback(PhysMem& mem, Folio& folio);

@@ -81,6 +81,31 @@ void SwapSystem::remove_from_swap_cache(Folio& folio, SwapEntry entry, XaEntry s
   node.stats.sub(NodeStat::kNrSwapcached);
 }
 
+bool SwapSystem::migrate_swap_cache(Folio& from, Folio& to) {
+  QUIRE_BUG_ON(!phys::folio_test_locked(from) || !phys::folio_test_locked(to) || phys::folio_test_writeback(from));
+  const SwapEntry entry = folio_swap_entry(from);
+  SwapStretch& stretch = cache_.stretch(entry);
+  sim::SpinGuard guard(stretch.xa_lock);
+  if (!folio_ref_freeze(from, 2)) return false;
+  to.mapping = from.mapping;
+  to.index = from.index;
+  to.private_ = from.private_;
+  phys::folio_set_swapbacked(to);
+  phys::folio_set_swapcache(to);
+  folio_get(to);
+  if (phys::folio_test_clear_dirty(from)) phys::folio_set_dirty(to);
+  const Result<XaEntry> old = stretch.i_pages.store(entry.offset, XaEntry(&to));
+  QUIRE_BUG_ON(!old || old->pointer<Folio>() != &from);
+  for (const NodeStat stat : {NodeStat::kNrFilePages, NodeStat::kNrSwapcached}) {
+    phys_.page_node(from).stats.sub(stat);
+    phys_.page_node(to).stats.add(stat);
+  }
+  phys::folio_clear_swapcache(from);
+  from.private_ = 0;
+  folio_ref_unfreeze(from, 1);
+  return true;
+}
+
 void SwapSystem::delete_from_swap_cache(Folio& folio) {
   const SwapEntry entry = folio_swap_entry(folio);
   remove_from_swap_cache(folio, entry, XaEntry());

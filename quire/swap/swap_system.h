@@ -100,6 +100,9 @@ class SwapSystem final : public SwapIo, public lru::SwapSpace {
   // The same inside reclaim's __remove_mapping: references are frozen by the caller, `shadow` (or nothing) takes the place,
   // and the caller gives the slot back (put_swap_folio) afterwards.
   void remove_from_swap_cache(phys::Folio& folio, SwapEntry entry, XaEntry shadow);
+  // Puts `to` (locked, new) in the place of `from` (locked, unmapped, not under writeback) with its entry and dirty bit; false
+  // when others than the cache and the caller hold `from`. See Filemap::folio_migrate_mapping.
+  [[nodiscard]] bool migrate_swap_cache(phys::Folio& from, phys::Folio& to);
   // The cached folio with a reference, or nullptr; counts a readahead hit.
   [[nodiscard]] phys::Folio* lookup_swap_cache(SwapEntry entry, SwapVmaWindow* window = nullptr);
   // The same for who only looks: readahead learns nothing from it.

@@ -41,9 +41,22 @@ bool Vm::should_try_to_free_swap(const VmFault& vmf, const phys::Folio& folio) c
   return vmf.write() && phys::folio_ref_count(folio) == 2;
 }
 
+// Waits until the page has arrived, or the move was given up; the access is tried again then. Takes no reference, which would
+// hold the page where it is.
+FaultOutcome Vm::migration_entry_wait(VmFault& vmf) QUIRE_NO_THREAD_SAFETY_ANALYSIS {
+  Mm& mm = vmf.mm();
+  mm.page_table_lock.lock();
+  phys::Folio* moving = *vmf.pte == vmf.orig_pte ? &migration_entry_folio(arch::pte_to_swp_entry(vmf.orig_pte)) : nullptr;
+  QUIRE_BUG_ON(moving != nullptr && !phys::folio_test_locked(*moving));  // nobody would ever take the entry away
+  mm.page_table_lock.unlock();
+  if (moving != nullptr) phys::folio_wait_locked_once(parts_.phys, *moving);
+  return FaultOutcome::kNone;
+}
+
 FaultOutcome Vm::do_swap_page(VmFault& vmf) {
   const arch::SwapEntry arch_entry = arch::pte_to_swp_entry(vmf.orig_pte);
-  if (arch::non_swap_entry(arch_entry)) return FaultOutcome::kSigbus;  // no migration or poison yet
+  if (arch::is_migration_entry(arch_entry)) return migration_entry_wait(vmf);
+  if (arch::non_swap_entry(arch_entry)) return FaultOutcome::kSigbus;  // no poison or markers yet
   const swap::SwapEntry entry = arch_entry;
   Mm& mm = vmf.mm();
   FaultOutcome outcome = FaultOutcome::kNone;

@@ -111,7 +111,7 @@ Status Vm::copy_pte_range(Vma& dst, Vma& src, arch::Pte* to, arch::Pte* from, st
     parts_.scheduler.charge(cost);
     if (from[i].present()) {
       copy_present_pte(dst, src, to + i, from + i);
-    } else if (Status copied = copy_nonpresent_pte(dst, to + i, from + i); !copied) {
+    } else if (Status copied = copy_nonpresent_pte(dst, src, to + i, from + i); !copied) {
       return copied;
     }
   }
@@ -135,8 +135,17 @@ void Vm::copy_present_pte(Vma& dst, Vma& src, arch::Pte* to, arch::Pte* from) {
   *to = arch::pte_mkold(entry);
 }
 
-Status Vm::copy_nonpresent_pte(Vma& dst, arch::Pte* to, arch::Pte* from) {
+Status Vm::copy_nonpresent_pte(Vma& dst, const Vma& src, arch::Pte* to, arch::Pte* from) {
   const arch::SwapEntry entry = arch::pte_to_swp_entry(*from);
+  if (arch::is_migration_entry(entry)) {
+    // Both get a page that neither may write without a copy.
+    if (!src.has(VmFlags::kShared) && !arch::is_readable_migration_entry(entry)) {
+      *from = arch::migration_pte_as(arch::MigrationKind::kRead, *from);
+    }
+    *to = *from;
+    dst.vm_mm->add_counter(mm_counter(migration_entry_folio(entry)), 1);
+    return {};
+  }
   QUIRE_BUG_ON(arch::non_swap_entry(entry));
   if (Status counted = parts_.swap.swap_duplicate(entry); !counted) return counted;
   *from = arch::pte_swp_clear_exclusive(*from);

@@ -154,7 +154,10 @@ void Vm::madvise_free_range(Vma& vma, Range<VirtAddr> range) {
   bool changed = false;
   walk_page_range(mm, range, [&](VirtAddr, arch::Pte& pte) {
     if (pte.none()) return;
-    if (!pte.present()) return zap_nonpresent(mm, &pte, ZapCows::kYes);
+    if (!pte.present()) {
+      if (!arch::non_swap_entry(arch::pte_to_swp_entry(pte))) zap_nonpresent(mm, &pte, ZapCows::kYes);
+      return;
+    }
     phys::Page* page = vm_normal_page(pte);
     if (page == nullptr) return;
     phys::Folio& folio = phys::page_folio(*page);
@@ -272,7 +275,7 @@ void Vm::swapin_range(Vma& vma, Range<VirtAddr> range) {
       at = pgtable_.geometry().addr_end(at, range.end, arch::kPmdLevel) - kPageSize;
       continue;
     }
-    if (!arch::is_swap_pte(*pte)) continue;
+    if (!arch::is_swap_pte(*pte) || arch::non_swap_entry(arch::pte_to_swp_entry(*pte))) continue;
     phys::Folio* folio = parts_.swap.read_swap_cache_async(arch::pte_to_swp_entry(*pte), phys::Gfp::kHighUserMovable);
     if (folio != nullptr) parts_.lru.folio_put(*folio);
   }

@@ -138,6 +138,15 @@ Status Vm::mprotect_fixup(Vma& area, Vma** prev, Range<VirtAddr> range, VmFlags 
   return {};
 }
 
+// A page on its way comes back without the right to write; who may have it finds out by a fault.
+void Vm::protect_migration_entry(arch::Pte& pte) {
+  if (pte.none()) return;
+  const arch::SwapEntry entry = arch::pte_to_swp_entry(pte);
+  if (!arch::is_writable_migration_entry(entry)) return;
+  const bool anon = phys::folio_test_anon(migration_entry_folio(entry));
+  pte = arch::migration_pte_as(anon ? arch::MigrationKind::kReadExclusive : arch::MigrationKind::kRead, pte);
+}
+
 // Gives present entries of the range the area's present rights. An entry whose page needs no copy or notice is made writable
 // at once (can_change_pte_writable).
 void Vm::change_protection(Vma& vma, Range<VirtAddr> range) {
@@ -146,7 +155,7 @@ void Vm::change_protection(Vma& vma, Range<VirtAddr> range) {
   const bool try_writable = vma.has(VmFlags::kWrite) && (!vma.has(VmFlags::kShared) || vma_wants_writenotify(vma));
   bool changed = false;
   walk_page_range(mm, range, [&](VirtAddr, arch::Pte& pte) {
-    if (!pte.present()) return;
+    if (!pte.present()) return protect_migration_entry(pte);
     arch::Pte fresh = arch::pte_modify(pte, prot);
     if (try_writable && !arch::pte_write(fresh)) {
       const phys::Page* page = vm_normal_page(pte);

@@ -77,6 +77,7 @@ std::uint8_t Vm::mincore_page(const Vma& vma, VirtAddr address) {
   if (pte != nullptr && pte->present()) return 1;
   phys::Folio* folio = nullptr;
   if (pte != nullptr && !pte->none()) {
+    if (arch::non_swap_entry(arch::pte_to_swp_entry(*pte))) return 1;  // on its way to another frame: resident
     folio = parts_.swap.find_get_cached(arch::pte_to_swp_entry(*pte));
   } else if (vma.vm_file != nullptr) {
     file::AddressSpace& mapping = vma.vm_file->mapping();

@@ -78,6 +78,18 @@ arch::Pte* Rmap::page_vma_mapped(Folio& folio, Vma& vma, VirtAddr address) {
   return pte;
 }
 
+// Root rwsem held. Areas that compare equal come in the order in which they joined, so that a child comes after the parent it
+// was forked from: an entry that fork copies while the walk is under way is seen in the one or the other.
+void Rmap::walk_anon_vma(AnonVma& anon_vma, Pgoff index, FunctionRef<Walk(Vma&, VirtAddr)> f) {
+  const std::uint64_t at = index.value();
+  for (AnonVmaChain* avc = anon_vma.rb_root.iter_first(at, at); avc != nullptr;) {
+    AnonVmaChain* next = decltype(anon_vma.rb_root)::iter_next(*avc, at, at);
+    Vma& vma = *avc->vma;
+    if (f(vma, vma.address_of(index)) == Walk::kStop) break;
+    avc = next;
+  }
+}
+
 Rmap::WalkEnd Rmap::walk_anon(Folio& folio, LockHow how, FunctionRef<Walk(Vma&, VirtAddr)> f) QUIRE_NO_THREAD_SAFETY_ANALYSIS {
   // A mapped folio's AnonVma lives; the reference keeps it while we wait for its lock (folio_lock_anon_vma_read).
   if (!phys::folio_mapped(folio)) return WalkEnd::kDone;
@@ -87,13 +99,7 @@ Rmap::WalkEnd Rmap::walk_anon(Folio& folio, LockHow how, FunctionRef<Walk(Vma&, 
   ++anon_vma.refcount;
   if (how == LockHow::kWait) rwsem.down_read();
   if (phys::folio_mapped(folio)) {
-    const std::uint64_t index = folio.index;
-    for (AnonVmaChain* avc = anon_vma.rb_root.iter_first(index, index); avc != nullptr;) {
-      AnonVmaChain* next = decltype(anon_vma.rb_root)::iter_next(*avc, index, index);
-      Vma& vma = *avc->vma;
-      if (f(vma, vma.address_of(Pgoff(index))) == Walk::kStop) break;
-      avc = next;
-    }
+    walk_anon_vma(anon_vma, Pgoff(folio.index), f);
   }
   rwsem.up_read();
   put_anon_vma(anon_vma);

@@ -3,6 +3,7 @@
 // Anonymous folios find their areas through their AnonVma's interval tree, file folios through their mapping's i_mmap tree;
 // rmap_walk visits each area that may map the folio. Map counts live in Page::mapcount (0 = not mapped); the first map and
 // the last unmap keep NR_ANON_MAPPED and NR_FILE_MAPPED of the folio's node.
+// anon_vma.cc: families; rmap.cc: map counts, walks; try_to_unmap.cc: reclaim's unmapping; rmap_migrate.cc: migration's.
 //
 // Locks: the folio lock or a stable folio (isolated, referenced); then AnonVma root rwsem or i_mmap_rwsem (read), then the
 // Mm's page_table_lock. Functions named page_… are called with the page-table lock held.
@@ -80,6 +81,14 @@ class Rmap {
   // How often the folio was used since last asked; clears the Accessed bits. The caller has a reference; the folio need not be
   // locked (a mapped folio's mapping lives, and its tree's lock keeps it so).
   FolioReferenced folio_referenced(phys::Folio& folio);
+  // Replaces every mapping by a migration entry, behind which a fault waits. Folio locked. True when nothing maps it any more.
+  bool try_to_migrate(phys::Folio& folio);
+  // Maps `to` wherever a migration entry names `from`; the same folio twice takes a try_to_migrate back. Both locked; an
+  // anonymous folio's AnonVma pinned since before try_to_migrate.
+  void remove_migration_ptes(phys::Folio& from, phys::Folio& to);
+  // Keeps the AnonVma of a locked anonymous folio while nothing maps that; null for others. Give back with put_anon_vma.
+  [[nodiscard]] AnonVma* folio_get_anon_vma(phys::Folio& folio);
+  void put_anon_vma(AnonVma& anon_vma);
   // Replaces every mapping by a swap entry (anonymous) or nothing (file). Folio locked. True when nothing maps it any more.
   bool try_to_unmap(phys::Folio& folio, TtuFlags flags);
   // Write-protects and cleans all shared mappings, before the folio is written; gives the number that were dirty or writable.
@@ -89,14 +98,16 @@ class Rmap {
   friend class VmValidator;
   Status anon_vma_prepare_slow(Vma& vma);
   [[nodiscard]] AnonVma* anon_vma_alloc();
-  void put_anon_vma(AnonVma& anon_vma);
   void anon_vma_chain_link(Vma& vma, AnonVmaChain& avc, AnonVma& anon_vma);
   enum class LockHow : std::uint8_t { kWait, kTry };
   enum class WalkEnd : std::uint8_t { kDone, kContended };
   WalkEnd walk(phys::Folio& folio, LockHow how, FunctionRef<Walk(Vma&, VirtAddr)> f);
   WalkEnd walk_anon(phys::Folio& folio, LockHow how, FunctionRef<Walk(Vma&, VirtAddr)> f);
+  static void walk_anon_vma(AnonVma& anon_vma, Pgoff index, FunctionRef<Walk(Vma&, VirtAddr)> f);
   WalkEnd walk_file(phys::Folio& folio, LockHow how, FunctionRef<Walk(Vma&, VirtAddr)> f);
   [[nodiscard]] Walk unmap_anon_pte(phys::Folio& folio, Vma& vma, arch::Pte old, arch::Pte* pte);
+  void try_to_migrate_one(phys::Folio& folio, Vma& vma, VirtAddr address);
+  void remove_migration_pte(phys::Folio& from, phys::Folio& to, Vma& vma, VirtAddr address);
   Walk try_to_unmap_one(phys::Folio& folio, Vma& vma, VirtAddr address, TtuFlags flags);
 
   Vm& vm_;

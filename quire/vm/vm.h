@@ -205,6 +205,7 @@ class Vm final : public file::MappingUpcalls {
   void free_swap_cache(phys::Folio& folio);
   FaultOutcome do_swap_page(VmFault& vmf);
   FaultOutcome map_swapped_in(VmFault& vmf, swap::SwapEntry entry, phys::Folio& folio, SwapinWay way);
+  FaultOutcome migration_entry_wait(VmFault& vmf);
   [[nodiscard]] bool should_try_to_free_swap(const VmFault& vmf, const phys::Folio& folio) const;
   [[nodiscard]] phys::Folio* vma_alloc_folio(Vma& vma, VirtAddr address);
   void folio_add_lru_vma(phys::Folio& folio, Vma& vma);
@@ -266,12 +267,17 @@ class Vm final : public file::MappingUpcalls {
   [[nodiscard]] phys::Page* vm_normal_page(arch::Pte pte) {
     return arch::pte_special(pte) ? nullptr : &parts_.phys.pfn_to_page(pte.pfn());
   }
+  // The folio that a migration entry stands for: where it was when it set out.
+  [[nodiscard]] phys::Folio& migration_entry_folio(arch::SwapEntry entry) {
+    return phys::page_folio(parts_.phys.pfn_to_page(arch::migration_entry_to_pfn(entry)));
+  }
   [[nodiscard]] bool mlock_future_check(const Mm& mm, VmFlags flags, std::uint64_t bytes) const;
   [[nodiscard]] static bool can_do_mlock(const Mm& mm) { return mm.rlimits.memlock != 0 || mm.ipc_lock == CapIpcLock::kYes; }
   std::uint64_t count_vma_pages_range(const Mm& mm, Range<VirtAddr> range) const;
   Status expand_stack(Vma& vma, VirtAddr address);
   Status acct_stack_growth(Vma& vma, std::uint64_t size, std::uint64_t grow);
   Status mprotect_fixup(Vma& vma, Vma** prev, Range<VirtAddr> range, VmFlags new_flags);
+  void protect_migration_entry(arch::Pte& pte);
   void change_protection(Vma& vma, Range<VirtAddr> range);
   [[nodiscard]] bool vma_wants_writenotify(const Vma& vma) const;
   [[nodiscard]] arch::Pgprot vma_page_prot(const Vma& vma) const;
@@ -313,7 +319,7 @@ class Vm final : public file::MappingUpcalls {
   Status copy_page_range(Vma& dst, Vma& src);
   Status copy_pte_range(Vma& dst, Vma& src, arch::Pte* to, arch::Pte* from, std::uint64_t count);
   void copy_present_pte(Vma& dst, Vma& src, arch::Pte* to, arch::Pte* from);
-  Status copy_nonpresent_pte(Vma& dst, arch::Pte* to, arch::Pte* from);
+  Status copy_nonpresent_pte(Vma& dst, const Vma& src, arch::Pte* to, arch::Pte* from);
 
   VmParts parts_;
   VmTunables tunables_;

@@ -67,7 +67,15 @@ VirtAddr Vm::zap_pte_range(MmuGather& tlb, Vma& vma, Range<VirtAddr> range, ZapC
 
 void Vm::zap_nonpresent(Mm& mm, arch::Pte* pte, ZapCows cows) {
   const arch::SwapEntry entry = arch::pte_to_swp_entry(*pte);
-  QUIRE_BUG_ON(arch::non_swap_entry(entry));  // migration is not built yet
+  if (arch::is_migration_entry(entry)) {
+    // A page on its way: whoever moves it finds nothing left to map. Its reference went when the entry was made.
+    const phys::Folio& folio = migration_entry_folio(entry);
+    if (cows == ZapCows::kNo && phys::folio_test_anon(folio)) return;
+    arch::pte_clear(pte);
+    mm.add_counter(mm_counter(folio), -1);
+    return;
+  }
+  QUIRE_BUG_ON(arch::non_swap_entry(entry));
   if (cows == ZapCows::kNo) return;
   arch::pte_clear(pte);
   mm.add_counter(Rss::kSwapEnts, -1);

@@ -182,19 +182,28 @@ TEST(Reclaim, WritesADirtyPageFirst) {
   m.validate();
 }
 
-TEST(ReplaceFolio, AnotherFrameTakesThePlace) {
+TEST(MigrateMapping, AnotherFrameTakesThePlaceUnlessSomebodyHoldsTheOld) {
   FileMachine m;
   File& file = m.create("a", generated(kPageSize));
   m.run([&] {
     m.read(file, 0, kPageSize);
     Filemap& filemap = m.vfs->filemap();
+    m.write(file, 0, FileMachine::pattern(10, 3));  // dirty
+    m.lru.lru_add_drain_all();
     phys::Folio* old = filemap.filemap_lock_folio(file.mapping(), Pgoff(0));
     phys::Folio* fresh = filemap.filemap_alloc_folio(phys::Gfp::kHighUserMovable);
     ASSERT_NE(fresh, nullptr);
-    m.phys->copy_page(*fresh, *old);
     phys::folio_set_locked(*fresh);
+    phys::folio_get(*old);
+    EXPECT_FALSE(filemap.folio_migrate_mapping(*old, *fresh));
+    EXPECT_EQ(AddressSpace::of(*old), &file.mapping());
+    filemap.folio_put(*old);
+    EXPECT_TRUE(filemap.folio_migrate_mapping(*old, *fresh));
+    EXPECT_EQ(AddressSpace::of(*old), nullptr);
+    EXPECT_TRUE(phys::folio_test_dirty(*fresh) && !phys::folio_test_dirty(*old));
+    EXPECT_EQ(m.node_stat(NodeStat::kNrDirty), 1);
+    m.phys->copy_page(*fresh, *old);
     phys::folio_set_uptodate(*fresh);
-    filemap.replace_page_cache_folio(*old, *fresh);
     phys::folio_unlock(*m.phys, *old);
     phys::folio_unlock(*m.phys, *fresh);
     m.lru.folio_add_lru(*fresh);
