@@ -83,6 +83,7 @@ void Machine::boot_memory_management() {
   vfs_ =
       std::make_unique<file::Vfs>(file::FileServices{*phys_, *slab_, *xa_nodes_, *lru_, *swap_, *scheduler_, faults_, traces_});
   vm_ = std::make_unique<vm::Vm>(vm::VmParts{*phys_, *scheduler_, *slab_, *lru_, *swap_, *vfs_, traces_});
+  compaction_ = std::make_unique<compact::Compaction>(*vm_, traces_);
   actions_ = std::make_unique<reclaim::VmFolioActions>(*vm_, vfs_->filemap(), vfs_->writeback(), *swap_);
   reclaim_ =
       std::make_unique<reclaim::Reclaim>(reclaim::ReclaimParts{*phys_, *scheduler_, *slab_, *lru_, *swap_, *actions_, traces_},
@@ -91,7 +92,9 @@ void Machine::boot_memory_management() {
   vm_->set_pageout(pageout_.get());
   processes_ = std::make_unique<ProcessTable>(*phys_, *slab_, *vfs_, *vm_);
   reclaim_->set_oom_victims(processes_.get());
+  reclaim_->set_compaction(compaction_.get());
   reclaim_->start();
+  compaction_->start();
   vfs_->writeback().start_flusher();
 }
 
@@ -109,6 +112,10 @@ void Machine::apply_sysctl() {
   apply("vm.dirty_background_ratio", [&](auto v) { dirty.dirty_background_ratio = static_cast<std::uint32_t>(v); });
   apply("vm.dirty_expire_centisecs", [&](auto v) { dirty.dirty_expire_centisecs = static_cast<std::uint32_t>(v); });
   apply("vm.dirty_writeback_centisecs", [&](auto v) { dirty.dirty_writeback_centisecs = static_cast<std::uint32_t>(v); });
+  compact::CompactionTunables& compaction = compaction_->tunables();
+  apply("vm.compaction_proactiveness", [&](auto v) { compaction.compaction_proactiveness = static_cast<unsigned>(v); });
+  apply("vm.extfrag_threshold", [&](auto v) { compaction.extfrag_threshold = static_cast<int>(v); });
+  apply("vm.compact_unevictable_allowed", [&](auto v) { compaction.compact_unevictable_allowed = v != 0; });
   apply("vm.max_map_count", [&](auto v) { vm.max_map_count = static_cast<int>(v); });
   apply("vm.mmap_min_addr", [&](auto v) { vm.mmap_min_addr = VirtAddr(static_cast<std::uint64_t>(v)); });
   apply("vm.overcommit_memory", [&](auto v) { vm.overcommit_memory = static_cast<vm::OvercommitMode>(v); });

@@ -14,6 +14,7 @@
 
 #include "quire/base/tracepoint.h"
 #include "quire/base/user_error.h"
+#include "quire/compact/compaction.h"
 #include "quire/file/vfs.h"
 #include "quire/kernel/machine_config.h"
 #include "quire/kernel/process_table.h"
@@ -53,6 +54,7 @@ class Machine {
   [[nodiscard]] swap::SwapSystem& swap() { return *swap_; }
   [[nodiscard]] file::Vfs& vfs() { return *vfs_; }
   [[nodiscard]] vm::Vm& vm() { return *vm_; }
+  [[nodiscard]] compact::Compaction& compaction() { return *compaction_; }
   [[nodiscard]] reclaim::Reclaim& reclaim() { return *reclaim_; }
   [[nodiscard]] ProcessTable& processes() { return *processes_; }
   // zram devices among the swap areas, in the order of the configuration.
@@ -95,6 +97,7 @@ class Machine {
   std::vector<swap::Zram*> zrams_;
   std::unique_ptr<file::Vfs> vfs_;
   std::unique_ptr<vm::Vm> vm_;
+  std::unique_ptr<compact::Compaction> compaction_;
   std::unique_ptr<reclaim::VmFolioActions> actions_;
   std::unique_ptr<reclaim::Reclaim> reclaim_;
   std::unique_ptr<PageoutThroughReclaim> pageout_;

@@ -17,10 +17,13 @@ constexpr std::int64_t kIntMax = std::numeric_limits<std::int32_t>::max();  // w
 
 // Defaults as Debian 12's 6.1 shows them in /proc/sys/vm.
 constexpr std::array kRows = std::to_array<SysctlRow>({
+    {"vm.compact_unevictable_allowed", 1, 0, 1, "0: compaction leaves mlocked pages where they are"},
+    {"vm.compaction_proactiveness", 20, 0, 100, "how eagerly kcompactd works of its own accord; 0: never"},
     {"vm.dirty_background_ratio", 10, 0, 100, "percent of available memory that may be dirty before the flusher starts"},
     {"vm.dirty_expire_centisecs", 3000, 0, kIntMax, "age at which the flusher writes a dirty page"},
     {"vm.dirty_ratio", 20, 0, 100, "percent of available memory that may be dirty before writers must wait"},
     {"vm.dirty_writeback_centisecs", 500, 0, kIntMax, "period of the flusher; 0 stops it"},
+    {"vm.extfrag_threshold", 500, 0, 1000, "fragmentation index up to which reclaim is tried rather than compaction"},
     {"vm.max_map_count", 65530, 0, kIntMax, "areas that one process may have"},
     {"vm.min_free_kbytes", -1, 1, kIntMax, "free memory that the zones' min watermarks keep, KiB"},
     {"vm.mmap_min_addr", 65536, 0, kMost, "lowest address that a program may map"},

@@ -40,6 +40,9 @@ class Buddy {
   // The same, falling back to other types' blocks (__rmqueue).
   Page* rmqueue(Zone& zone, Order order, MigrateType type, AllocFlags flags);
 
+  // Takes a whole free block off its list; the caller keeps the counters.
+  void take_block(Zone& zone, Page& page) { del_page_from_free_list(zone, page, Order(static_cast<unsigned>(page.private_))); }
+
   // Puts a block back and merges it with its free buddies (__free_one_page).
   void free_one_page(Zone& zone, Page& page, Order order, MigrateType type, FreeHint hint = FreeHint::kNone);
 
@@ -54,6 +57,9 @@ class Buddy {
 
   // A free block of at least 2^order pages for a request of no special rights.
   [[nodiscard]] static bool has_block(const Zone& zone, Order order, bool harder);
+  // A free block of at least 2^order pages on the lists of `type`, or one of another type that it may take with its pageblock
+  // (what compaction works for).
+  [[nodiscard]] static bool has_block_of(const Zone& zone, Order order, MigrateType type);
 
   [[nodiscard]] Pfn page_to_pfn(const Page& page) const { return Pfn(static_cast<std::uint64_t>(&page - vmemmap_)); }
 

@@ -35,6 +35,17 @@ Buddy::Fallback Buddy::find_suitable_fallback(const FreeArea& area, Order order,
   return {start, false, false};
 }
 
+bool Buddy::has_block_of(const Zone& zone, Order order, MigrateType type) {
+  for (unsigned o = order.value(); o < kNrOrders; ++o) {
+    const FreeArea& area = zone.free_area_[o];
+    if (!area.list(type).empty()) return true;
+    if (type == MigrateType::kMovable && !area.list(MigrateType::kCma).empty()) return true;
+    const Fallback fallback = find_suitable_fallback(area, Order(o), type);
+    if (fallback.found && fallback.can_steal) return true;
+  }
+  return false;
+}
+
 bool Buddy::rmqueue_fallback(Zone& zone, Order order, MigrateType start, AllocFlags flags) {
   const bool spare_pageblocks = order < kPageblockOrder && any(flags, AllocFlags::kNoFragment);
   const unsigned min_order = spare_pageblocks ? kPageblockOrder.value() : order.value();

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "quire/phys/alloc_flags.h"
 #include "quire/phys/gfp.h"
 #include "quire/phys/zone.h"
 
@@ -35,8 +36,12 @@ class MemoryPressure {
   // Reclaim has failed for good: kill somebody. True when something was killed or memory is about to come free.
   virtual bool out_of_memory(Gfp gfp, Order order) = 0;
 
-  // Moves pages together so that a block of `order` comes free.
-  virtual CompactResult try_to_compact_pages(ZoneList&, Order, Gfp, CompactPriority) { return CompactResult::kSkipped; }
+  // Moves pages together so that a block of `order` comes free; `flags` are those of the request that wants it.
+  virtual CompactResult try_to_compact_pages(ZoneList&, Order, Gfp, AllocFlags /*flags*/, CompactPriority) {
+    return CompactResult::kSkipped;
+  }
+  // A request of `order` got its block from the zone after compaction: the zone's failures are forgotten.
+  virtual void compaction_succeeded(Zone&, Order) {}
 
   // False when the node holds its share of dirty pages: __GFP_WRITE requests then look elsewhere.
   [[nodiscard]] virtual bool node_dirty_ok(const Node&) { return true; }

@@ -94,6 +94,10 @@ class PhysMem final : Buddy::DeferredSource {
   // Makes 2^order single pages of a non-compound block, each with its own reference (split_page).
   void split_page(Page& page, Order order);
 
+  // Takes a free block out of the buddy as single pages of one reference each, and gives their number (__isolate_free_page and
+  // split_map_pages). 0: the zone would fall below its min mark. Zone::lock held.
+  std::uint64_t isolate_free_page(Zone& zone, Page& page);
+
   // Gives per-CPU pages back to the buddy (drain_local_pages, drain_all_pages).
   void drain_local_pages();
   void drain_all_pages();
@@ -114,6 +118,9 @@ class PhysMem final : Buddy::DeferredSource {
   [[nodiscard]] Pfn max_pfn() const { return max_pfn_; }
   // What lies in the pageblock of this page.
   [[nodiscard]] MigrateType pageblock_migratetype(Pfn pfn) const { return sparse_.pageblock_type(pfn); }
+  // Compaction's note that it found nothing in this pageblock.
+  [[nodiscard]] bool pageblock_skip(Pfn pfn) const { return sparse_.pageblock_skip(pfn); }
+  void set_pageblock_skip(Pfn pfn, bool skip) { sparse_.set_pageblock_skip(pfn, skip); }
 
   // --- nodes and zones ----------------------------------------------------------------------------------------------
   [[nodiscard]] Zone& page_zone(const Page& page) { return *zones_by_id_[page.flags >> kZonesPageShift]; }

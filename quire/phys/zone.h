@@ -88,6 +88,16 @@ inline constexpr bool quire::kIsFlags<quire::phys::ZoneFlag> = true;
 
 namespace quire::phys {
 
+// What compaction remembers of a zone between its runs. Kept by the floor that compacts.
+struct ZoneCompaction {
+  Pfn cached_free_pfn{};                    // where the free scanner goes on, downwards
+  std::array<Pfn, 2> cached_migrate_pfn{};  // where the migrate scanner goes on: asynchronous, synchronous
+  bool blockskip_flush = false;             // both scanners have met: forget which pageblocks to skip before long
+  std::uint32_t considered = 0;             // requests turned away since the last failure
+  std::uint32_t defer_shift = 0;            // 2^this requests are turned away after a failure
+  std::uint32_t order_failed = kNrOrders;   // smallest order that failed
+};
+
 class Zone {
  public:
   Zone(Node& node, ZoneType type, sim::Scheduler& scheduler, sim::LockClass& lock_class, unsigned cpus);
@@ -134,6 +144,8 @@ class Zone {
   // Counters, open to every floor: zone.stats.add(ZoneStat::kNrMlock, n).
   Counters<ZoneStat> stats;
   Counters<NumaStat> numa;
+
+  ZoneCompaction compaction;
 
   sim::SpinLock lock;
 

@@ -84,9 +84,17 @@ void Reclaim::shrink_zones(phys::ZoneList& zonelist, ScanControl& sc) {
   if (first != nullptr) consider_reclaim_throttle(*first, sc);
 }
 
+phys::CompactSuitable Reclaim::compaction_suitable(const Zone& zone, const ScanControl& sc) {
+  return phys::compaction_suitable(zone, sc.order, phys::AllocFlags::kWmarkMin, sc.reclaim_idx, zone.free_pages());
+}
+
 bool Reclaim::compaction_ready(const Zone& zone, const ScanControl& sc) const {
-  if (watermark_ok(zone, sc.order, zone.wmark_pages(Watermark::kMin), sc.reclaim_idx)) return true;
-  const std::uint64_t mark = zone.wmark_pages(Watermark::kHigh) + compact_gap(sc.order);
+  switch (compaction_suitable(zone, sc)) {
+    case phys::CompactSuitable::kSuccess: return true;
+    case phys::CompactSuitable::kSkipped: return false;
+    case phys::CompactSuitable::kContinue: break;
+  }
+  const std::uint64_t mark = zone.wmark_pages(Watermark::kHigh) + phys::compact_gap(sc.order);
   return watermark_ok(zone, Order(0), mark, sc.reclaim_idx);
 }
 

@@ -85,8 +85,14 @@ void Reclaim::wakeup_kswapd(Zone& zone, Gfp gfp, Order order, ZoneType highest_z
   }
   node.kswapd_order = std::max(node.kswapd_order, order);
   if (node.kswapd_wait.empty()) return;
-  if (node.kswapd_failures >= kMaxReclaimRetries) return;
-  if (pgdat_balanced(node.node, order, highest_zoneidx) && !pgdat_watermark_boosted(node.node, highest_zoneidx)) return;
+  const bool hopeless = node.kswapd_failures >= kMaxReclaimRetries;
+  if (hopeless || (pgdat_balanced(node.node, order, highest_zoneidx) && !pgdat_watermark_boosted(node.node, highest_zoneidx))) {
+    // Enough is free, or no more can be: what is missing is a block. Who may not compact himself has it done.
+    if (!any(gfp, Gfp::kDirectReclaim) && compaction_ != nullptr) {
+      compaction_->wakeup_kcompactd(node.node, order, highest_zoneidx);
+    }
+    return;
+  }
   events_.wakeup_kswapd([&] {
     return MmVmscanWakeupKswapd{node.node.nid().value(), static_cast<int>(highest_zoneidx), static_cast<int>(order.value()),
                                 phys::gfp_names(gfp)};
@@ -107,7 +113,7 @@ void Reclaim::kswapd(NodeReclaim& node) {
       alloc_order = reclaim_order = node.kswapd_order;
       highest_zoneidx = asked_zone(node, highest_zoneidx);
     }
-    kswapd_try_to_sleep(node, reclaim_order, highest_zoneidx);
+    kswapd_try_to_sleep(node, alloc_order, reclaim_order, highest_zoneidx);
     alloc_order = node.kswapd_order;
     highest_zoneidx = asked_zone(node, highest_zoneidx);
     node.kswapd_order = Order(0);
@@ -121,10 +127,15 @@ void Reclaim::kswapd(NodeReclaim& node) {
 }
 
 // First a nap, to see whether the marks hold; then sleep until woken.
-void Reclaim::kswapd_try_to_sleep(NodeReclaim& node, Order reclaim_order, ZoneType highest_zoneidx) {
+void Reclaim::kswapd_try_to_sleep(NodeReclaim& node, Order alloc_order, Order reclaim_order, ZoneType highest_zoneidx) {
   phys::VmStat& vmstat = parts_.phys.vmstat();
   bool woken_early = false;
   if (prepare_kswapd_sleep(node, reclaim_order, highest_zoneidx)) {
+    if (compaction_ != nullptr) {
+      // Single pages are free now; blocks of them are kcompactd's part.
+      compaction_->reset_isolation_suitable(node.node);
+      compaction_->wakeup_kcompactd(node.node, alloc_order, highest_zoneidx);
+    }
     woken_early = node.kswapd_wait.wait_timeout(kShortSleep) == sim::WaitOutcome::kWoken;
     if (woken_early) {
       node.kswapd_highest_zoneidx = asked_zone(node, highest_zoneidx);
@@ -217,7 +228,7 @@ Reclaim::Scanned Reclaim::kswapd_shrink_node(NodeReclaim& node, ScanControl& sc)
   shrink_node(node, sc);
   // Enough for compaction to make the block from: balance for single pages from now on, so as not to reclaim the whole
   // node for one large block.
-  if (sc.order.value() != 0 && sc.nr_reclaimed >= compact_gap(sc.order)) sc.order = Order(0);
+  if (sc.order.value() != 0 && sc.nr_reclaimed >= phys::compact_gap(sc.order)) sc.order = Order(0);
   return sc.nr_scanned >= sc.nr_to_reclaim ? Scanned::kEnough : Scanned::kTooLittle;
 }
 

@@ -38,6 +38,16 @@ void Reclaim::start() {
   parts_.lru.set_hooks(policy_->lru_hooks());
 }
 
+phys::CompactResult Reclaim::try_to_compact_pages(phys::ZoneList& zonelist, Order order, phys::Gfp gfp, phys::AllocFlags flags,
+                                                  phys::CompactPriority priority) {
+  if (compaction_ == nullptr) return phys::CompactResult::kSkipped;
+  return compaction_->try_to_compact_pages(zonelist, order, gfp, flags, priority);
+}
+
+void Reclaim::compaction_succeeded(phys::Zone& zone, Order order) {
+  if (compaction_ != nullptr) compaction_->compaction_succeeded(zone, order);
+}
+
 ReclaimView Reclaim::view() const {
   return ReclaimView{parts_.swap.get_nr_swap_pages(), parts_.swap.total_swap_pages(), tunables_.swappiness};
 }

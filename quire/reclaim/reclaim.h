@@ -14,7 +14,7 @@
 // Locks: lru_lock while folios are taken from and given back to the lists; a folio's lock (tried, never waited for) while
 // it is judged. An isolated folio belongs to the reclaimer that holds it: PG_lru is clear and NR_ISOLATED_* counts it.
 // Reclaim's own allocations (swap slots, zram's store) run under MemallocScope and never enter reclaim again.
-// Differs from Linux: no memory cgroups, demotion or compaction yet; a reclaimer throttled on writeback looks once a jiffy
+// Differs from Linux: no memory cgroups or demotion yet; a reclaimer throttled on writeback looks once a jiffy
 // whether enough was written, where Linux is woken by the page that makes it enough.
 #pragma once
 
@@ -24,6 +24,7 @@
 #include <vector>
 
 #include "quire/base/thread_annotations.h"
+#include "quire/compact/compaction.h"
 #include "quire/lru/lru.h"
 #include "quire/phys/memory_pressure.h"
 #include "quire/phys/phys_mem.h"
@@ -96,11 +97,16 @@ class Reclaim final : public phys::MemoryPressure {
   // Spawns a kswapd (a daemon task) for each node with memory, and plugs this into phys and lru. At boot.
   void start();
   void set_oom_victims(OomVictims* victims) { victims_ = victims; }
+  // Without it no block is ever made by moving pages.
+  void set_compaction(compact::Compaction* compaction) { compaction_ = compaction; }
 
   // --- phys::MemoryPressure ---
   void wakeup_kswapd(phys::Zone& zone, phys::Gfp gfp, Order order, phys::ZoneType highest_zoneidx) override;
   std::uint64_t try_to_free_pages(phys::ZoneList& zonelist, Order order, phys::Gfp gfp) override;
   bool out_of_memory(phys::Gfp gfp, Order order) override;
+  phys::CompactResult try_to_compact_pages(phys::ZoneList& zonelist, Order order, phys::Gfp gfp, phys::AllocFlags flags,
+                                           phys::CompactPriority priority) override;
+  void compaction_succeeded(phys::Zone& zone, Order order) override;
   [[nodiscard]] std::uint64_t zone_reclaimable_pages(const phys::Zone& zone) const override;
 
   // --- for madvise(MADV_PAGEOUT) and the like ---
@@ -129,7 +135,7 @@ class Reclaim final : public phys::MemoryPressure {
 
   // kswapd.cc
   void kswapd(NodeReclaim& node);
-  void kswapd_try_to_sleep(NodeReclaim& node, Order reclaim_order, phys::ZoneType highest_zoneidx);
+  void kswapd_try_to_sleep(NodeReclaim& node, Order alloc_order, Order reclaim_order, phys::ZoneType highest_zoneidx);
   [[nodiscard]] bool prepare_kswapd_sleep(NodeReclaim& node, Order order, phys::ZoneType highest_zoneidx);
   [[nodiscard]] Order balance_pgdat(NodeReclaim& node, Order order, phys::ZoneType highest_zoneidx);
   enum class Scanned : std::uint8_t { kTooLittle, kEnough };
@@ -145,6 +151,7 @@ class Reclaim final : public phys::MemoryPressure {
   [[nodiscard]] bool throttle_direct_reclaim(phys::Gfp gfp, phys::ZoneList& zonelist);
   [[nodiscard]] bool allow_direct_reclaim(NodeReclaim& node);
   [[nodiscard]] bool compaction_ready(const phys::Zone& zone, const ScanControl& sc) const;
+  [[nodiscard]] static phys::CompactSuitable compaction_suitable(const phys::Zone& zone, const ScanControl& sc);
 
   // shrink_node.cc
   void shrink_node(NodeReclaim& node, ScanControl& sc);
@@ -196,6 +203,7 @@ class Reclaim final : public phys::MemoryPressure {
   ReclaimEvents events_;
   std::vector<std::unique_ptr<NodeReclaim>> nodes_;
   OomVictims* victims_ = nullptr;
+  compact::Compaction* compaction_ = nullptr;
   std::uint64_t nr_oom_kills_ = 0;
 };
 

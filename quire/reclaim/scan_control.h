@@ -14,9 +14,6 @@ inline constexpr int kDefPriority = 12;               // DEF_PRIORITY
 inline constexpr std::uint64_t kSwapClusterMax = 32;  // SWAP_CLUSTER_MAX
 inline constexpr unsigned kMaxReclaimRetries = 16;    // MAX_RECLAIM_RETRIES
 
-// Free pages beside the block itself that compaction needs to make one.
-[[nodiscard]] constexpr std::uint64_t compact_gap(Order order) { return 2 * order.pages(); }
-
 enum class Reclaimer : std::uint8_t { kDirect, kKswapd };
 
 // What a round may do.

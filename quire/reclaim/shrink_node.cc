@@ -140,14 +140,12 @@ bool Reclaim::should_continue_reclaim(const phys::Node& node, std::uint64_t nr_r
   bool suitable = false;
   node.for_each_zone([&](const phys::Zone& zone) {
     if (zone.type() > sc.reclaim_idx || !zone.managed()) return;
-    const std::uint64_t mark = zone.wmark_pages(phys::Watermark::kMin);
-    suitable = suitable || watermark_ok(zone, sc.order, mark, sc.reclaim_idx) ||
-               watermark_ok(zone, Order(0), mark + compact_gap(sc.order), sc.reclaim_idx);
+    suitable = suitable || compaction_suitable(zone, sc) != phys::CompactSuitable::kSkipped;
   });
   if (suitable) return false;
   auto inactive = static_cast<std::uint64_t>(node.stats[NodeStat::kNrInactiveFile]);
   if (can_reclaim_anon()) inactive += static_cast<std::uint64_t>(node.stats[NodeStat::kNrInactiveAnon]);
-  return inactive > compact_gap(sc.order);
+  return inactive > phys::compact_gap(sc.order);
 }
 
 bool Reclaim::watermark_ok(const phys::Zone& zone, Order order, std::uint64_t mark, ZoneType highest) {

@@ -202,12 +202,13 @@ Page* SlowPath::direct_compact(CompactPriority priority) {
   if (ac_.order.value() == 0 || mem_.memory_pressure() == nullptr) return nullptr;
   {
     const MemallocScope scope(mem_.scheduler());
-    compact_result_ = mem_.memory_pressure()->try_to_compact_pages(*ac_.zonelist, ac_.order, ac_.gfp, priority);
+    compact_result_ = mem_.memory_pressure()->try_to_compact_pages(*ac_.zonelist, ac_.order, ac_.gfp, flags_, priority);
   }
   if (compact_result_ == CompactResult::kSkipped) return nullptr;
   mem_.vmstat().count_vm_event(VmEvent::kCompactStall);
   if (Page* page = get_page_from_freelist(mem_, ac_, flags_)) {
     mem_.vmstat().count_vm_event(VmEvent::kCompactSuccess);
+    mem_.memory_pressure()->compaction_succeeded(mem_.page_zone(*page), ac_.order);
     return page;
   }
   mem_.vmstat().count_vm_event(VmEvent::kCompactFail);

@@ -1,5 +1,5 @@
 // Random programs on small machines in data mode: processes that fork, map, unmap, protect and forget memory while reclaim
-// swaps it out under them; every byte read back is right. QUIRE_SEEDS=5000 runs more; QUIRE_SEED=17 starts there.
+// swaps it out under them and pages are moved about; every byte read back is right. QUIRE_SEEDS=5000 runs more; QUIRE_SEED=17 starts there.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
@@ -33,13 +33,64 @@ MachineConfig small_machine(std::uint64_t seed) {
   return config;
 }
 
+// Moves pages while the programs use them: whole ranges of frames, the machine's compaction, and requests for large blocks that
+// make it compact on their behalf.
+class Mover {
+ public:
+  Mover(Machine& machine, std::uint64_t seed) : machine_(machine), rng_(seed) {
+    machine.scheduler().spawn("mover", [this] { run(); }, {.kind = sim::TaskKind::kDaemon});
+  }
+  // Lets it finish what it has in hand.
+  void pause() {
+    paused_ = true;
+    while (busy_) static_cast<void>(machine_.scheduler().run_until(machine_.scheduler().now() + sim::kMillisecond));
+  }
+  void go_on() { paused_ = false; }
+
+ private:
+  void run() {
+    for (;;) {
+      machine_.scheduler().sleep_for(10'000 + rng_.below(400'000));
+      if (paused_) continue;
+      busy_ = true;
+      switch (rng_.below(8)) {
+        case 0: machine_.compaction().compact_nodes(); break;
+        case 1:
+        case 2: take_a_block(); break;
+        default: move_a_range(); break;
+      }
+      busy_ = false;
+    }
+  }
+  void move_a_range() {
+    const std::uint64_t frames = machine_.phys().max_pfn().value();
+    const Pfn first(rng_.below(frames));
+    const Pfn end(std::min(frames, first.value() + 1 + rng_.below(512)));
+    const auto mode = static_cast<phys::MigrateMode>(rng_.below(3));
+    static_cast<void>(machine_.compaction().migrate_range({first, end}, mode, phys::MigrateReason::kSyscall));
+  }
+  void take_a_block() {
+    const Order order(1 + static_cast<unsigned>(rng_.below(6)));
+    phys::Page* block = machine_.phys().alloc_pages(phys::Gfp::kHighUserMovable | phys::Gfp::kNoRetry, order);
+    if (block == nullptr) return;
+    machine_.scheduler().sleep_for(rng_.below(1'000'000));
+    machine_.phys().free_pages(*block, order);
+  }
+
+  Machine& machine_;
+  Rng rng_;
+  bool paused_ = false;
+  bool busy_ = false;
+};
+
 struct Totals {
   Findings findings;
+  std::int64_t moved = 0;
   std::int64_t swapped_out = 0;
 };
 
 // Three programs at once, to their end; the machine is sound afterwards and keeps nothing of theirs but caches.
-void run_programs(Machine& machine, std::uint64_t seed, Totals& totals) {
+void run_programs(Machine& machine, Mover& mover, std::uint64_t seed, Totals& totals) {
   Findings findings;
   const ProgramOptions options{.steps = 200, .most_pages = 1000, .most_processes = 5};
   for (std::uint64_t i = 0; i < 3; ++i) {
@@ -50,7 +101,10 @@ void run_programs(Machine& machine, std::uint64_t seed, Totals& totals) {
   const sim::RunOutcome outcome = machine.run();
   ASSERT_TRUE(outcome.done()) << outcome.report();
   ASSERT_EQ(findings.first_mismatch, "");
+  mover.pause();
+  machine.settle();
   machine.validate();
+  mover.go_on();
   for (const auto& process : machine.processes().all()) ASSERT_EQ(process->mm, nullptr);
   const auto state = [&machine](phys::NodeStat s) { return machine.phys().global_node_page_state(s); };
   ASSERT_EQ(state(phys::NodeStat::kNrAnonPages), 0);
@@ -72,13 +126,15 @@ void run_seed(std::uint64_t seed, Totals& totals) {
   auto machine = Machine::boot(small_machine(seed));
   ASSERT_TRUE(machine.has_value()) << machine.error().sentence;
   const auto free_pages = [&machine] { return static_cast<double>((*machine)->phys().meminfo().freeram); };
+  Mover mover(**machine, seed);
   // How much stays in caches (slabs half used, magazines) varies from round to round by some tens of pages; what leaks adds up.
   std::array<double, 8> free_after{};
   for (std::uint64_t round = 0; round < free_after.size(); ++round) {
-    run_programs(**machine, seed * 10 + round, totals);
+    run_programs(**machine, mover, seed * 10 + round, totals);
     if (testing::Test::HasFatalFailure()) return;
     free_after[round] = free_pages();
   }
+  totals.moved += (*machine)->phys().vmstat()[phys::VmEvent::kPgmigrateSuccess];
   const double early = *std::max_element(free_after.begin(), free_after.begin() + 4);
   const double late = *std::max_element(free_after.begin() + 4, free_after.end());
   EXPECT_GE(late, early - 64) << testing::PrintToString(free_after);
@@ -97,11 +153,13 @@ TEST(MachineData, EveryByteReadBackIsRight) {
   if (seeds >= 20) {
     EXPECT_GT(totals.swapped_out, static_cast<std::int64_t>(seeds) * 100);
     EXPECT_GT(totals.findings.forks, 0u);
+    EXPECT_GT(totals.moved, static_cast<std::int64_t>(seeds) * 1000);
   }
   RecordProperty("reads", std::to_string(totals.findings.reads));
   RecordProperty("swapped_out", std::to_string(totals.swapped_out));
-  fmt::print("{} seeds: {} reads, {} writes, {} forks, {} pages swapped out, {} processes killed\n", seeds,
-             totals.findings.reads, totals.findings.writes, totals.findings.forks, totals.swapped_out, totals.findings.killed);
+  fmt::print("{} seeds: {} reads, {} writes, {} forks, {} pages swapped out, {} moved, {} processes killed\n", seeds,
+             totals.findings.reads, totals.findings.writes, totals.findings.forks, totals.swapped_out, totals.moved,
+             totals.findings.killed);
 }
 
 }  // namespace
