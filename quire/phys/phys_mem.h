@@ -334,7 +334,9 @@ inline bool PhysMem::free_to_pcp(Page& page) {
 
 // What free_pages_prepare demands. (An anonymous page keeps its mapping word until it is freed.)
 inline bool PhysMem::page_free_is_sane(const Page& page) const {
-  return (page.flags & bits(kPageFlagsCheckAtFree)) == 0 && page.refcount == 0 && page.mapcount == 0 &&
+  // A statement of its own: one load over both counts would wait for the store of refcount that has just been made.
+  if (page.refcount != 0) return false;
+  return (page.flags & bits(kPageFlagsCheckAtFree)) == 0 && page.mapcount == 0 &&
          (page.mapping == 0 || (page.mapping & kMappingFlags) != 0) && page.memcg_data == 0;
 }
 
