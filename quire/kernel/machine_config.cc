@@ -12,6 +12,7 @@
 #include "quire/base/size.h"
 #include "quire/base/types.h"
 #include "quire/kernel/sysctl.h"
+#include "quire/phys/alloc/alloc_policy.h"
 #include "quire/sim/cost_model.h"
 
 namespace quire::kernel {
@@ -104,6 +105,14 @@ Checked<void> check_nodes(const MachineConfig& config) {
   return {};
 }
 
+Checked<void> check_alloc_policy(const MachineConfig& config) {
+  if (config.alloc_policy.empty() || phys::find_alloc_policy(config.alloc_policy)) return {};
+  const auto known = phys::alloc_policy_names();
+  const std::string_view guess = nearest(config.alloc_policy, known);
+  return user_error(fmt::format("unknown allocation policy '{}'; {}there are: {}", config.alloc_policy,
+                                guess.empty() ? "" : fmt::format("did you mean '{}'? ", guess), fmt::join(known, ", ")));
+}
+
 }  // namespace
 
 Checked<SwapSpec> parse_swap_spec(std::string_view text) {
@@ -157,6 +166,7 @@ Checked<void> check(const MachineConfig& config) {
     return user_error(fmt::format("unknown profile '{}'; {}", config.profile,
                                   guess.empty() ? "write linux-6" : fmt::format("did you mean '{}'?", guess)));
   }
+  if (auto ok = check_alloc_policy(config); !ok) return ok;
   if (config.preempt_permille > 1000) {
     return user_error(fmt::format("--preempt {}: per mille, so at most 1000", config.preempt_permille));
   }

@@ -47,6 +47,7 @@ struct MachineConfig {
   std::vector<std::uint64_t> node_ram;  // bytes a node; empty: ram split evenly
   std::vector<SwapSpec> swap;
   std::string profile = "linux-6";
+  std::string alloc_policy;  // "linux-2.4", "linux-4.0", "linux-6"; empty: the profile's
   std::uint64_t seed = 0;
   std::uint64_t kernel_reserved = 16ull << 20;  // bytes of kernel image and its static data
   phys::DataMode data_mode = phys::DataMode::kDataless;

@@ -7,8 +7,10 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 #include "quire/base/flags.h"
+#include "quire/base/user_error.h"
 #include "quire/phys/page.h"
 
 namespace quire::phys {
@@ -56,6 +58,7 @@ enum class Gfp : std::uint32_t {
   kTransHugeLight = (kHighUserMovable | kComp | kNoMemAlloc | kNoWarn) & ~kReclaim,
   kTransHuge = kTransHugeLight | kDirectReclaim,
 };
+inline constexpr Gfp kGfpBitsMask = static_cast<Gfp>(0x7fffff);  // __GFP_BITS_MASK: the allocator drops what lies above
 
 }  // namespace quire::phys
 
@@ -89,5 +92,8 @@ inline constexpr unsigned kMigratePcpTypes = 3;  // kUnmovable, kMovable, kRecla
 
 // "GFP_KERNEL|__GFP_ZERO", as the kernel's tracepoints print them.
 [[nodiscard]] std::string gfp_names(Gfp gfp);
+// The reverse: names of any case joined by |, with or without a leading "__GFP_" or "GFP_" where that is not ambiguous,
+// or a number (0xcc0). The error names the word and what is known.
+[[nodiscard]] Checked<Gfp> parse_gfp(std::string_view text);
 
 }  // namespace quire::phys

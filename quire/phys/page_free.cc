@@ -68,7 +68,7 @@ void PhysMem::free_unref_page_slow(Page& page, Order order) {
   scheduler_.charge(free_cost_);
   Zone& zone = page_zone(page);
   const MigrateType type = sparse_.pageblock_type(page_to_pfn(page));
-  if (!PerCpuPages::order_allowed(order) || type == MigrateType::kIsolate) {
+  if (!PerCpuPages::order_allowed(order) || order > pcp_max_order_ || type == MigrateType::kIsolate) {
     vmstat_.count_vm_events(VmEvent::kPgfree, static_cast<std::int64_t>(order.pages()));
     return free_one_page(zone, page, order, type);
   }

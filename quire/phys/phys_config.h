@@ -29,7 +29,8 @@ enum class DeferredInit : std::uint8_t {
 // Whether huge pages are compiled in and on at boot, which raises min_free_kbytes as khugepaged does.
 enum class HugePagesAtBoot : std::uint8_t { kAuto /* on from 512 MiB, as Linux */, kOff, kOn };
 
-enum class AllocPolicyKind : std::uint8_t { kLinux6 };
+// Whose way of finding a page (alloc/alloc_policy.h).
+enum class AllocPolicyKind : std::uint8_t { kLinux24, kLinux40, kLinux6 };
 
 // A stretch that something other than memblock's own users took before or during boot.
 struct Reservation {

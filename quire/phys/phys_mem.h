@@ -160,6 +160,10 @@ class PhysMem final : Buddy::DeferredSource {
   void reserve_highatomic_pageblock(Zone& zone, Page& page);
   enum class Unreserve : std::uint8_t { kKeepOne, kAll };  // of each zone's pageblocks
   bool unreserve_highatomic_pageblock(const AllocContext& ac, Unreserve how);
+  [[nodiscard]] PhysTracepoints& trace() { return trace_; }
+  // "page allocation failure" with the state of memory, to the log sink, unless the request says __GFP_NOWARN; at most ten
+  // in five seconds (warn_alloc, show_mem).
+  void warn_alloc(const AllocContext& ac);
   [[nodiscard]] sim::Mutex& oom_lock() { return oom_lock_; }
 
   // --- the rest -----------------------------------------------------------------------------------------------------
@@ -171,6 +175,11 @@ class PhysMem final : Buddy::DeferredSource {
   [[nodiscard]] const VmStat& vmstat() const { return vmstat_; }
   [[nodiscard]] sim::WaitTable& page_waits() { return page_waits_; }
   [[nodiscard]] sim::Scheduler& scheduler() { return scheduler_; }
+
+  // Where lines of the kernel's log go after boot (reports of failed allocations). Nobody: they are not even composed.
+  void set_log_sink(BootLogSink sink) { log_sink_ = std::move(sink); }
+  // False: memory is too small, or the kernel too old, to keep migrate types apart (page_group_by_mobility_disabled).
+  [[nodiscard]] bool page_group_by_mobility() const { return page_group_by_mobility_; }
 
   // Sums over the machine.
   [[nodiscard]] std::int64_t global_node_page_state(NodeStat s) const;
@@ -213,6 +222,9 @@ class PhysMem final : Buddy::DeferredSource {
 
   PhysMem(const PhysConfig& config, sim::Scheduler& scheduler, TraceRegistry& traces, Arena arena);
 
+  [[nodiscard]] MigrateType allocation_type(Gfp gfp) const {
+    return page_group_by_mobility_ ? gfp_migratetype(gfp) : MigrateType::kUnmovable;
+  }
   bool should_fail_alloc_page(Gfp gfp, Order order) {
     return !any(gfp, Gfp::kNoFail) && faults_->should_fail(sim::FaultPoint::kPageAlloc, order.bytes());
   }
@@ -224,6 +236,11 @@ class PhysMem final : Buddy::DeferredSource {
   Page* finish_pcp_page(Page& page, Gfp gfp);
   [[gnu::cold]] void trace_alloc(const Page* page, Order order, Gfp gfp);
   [[gnu::cold]] void trace_free(const Page& page, Order order);
+  [[gnu::cold]] void trace_pcp_alloc(const Page& page, Gfp gfp);
+  [[gnu::cold]] void log_line(std::string_view line) { log_sink_(line); }
+  [[gnu::cold]] bool warn_ratelimited();
+  [[gnu::cold]] void show_mem();
+  [[gnu::cold]] void show_zone(const Zone& zone);
   void free_pages_prepare(Page& page, Order order);
   void free_one_page(Zone& zone, Page& page, Order order, MigrateType type);
   Page* rmqueue_pcplist(Zone& preferred, Zone& zone, Order order, AllocFlags flags, MigrateType type);
@@ -271,7 +288,13 @@ class PhysMem final : Buddy::DeferredSource {
   sim::Mutex oom_lock_;
   std::uint64_t min_free_kbytes_ = 0;
   std::uint64_t totalreserve_pages_ = 0;
+  bool page_group_by_mobility_ = true;
+  Order pcp_max_order_ = kMaxOrder;  // larger blocks go past the per-CPU lists
   std::vector<std::string> boot_log_;
+  BootLogSink log_sink_;
+  sim::Nanos warn_interval_began_ = 0;
+  unsigned warned_ = 0;
+  bool order_warned_ = false;
 };
 
 // The order-0 path through the CPU's list: the preferred zone is above its low watermark and the list has a page.

@@ -70,7 +70,7 @@ std::uint64_t Watermarks::recommended_min_free_kbytes() const {
 std::uint64_t Watermarks::setup(const WatermarkTunables& tunables) {
   setup_per_zone_wmarks(tunables);
   refresh_zone_stat_thresholds();
-  setup_per_zone_lowmem_reserve(tunables.lowmem_reserve_ratio);
+  if (tunables.rule != AllocPolicyKind::kLinux24) setup_per_zone_lowmem_reserve(tunables.lowmem_reserve_ratio);
   return calculate_totalreserve_pages();
 }
 
@@ -83,12 +83,31 @@ void Watermarks::setup_per_zone_wmarks(const WatermarkTunables& tunables) {
   for (const auto& node : nodes_) {
     node->for_each_zone([&](Zone& zone) {
       const std::uint64_t min = lowmem_pages == 0 ? 0 : mult_div(pages_min, zone.managed_pages(), lowmem_pages);
-      const std::uint64_t gap = std::max(min / 4, mult_div(zone.managed_pages(), tunables.watermark_scale_factor, 10000));
-      zone.watermark_boost_ = 0;
-      zone.watermark_ = {min, min + gap, min + 2 * gap, min + 3 * gap};
+      set_marks(zone, min, tunables);
       zone_pcp_update(zone, tunables);
     });
   }
+}
+
+void Watermarks::set_marks(Zone& zone, std::uint64_t min, const WatermarkTunables& tunables) {
+  constexpr std::uint64_t kZoneBalanceRatio = 128;
+  constexpr std::uint64_t kZoneBalanceMin = 20;
+  constexpr std::uint64_t kZoneBalanceMax = 255;
+  zone.watermark_boost_ = 0;
+  std::uint64_t gap = min / 4;
+  switch (tunables.rule) {
+    case AllocPolicyKind::kLinux24:
+      if (tunables.min_free_kbytes == 0 && zone.managed()) {
+        min = std::clamp(zone.managed_pages() / kZoneBalanceRatio, kZoneBalanceMin, kZoneBalanceMax);
+      }
+      gap = min;
+      break;
+    case AllocPolicyKind::kLinux40: break;
+    case AllocPolicyKind::kLinux6:
+      gap = std::max(gap, mult_div(zone.managed_pages(), tunables.watermark_scale_factor, 10000));
+      break;
+  }
+  zone.watermark_ = {min, min + gap, min + 2 * gap, min + 3 * gap};
 }
 
 void Watermarks::zone_pcp_update(Zone& zone, const WatermarkTunables& tunables) const {
@@ -99,8 +118,9 @@ void Watermarks::zone_pcp_update(Zone& zone, const WatermarkTunables& tunables) 
   std::uint64_t sharers = zone.node().cpus().size();
   if (sharers == 0) sharers = online_cpus();
   const auto high = static_cast<std::int32_t>(total / std::max<std::uint64_t>(sharers, 1));
-  zone.pageset_batch_ = batch;
-  zone.pageset_high_ = std::max(high, batch * 4);
+  const bool no_lists = tunables.rule == AllocPolicyKind::kLinux24;  // a high mark of 0 sends each page on to the buddy
+  zone.pageset_batch_ = no_lists ? 1 : batch;
+  zone.pageset_high_ = no_lists ? 0 : std::max(high, batch * 4);
   for (unsigned cpu = 0; cpu < zone.cpus_; ++cpu) {
     zone.pcp_[cpu].batch = zone.pageset_batch_;
     zone.pcp_[cpu].high = zone.populated() ? zone.pageset_high_ : 0;

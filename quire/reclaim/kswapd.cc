@@ -123,6 +123,7 @@ void Reclaim::kswapd(NodeReclaim& node) {
                                 static_cast<int>(alloc_order.value())};
     });
     reclaim_order = balance_pgdat(node, alloc_order, highest_zoneidx);
+    node.kswapd_done.wake_all();
   }
 }
 
