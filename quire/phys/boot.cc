@@ -28,16 +28,24 @@ PhysBoot::PhysBoot(const PhysConfig& config, sim::Scheduler& scheduler, TraceReg
     : config_(config), scheduler_(scheduler), traces_(traces), sink_(std::move(log)) {}
 
 BootResult<std::unique_ptr<PhysMem>> PhysBoot::run() {
-  const auto steps = {&PhysBoot::check_config, &PhysBoot::reserve_boot_images, &PhysBoot::initmem_init, &PhysBoot::create_arena,
-                      &PhysBoot::sparse_init};
+  const auto steps = {&PhysBoot::check_config, &PhysBoot::reserve_boot_images, &PhysBoot::initmem_init,
+                      &PhysBoot::create_phys_mem, &PhysBoot::sparse_init};
   for (const auto step : steps) {
     if (BootStatus status = (this->*step)(); !status) return std::unexpected(status.error());
   }
   free_area_init();
   if (BootStatus status = apply_zone_managed(); !status) return std::unexpected(status.error());
+  if (!memblock_.complete()) return std::unexpected(too_small("the tables of all its memory ranges"));
   build_all_zonelists();
+  // Nobody adds to memblock from here on: what its tables took comes free with the rest.
+  for (const Range<PhysAddr> table : memblock_.discard())
+    late_.push_back({"", {phys_to_pfn(table.begin), phys_to_pfn(table.end)}});
   memmap_init();
-  memblock_free_all();
+  if (bootmem_) {
+    free_all_bootmem();
+  } else {
+    memblock_free_all();
+  }
   mem_init_print_info();
   if (BootStatus status = check_enough(); !status) return std::unexpected(status.error());
   compute_watermarks();
@@ -109,6 +117,7 @@ BootStatus PhysBoot::e820_memory_setup() {
   usable.remove({PhysAddr(0xa0000), kLowMemory}, E820Type::kRam);
   log("e820: remove [mem 0x000a0000-0x000fffff] usable");
   log("last_pfn = {:#x} max_arch_pfn = 0x400000000", phys_to_pfn(usable.end_of_ram()).value());
+  if (BootStatus status = create_arena(); !status) return status;
   for (const E820Entry& e : usable.entries()) {
     if (e.type == E820Type::kRam) memblock_.add(e.range);
   }
@@ -146,13 +155,26 @@ BootStatus PhysBoot::reserve_boot_images() {
   return {};
 }
 
+// RAM is there before memblock is told of it: its tables may have to grow into it.
 BootStatus PhysBoot::create_arena() {
-  auto arena = Arena::create(memblock_.end_of_dram());
-  if (!arena) return std::unexpected(arena.error());
-  for (const MemblockRegion& m : memblock_.memory()) {
-    if (BootStatus status = arena->map_ram(m.range); !status) return status;
+  std::vector<Range<PhysAddr>> ram;
+  for (const E820Entry& e : usable_.entries()) {
+    const Range<PhysAddr> whole{align_up(e.range.begin, kPageSize), align_down(e.range.end, kPageSize)};
+    if (e.type == E820Type::kRam && !whole.empty()) ram.push_back(whole);
   }
-  mem_.reset(new PhysMem(config_, scheduler_, traces_, std::move(*arena)));
+  if (ram.empty()) return std::unexpected(too_small("the machine"));
+  auto arena = Arena::create(ram.back().end);
+  if (!arena) return std::unexpected(arena.error());
+  for (const Range<PhysAddr>& range : ram) {
+    if (BootStatus status = arena->map_ram(range); !status) return status;
+  }
+  arena_.emplace(std::move(*arena));
+  memblock_.allow_resize(arena_->base());
+  return {};
+}
+
+BootStatus PhysBoot::create_phys_mem() {
+  mem_.reset(new PhysMem(config_, scheduler_, traces_, std::move(*arena_)));
   mem_->max_pfn_ = phys_to_pfn(memblock_.end_of_dram());
   create_nodes();
   return {};
@@ -198,7 +220,7 @@ BootStatus PhysBoot::reserve_in_zone(Zone& zone, std::uint64_t pages, std::uint6
     taken.push_back(part);
   });
   for (Range<Pfn> part : taken) {
-    memblock_.reserve({pfn_to_phys(part.begin), pfn_to_phys(part.end)});
+    boot_reserve({pfn_to_phys(part.begin), pfn_to_phys(part.end)}, zone.node().nid());
     const std::uint64_t late = std::min(freed_late, part.size());
     freed_late -= late;
     if (late != 0) late_.push_back({"", {part.begin, part.begin + late}});
@@ -208,29 +230,32 @@ BootStatus PhysBoot::reserve_in_zone(Zone& zone, std::uint64_t pages, std::uint6
 
 // Everything that is memory and not reserved becomes free, ascending, in the largest blocks that fit.
 void PhysBoot::memblock_free_all() {
-  PhysMem& mem = *mem_;
   memblock_.for_each_free_range([&](Range<PhysAddr> range, Nid nid) {
-    const Range<Pfn> pfns{phys_to_pfn(align_up(range.begin, kPageSize)), phys_to_pfn(range.end)};
-    if (pfns.empty()) return;
-    for_each_zone_part(mem.node(nid), pfns, [&](Zone& zone, Range<Pfn> part) {
-      zone.managed_pages_ += part.size();
-      sim::SpinGuard guard(zone.lock);
-      for_each_block(part, [&](Pfn pfn, Order order) {
-        // From the first deferred section on, whole blocks of the largest order wait in their turn, so that the buddy
-        // hands out the same frames as if everything were initialised.
-        const bool wait = order == kMaxOrder && (deferred(pfn) || zone.deferred_pages_ != 0);
-        if (!wait) {
-          mem.buddy_.free_one_page(zone, mem.pfn_to_page(pfn), order, MigrateType::kMovable, FreeHint::kToTail);
-          return;
-        }
-        if (!zone.deferred_.empty() && zone.deferred_.back().end == pfn) {
-          zone.deferred_.back().end = pfn + order.pages();
-        } else {
-          zone.deferred_.push_back({pfn, pfn + order.pages()});
-        }
-        zone.deferred_pages_ += order.pages();
-        zone.stats.add(ZoneStat::kNrFreePages, static_cast<std::int64_t>(order.pages()));
-      });
+    free_to_buddy(nid, {phys_to_pfn(align_up(range.begin, kPageSize)), phys_to_pfn(range.end)});
+  });
+}
+
+void PhysBoot::free_to_buddy(Nid nid, Range<Pfn> pfns) {
+  PhysMem& mem = *mem_;
+  if (pfns.empty()) return;
+  for_each_zone_part(mem.node(nid), pfns, [&](Zone& zone, Range<Pfn> part) {
+    zone.managed_pages_ += part.size();
+    sim::SpinGuard guard(zone.lock);
+    for_each_block(part, [&](Pfn pfn, Order order) {
+      // From the first deferred section on, whole blocks of the largest order wait in their turn, so that the buddy
+      // hands out the same frames as if everything were initialised.
+      const bool wait = order == kMaxOrder && (deferred(pfn) || zone.deferred_pages_ != 0);
+      if (!wait) {
+        mem.buddy_.free_one_page(zone, mem.pfn_to_page(pfn), order, MigrateType::kMovable, FreeHint::kToTail);
+        return;
+      }
+      if (!zone.deferred_.empty() && zone.deferred_.back().end == pfn) {
+        zone.deferred_.back().end = pfn + order.pages();
+      } else {
+        zone.deferred_.push_back({pfn, pfn + order.pages()});
+      }
+      zone.deferred_pages_ += order.pages();
+      zone.stats.add(ZoneStat::kNrFreePages, static_cast<std::int64_t>(order.pages()));
     });
   });
 }
@@ -292,6 +317,13 @@ BootStatus PhysBoot::check_enough() {
 
 void PhysBoot::compute_watermarks() {
   Watermarks watermarks(mem_->nodes_);
+  if (config_.alloc_policy == AllocPolicyKind::kLinux24) {
+    mem_->update_watermarks();
+    std::uint64_t min = 0;
+    mem_->for_each_populated_zone([&](const Zone& zone) { min += zone.watermark(Watermark::kMin); });
+    mem_->min_free_kbytes_ = min * (kPageSize / kKiB);
+    return;
+  }
   mem_->min_free_kbytes_ = config_.min_free_kbytes.value_or(watermarks.calculate_min_free_kbytes());
   mem_->update_watermarks();
   // hugepage_init comes after: khugepaged raises min_free_kbytes, and everything but protection is computed again.

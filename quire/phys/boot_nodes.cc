@@ -19,6 +19,9 @@ constexpr unsigned kRemoteDistance = 20;
 
 BootStatus PhysBoot::initmem_init() {
   if (BootStatus status = split_ram(); !status) return status;
+  if (config_.alloc_policy == AllocPolicyKind::kLinux24) {
+    if (BootStatus status = setup_bootmem(); !status) return status;
+  }
   return alloc_node_data();
 }
 
@@ -89,7 +92,7 @@ BootStatus PhysBoot::split_ram() {
 BootStatus PhysBoot::alloc_node_data() {
   for (std::size_t i = 0; i < node_bytes_.size(); ++i) {
     const Nid nid(static_cast<int>(i));
-    const auto at = memblock_.alloc({.size = kNodeDataBytes, .align = 64, .nid = nid});
+    const auto at = boot_alloc({.size = kNodeDataBytes, .align = 64, .nid = nid});
     if (!at) return std::unexpected(too_small("node data"));
     log("NODE_DATA({}) allocated [mem {:#010x}-{:#010x}]", i, at->value(), at->value() + kNodeDataBytes - 1);
   }
@@ -136,11 +139,18 @@ void PhysBoot::build_all_zonelists() {
   mem.for_each_populated_zone([&](Zone& zone) {
     if (zone.type() <= ZoneType::kNormal) policy_zone = std::max(policy_zone, zone.type());
   });
-  log("Built {} zonelists, mobility grouping on.  Total pages: {}", mem.nodes_.size(), total_pages());
+  // With so little memory each type's first page would take a large part of it; 2.4 does not know the types at all.
+  constexpr std::uint64_t kTypesOfReference = kMigrateTypes - 1;  // the reference kernel is built without CMA
+  mem.page_group_by_mobility_ =
+      total_pages() >= kPageblockPages * kTypesOfReference && config_.alloc_policy != AllocPolicyKind::kLinux24;
+  log("Built {} zonelists, mobility grouping {}.  Total pages: {}", mem.nodes_.size(),
+      mem.page_group_by_mobility_ ? "on" : "off", total_pages());
   log("Policy zone: {}", zone_name(policy_zone));
 
   mem.fast_zones_.assign(static_cast<std::size_t>(config_.cpus) * kZoneTypes, nullptr);
-  for (unsigned cpu = 0; cpu < config_.cpus; ++cpu) {
+  // The short cut past the flow is linux-6's own, and takes the types for granted.
+  const bool short_cut = config_.alloc_policy == AllocPolicyKind::kLinux6 && mem.page_group_by_mobility_;
+  for (unsigned cpu = 0; cpu < config_.cpus && short_cut; ++cpu) {
     Node& home = mem.node(mem.cpu_to_node_[cpu]);
     if (!home.has_memory()) continue;
     for (unsigned highest = 0; highest < kZoneTypes; ++highest) {
