@@ -23,6 +23,19 @@ constexpr std::uint64_t kAnonPart = 7;
 constexpr std::uint64_t kKernelPart = 2;
 constexpr std::uint64_t kRoundsAtOnce = 8;
 
+// While it lives nobody reclaims: kswapd would undo what is done here.
+class NoReclaim {
+ public:
+  explicit NoReclaim(phys::PhysMem& mem) : mem_(mem), pressure_(mem.memory_pressure()) { mem.set_memory_pressure(nullptr); }
+  ~NoReclaim() { mem_.set_memory_pressure(pressure_); }
+  NoReclaim(const NoReclaim&) = delete;
+  NoReclaim& operator=(const NoReclaim&) = delete;
+
+ private:
+  phys::PhysMem& mem_;
+  phys::MemoryPressure* pressure_;
+};
+
 }  // namespace
 
 std::uint64_t Filler::free_pages() {
@@ -30,7 +43,7 @@ std::uint64_t Filler::free_pages() {
   return machine_.phys().meminfo().freeram;
 }
 
-// Mixing types in pageblocks raises the marks for a while; that would have kswapd undo what is done here.
+// Mixing types in pageblocks raises the marks for a while; what is asked later shall not find them so.
 void Filler::forget_boost() {
   machine_.phys().for_each_populated_zone([](Zone& zone) {
     zone.set_watermark_boost(0);
@@ -50,6 +63,7 @@ std::uint64_t Filler::low_mark() {
 
 Checked<FillReport> Filler::bring_into(const MachineState& state) {
   if (state.fill_percent == 0 && !state.fragmented) return report();
+  const NoReclaim no_reclaim(machine_.phys());
   const std::uint64_t managed = machine_.phys().totalram_pages();
   // A machine without a single free page cannot even reclaim: half of what is kept for that stays.
   std::uint64_t reserve = 0;
@@ -76,7 +90,10 @@ Checked<void> Filler::fill_to(std::uint64_t target_free) {
   for (std::uint64_t free = free_pages(); free > target_free; free = free_pages()) {
     const std::uint64_t rounds = std::clamp<std::uint64_t>((free - target_free) / kRound, 1, kRoundsAtOnce);
     if (auto ok = add_page_cache(rounds * kFilePart); !ok) return ok;
-    if (auto ok = add_anonymous(rounds * kAnonPart); !ok) return ok;
+    // A machine that runs no programs has no anonymous pages: page cache in their place.
+    const bool programs = kernel::check_runs_programs(machine_.config()).has_value();
+    const auto ok = programs ? add_anonymous(rounds * kAnonPart) : add_page_cache(rounds * kAnonPart);
+    if (!ok) return ok;
     // Not to be lost to the caller's own flags: without waking kswapd.
     if (add_kernel_pages(rounds * kKernelPart, Gfp::kNoWarn) == 0 && free_pages() >= free) break;
   }
@@ -91,11 +108,11 @@ Checked<void> Filler::add_anonymous(std::uint64_t pages) {
   if (!at)
     return user_error(fmt::format("--fill: mmap of {} anonymous pages gave {}; ask for less", pages, errno_name(at.error())));
   for (std::uint64_t i = 0; i < pages; ++i) {
+    forget_boost();
     const VirtAddr address = *at + i * kPageSize;
     const vm::AccessOutcome outcome = vm.access(mm, address, arch::Access::kWrite);
-    if (!outcome.ok()) return user_error("--fill: the OOM killer came first; ask for less, or give the machine --swap");
+    if (!outcome.ok()) return user_error("--fill: memory ran out on the way; ask for less");
     own_.push_back({.pfn = phys_to_pfn(outcome.phys), .address = address});
-    forget_boost();
   }
   return {};
 }
@@ -111,6 +128,7 @@ Checked<void> Filler::add_page_cache(std::uint64_t pages) {
     if (!opened) return user_error(fmt::format("--fill: no open file: {}", errno_name(opened.error())));
     file_ = *opened;
   }
+  forget_boost();
   file::NullIter nowhere;
   const auto read = machine_.vfs().pread(*file_, file_pages_ * kPageSize, pages * kPageSize, nowhere);
   if (!read) return user_error(fmt::format("--fill: reading the file gave {}; ask for less", errno_name(read.error())));
@@ -120,10 +138,10 @@ Checked<void> Filler::add_page_cache(std::uint64_t pages) {
 
 std::uint64_t Filler::add_kernel_pages(std::uint64_t pages, Gfp gfp) {
   for (std::uint64_t i = 0; i < pages; ++i) {
+    forget_boost();
     phys::Page* page = machine_.phys().alloc_page(gfp);
     if (page == nullptr) return i;
     own_.push_back({.pfn = machine_.phys().page_to_pfn(*page), .page = page});
-    forget_boost();
   }
   return pages;
 }
