@@ -38,6 +38,7 @@ class MachineOptions {
   std::vector<std::string> node_ram_;
   std::vector<std::string> swap_;
   std::optional<std::string> profile_;
+  std::optional<std::string> arch_;
   std::optional<std::string> alloc_policy_;
   std::optional<std::string> seed_;
   std::optional<std::string> kernel_reserved_;

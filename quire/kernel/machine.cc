@@ -29,6 +29,7 @@ phys::PhysConfig phys_config(const MachineConfig& config) {
   out.cpus = config.cpus;
   out.kernel_reserved = config.kernel_reserved;
   out.data_mode = config.data_mode;
+  out.arch = find_arch(config.arch).value_or(phys::Arch::kX86_64);
   const std::string& alloc_policy = config.alloc_policy.empty() ? config.profile : config.alloc_policy;
   out.alloc_policy = phys::find_alloc_policy(alloc_policy).value_or(phys::AllocPolicyKind::kLinux6);
   for (unsigned n = 0; n < config.nodes && config.nodes > 1; ++n) {

@@ -69,6 +69,10 @@ BootError PhysBoot::too_small(std::string_view what) const {
 }
 
 BootStatus PhysBoot::check_config() {
+  if (config_.lowmem_reserve_ratio.empty()) {
+    config_.lowmem_reserve_ratio = config_.arch == Arch::kX86_64 ? std::vector<std::uint32_t>{256, 256, 32, 0, 0}
+                                                                 : std::vector<std::uint32_t>{256, 32, 0, 0};
+  }
   if (config_.cpus == 0 || config_.cpus != scheduler_.cpus()) {
     return boot_error(fmt::format("the machine has {} CPUs but its scheduler {}; give both the same number, at least 1",
                                   config_.cpus, scheduler_.cpus()));
@@ -102,7 +106,7 @@ BootStatus PhysBoot::e820_memory_setup() {
   log("BIOS-provided physical RAM map:");
   for (const std::string& line : map_.lines("BIOS-e820")) log("{}", line);
   usable_ = map_;
-  auto parameters = KernelParameters::parse(config_.cmdline, usable_);
+  auto parameters = KernelParameters::parse(config_.cmdline, usable_, config_.arch);
   if (!parameters) return std::unexpected(parameters.error());
   parameters_ = std::move(*parameters);
   if (parameters_.map == KernelParameters::Map::kUserDefined) {
@@ -117,6 +121,9 @@ BootStatus PhysBoot::e820_memory_setup() {
   usable.remove({PhysAddr(0xa0000), kLowMemory}, E820Type::kRam);
   log("e820: remove [mem 0x000a0000-0x000fffff] usable");
   log("last_pfn = {:#x} max_arch_pfn = 0x400000000", phys_to_pfn(usable.end_of_ram()).value());
+  if (config_.arch != Arch::kX86_64) {
+    if (BootStatus status = find_low_pfn_range(); !status) return status;
+  }
   if (BootStatus status = create_arena(); !status) return status;
   for (const E820Entry& e : usable.entries()) {
     if (e.type == E820Type::kRam) memblock_.add(e.range);
@@ -155,6 +162,37 @@ BootStatus PhysBoot::reserve_boot_images() {
   return {};
 }
 
+// Which memory the kernel of i386 maps for good (lowmem), and which it reaches page by page only (HighMem).
+BootStatus PhysBoot::find_low_pfn_range() {
+  if (config_.nodes.size() > 1) {
+    return boot_error(fmt::format("an i386 machine has one node, not {}; leave --nodes out", config_.nodes.size()));
+  }
+  const bool pae = config_.arch == Arch::kI386Pae;
+  const PhysAddr end(pae ? 64 * kGiB : 4 * kGiB);
+  if (usable_.end_of_ram() > end) {
+    log("Warning only {}GB will be used.", end.value() / kGiB);
+    if (!pae) log("Use a HIGHMEM64G enabled kernel.");
+    usable_.remove({end, PhysAddr(~std::uint64_t{0})}, E820Type::kRam);
+  }
+  constexpr Pfn kMaxLow{896 * kMiB >> kPageShift};
+  const Pfn max_pfn = phys_to_pfn(usable_.end_of_ram());
+  max_low_pfn_ = std::min(kMaxLow, max_pfn);
+  // highmem=: that much of the upper end, as long as what is left fits below the usual border and is worth booting.
+  if (parameters_.highmem_pages) {
+    const std::uint64_t wanted = *parameters_.highmem_pages;
+    const std::uint64_t least = 64 * kMiB / kPageSize;
+    if (max_pfn - Pfn{} >= wanted + least && max_pfn - wanted <= kMaxLow) {
+      max_low_pfn_ = max_pfn - wanted;
+    } else {
+      log("highmem size specified ({}MB) is bigger than pages available ({}MB)!.", wanted >> 8, (max_pfn - max_low_pfn_) >> 8);
+    }
+  }
+  log("{}MB HIGHMEM available.", (max_pfn - max_low_pfn_) >> 8);
+  log("{}MB LOWMEM available.", (max_low_pfn_ - Pfn{}) >> 8);
+  memblock_.set_current_limit(pfn_to_phys(max_low_pfn_));
+  return {};
+}
+
 // RAM is there before memblock is told of it: its tables may have to grow into it.
 BootStatus PhysBoot::create_arena() {
   std::vector<Range<PhysAddr>> ram;
@@ -183,7 +221,8 @@ BootStatus PhysBoot::create_phys_mem() {
 // Leaves each zone that the configuration names just as many free pages as it says.
 BootStatus PhysBoot::apply_zone_managed() {
   for (const ZoneManaged& target : config_.zone_managed) {
-    if (static_cast<std::size_t>(target.nid.value()) >= mem_->nodes_.size() || target.zone >= kZoneTypes) {
+    const bool known = target.zone < kZoneTypes && has_zone(config_.arch, static_cast<ZoneType>(target.zone));
+    if (static_cast<std::size_t>(target.nid.value()) >= mem_->nodes_.size() || !known) {
       return boot_error(
           fmt::format("there is no zone {} on node {}; name a zone of this machine", target.zone, target.nid.value()));
     }

@@ -36,6 +36,7 @@ class PhysBoot {
   BootStatus check_config();
   BootStatus e820_memory_setup();
   BootStatus reserve_boot_images();
+  BootStatus find_low_pfn_range();
   BootStatus create_arena();
   BootStatus create_phys_mem();
   // The boot allocator of the machine's kernel: bootmem for 2.4, memblock else. Memblock knows of all that is taken.
@@ -89,6 +90,7 @@ class PhysBoot {
   std::vector<std::string> log_;
   FirmwareMap map_;          // as the firmware gave it
   Range<PhysAddr> image_{};  // of the kernel
+  Pfn max_low_pfn_{};        // i386: where HighMem begins
   FirmwareMap usable_;       // as the kernel's parameters and its own rules left it
   KernelParameters parameters_;
   std::vector<Pfn> movable_start_;  // by node: where ZONE_MOVABLE begins; 0: it has none

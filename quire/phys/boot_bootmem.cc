@@ -14,7 +14,16 @@ constexpr PhysAddr kMaxDmaAddress{16 * kMiB};  // what need not lie below is lef
 }  // namespace
 
 std::optional<PhysAddr> PhysBoot::boot_alloc(const MemblockAllocSpec& spec) {
-  if (!bootmem_) return memblock_.alloc(spec);
+  if (!bootmem_) {
+    const auto found = memblock_.alloc(spec);
+    if (found || config_.arch == Arch::kX86_64) return found;
+    // More memory map than lowmem holds: the rest of it lies in HighMem.
+    const PhysAddr limit = memblock_.current_limit();
+    memblock_.set_current_limit(PhysAddr(~std::uint64_t{0}));
+    const auto high = memblock_.alloc(spec);
+    memblock_.set_current_limit(limit);
+    return high;
+  }
   const PhysAddr goal = spec.min == PhysAddr{} ? kMaxDmaAddress : spec.min;
   std::optional<PhysAddr> at;
   if (spec.nid != kNoNode) at = bootmem_->alloc_bootmem_node(spec.nid, spec.size, spec.align, goal);

@@ -90,6 +90,7 @@ BootStatus PhysBoot::split_ram() {
 }
 
 BootStatus PhysBoot::alloc_node_data() {
+  if (config_.arch != Arch::kX86_64) return {};  // one node, whose data is part of the kernel
   for (std::size_t i = 0; i < node_bytes_.size(); ++i) {
     const Nid nid(static_cast<int>(i));
     const auto at = boot_alloc({.size = kNodeDataBytes, .align = 64, .nid = nid});
@@ -145,11 +146,12 @@ void PhysBoot::build_all_zonelists() {
       total_pages() >= kPageblockPages * kTypesOfReference && config_.alloc_policy != AllocPolicyKind::kLinux24;
   log("Built {} zonelists, mobility grouping {}.  Total pages: {}", mem.nodes_.size(),
       mem.page_group_by_mobility_ ? "on" : "off", total_pages());
-  log("Policy zone: {}", zone_name(policy_zone));
+  if (config_.arch == Arch::kX86_64) log("Policy zone: {}", zone_name(policy_zone));
 
   mem.fast_zones_.assign(static_cast<std::size_t>(config_.cpus) * kZoneTypes, nullptr);
   // The short cut past the flow is linux-6's own, and takes the types for granted.
-  const bool short_cut = config_.alloc_policy == AllocPolicyKind::kLinux6 && mem.page_group_by_mobility_;
+  const bool short_cut =
+      config_.alloc_policy == AllocPolicyKind::kLinux6 && mem.page_group_by_mobility_ && config_.arch == Arch::kX86_64;
   for (unsigned cpu = 0; cpu < config_.cpus && short_cut; ++cpu) {
     Node& home = mem.node(mem.cpu_to_node_[cpu]);
     if (!home.has_memory()) continue;

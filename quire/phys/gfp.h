@@ -87,6 +87,12 @@ inline constexpr unsigned kMigratePcpTypes = 3;  // kUnmovable, kMovable, kRecla
   if (all(gfp, Gfp::kHighmem | Gfp::kMovable)) return ZoneType::kMovable;
   return ZoneType::kNormal;
 }
+// The same for i386, whose __GFP_HIGHMEM means a zone of its own, and whose __GFP_DMA32 means nothing.
+[[nodiscard]] constexpr ZoneType gfp_zone_i386(Gfp gfp) {
+  if (any(gfp, Gfp::kBareDma)) return ZoneType::kDma;
+  if (all(gfp, Gfp::kHighmem | Gfp::kMovable)) return ZoneType::kMovable;
+  return any(gfp, Gfp::kHighmem) ? ZoneType::kHighMem : ZoneType::kNormal;
+}
 [[nodiscard]] constexpr MigrateType gfp_migratetype(Gfp gfp) { return static_cast<MigrateType>((bits(gfp) >> 3) & 3); }
 [[nodiscard]] constexpr bool gfpflags_allow_blocking(Gfp gfp) { return any(gfp, Gfp::kDirectReclaim); }
 

@@ -29,6 +29,9 @@ enum class DeferredInit : std::uint8_t {
 // Whether huge pages are compiled in and on at boot, which raises min_free_kbytes as khugepaged does.
 enum class HugePagesAtBoot : std::uint8_t { kAuto /* on from 512 MiB, as Linux */, kOff, kOn };
 
+// Which machine's zones: i386 maps the lower 896 MiB only and addresses 4 GiB, with PAE 64 GiB.
+enum class Arch : std::uint8_t { kX86_64, kI386, kI386Pae };
+
 // Whose way of finding a page (alloc/alloc_policy.h).
 enum class AllocPolicyKind : std::uint8_t { kLinux24, kLinux40, kLinux6 };
 
@@ -57,6 +60,7 @@ struct PhysConfig {
   std::uint64_t initrd_bytes = 0;             // freed again once the machine has booted
   std::vector<Reservation> reservations;      // more, at fixed places
   std::vector<ZoneManaged> zone_managed;
+  Arch arch = Arch::kX86_64;
   DataMode data_mode = DataMode::kData;
   DeferredInit deferred_init = DeferredInit::kAuto;
   HugePagesAtBoot huge_pages = HugePagesAtBoot::kAuto;
@@ -66,7 +70,7 @@ struct PhysConfig {
   std::optional<std::uint64_t> min_free_kbytes;
   std::uint32_t watermark_scale_factor = 10;
   std::uint32_t watermark_boost_factor = 15000;
-  std::vector<std::uint32_t> lowmem_reserve_ratio = {256, 256, 32, 0, 0};
+  std::vector<std::uint32_t> lowmem_reserve_ratio;  // by the kernel's zone numbers; empty: 256 for DMA and DMA32, 32 for Normal
   std::uint32_t percpu_pagelist_high_fraction = 0;
 };
 

@@ -30,6 +30,7 @@ void PhysMem::update_watermarks() {
   const bool of_2_4 = config_.alloc_policy == AllocPolicyKind::kLinux24;
   totalreserve_pages_ =
       Watermarks(nodes_).setup({.rule = config_.alloc_policy,
+                                .arch = config_.arch,
                                 .min_free_kbytes = of_2_4 ? config_.min_free_kbytes.value_or(0) : min_free_kbytes_,
                                 .watermark_scale_factor = config_.watermark_scale_factor,
                                 .lowmem_reserve_ratio = config_.lowmem_reserve_ratio,

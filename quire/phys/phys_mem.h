@@ -131,6 +131,20 @@ class PhysMem final : Buddy::DeferredSource {
   [[nodiscard]] ZoneList& zonelist(Nid nid) { return node(nid).zonelist(); }
   [[nodiscard]] Nid cpu_to_node(unsigned cpu) const { return cpu_to_node_[cpu]; }
   [[nodiscard]] Nid numa_node_id() const { return cpu_to_node_[scheduler_.cpu()]; }
+  // The architecture, which zones its kernel knows and by what number, and the highest that a request may use.
+  [[nodiscard]] Arch arch() const { return config_.arch; }
+  [[nodiscard]] bool has_zone(ZoneType type) const { return phys::has_zone(config_.arch, type); }
+  [[nodiscard]] int zone_index(ZoneType type) const { return phys::zone_index(config_.arch, type); }
+  [[nodiscard]] ZoneType gfp_zone(Gfp gfp) const {
+    return config_.arch == Arch::kX86_64 ? phys::gfp_zone(gfp) : gfp_zone_i386(gfp);
+  }
+  // Calls f(ZoneType) for each zone of the architecture, lowest first.
+  template <class F>
+  void for_each_zone_type(F&& f) const {
+    for (unsigned type = 0; type < kZoneTypes; ++type) {
+      if (has_zone(static_cast<ZoneType>(type))) f(static_cast<ZoneType>(type));
+    }
+  }
   // Calls f(Zone&) for every populated zone of every node.
   template <class F>
   void for_each_populated_zone(F&& f) {
@@ -300,7 +314,7 @@ class PhysMem final : Buddy::DeferredSource {
 // The order-0 path through the CPU's list: the preferred zone is above its low watermark and the list has a page.
 inline Page* PhysMem::alloc_from_pcp(Gfp gfp) {
   const unsigned cpu = scheduler_.cpu();
-  const ZoneType highest = gfp_zone(gfp);
+  const ZoneType highest = phys::gfp_zone(gfp);  // only x86-64 has fast zones
   Zone* zone = fast_zones_[cpu * kZoneTypes + static_cast<unsigned>(highest)];
   if (zone == nullptr) [[unlikely]]
     return nullptr;

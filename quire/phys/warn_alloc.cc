@@ -77,9 +77,7 @@ void PhysMem::show_zone(const Zone& zone) {
       kib(zone.present_pages()), kib(zone.managed_pages()), state(ZoneStat::kNrMlock), state(ZoneStat::kNrBounce),
       kib(pcp_pages(zone)), kib(static_cast<std::uint64_t>(zone.pcp(scheduler_.cpu()).count)), state(ZoneStat::kNrFreeCma)));
   std::string reserve = "lowmem_reserve[]:";
-  for (unsigned type = 0; type < kZoneTypes; ++type) {
-    reserve += fmt::format(" {}", zone.lowmem_reserve(static_cast<ZoneType>(type)));
-  }
+  for_each_zone_type([&](ZoneType type) { reserve += fmt::format(" {}", zone.lowmem_reserve(type)); });
   log_line(reserve);
 
   std::string blocks = head + ":";

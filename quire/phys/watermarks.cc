@@ -70,7 +70,7 @@ std::uint64_t Watermarks::recommended_min_free_kbytes() const {
 std::uint64_t Watermarks::setup(const WatermarkTunables& tunables) {
   setup_per_zone_wmarks(tunables);
   refresh_zone_stat_thresholds();
-  if (tunables.rule != AllocPolicyKind::kLinux24) setup_per_zone_lowmem_reserve(tunables.lowmem_reserve_ratio);
+  if (tunables.rule != AllocPolicyKind::kLinux24) setup_per_zone_lowmem_reserve(tunables);
   return calculate_totalreserve_pages();
 }
 
@@ -78,15 +78,40 @@ void Watermarks::setup_per_zone_wmarks(const WatermarkTunables& tunables) {
   const std::uint64_t pages_min = tunables.min_free_kbytes / kKbytesPerPage;
   std::uint64_t lowmem_pages = 0;
   for (const auto& node : nodes_) {
-    node->for_each_zone([&](const Zone& zone) { lowmem_pages += zone.managed_pages(); });
+    node->for_each_zone([&](const Zone& zone) { lowmem_pages += is_highmem(zone, tunables) ? 0 : zone.managed_pages(); });
   }
   for (const auto& node : nodes_) {
     node->for_each_zone([&](Zone& zone) {
       const std::uint64_t min = lowmem_pages == 0 ? 0 : mult_div(pages_min, zone.managed_pages(), lowmem_pages);
-      set_marks(zone, min, tunables);
+      if (is_highmem(zone, tunables)) {
+        set_highmem_marks(zone, min, tunables);
+      } else {
+        set_marks(zone, min, tunables);
+      }
       zone_pcp_update(zone, tunables);
     });
   }
+}
+
+// HighMem, and ZONE_MOVABLE where that is cut from it.
+bool Watermarks::is_highmem(const Zone& zone, const WatermarkTunables& tunables) const {
+  if (tunables.arch == Arch::kX86_64) return false;
+  if (zone.type() == ZoneType::kHighMem) return true;
+  if (zone.type() != ZoneType::kMovable) return false;
+  return std::ranges::any_of(nodes_, [](const auto& node) { return node->zone(ZoneType::kHighMem).spanned_pages() != 0; });
+}
+
+// The kernel's own requests cannot use it, so it needs no reserve for them: a few pages that are quickly found.
+void Watermarks::set_highmem_marks(Zone& zone, std::uint64_t share, const WatermarkTunables& tunables) {
+  constexpr std::uint64_t kSwapClusterMax = 32;
+  const std::uint64_t min = std::clamp<std::uint64_t>(zone.managed_pages() / 1024, kSwapClusterMax, 128);
+  std::uint64_t gap = share / 4;
+  if (tunables.rule == AllocPolicyKind::kLinux24) return set_marks(zone, 0, tunables);
+  if (tunables.rule == AllocPolicyKind::kLinux6) {
+    gap = std::max(gap, mult_div(zone.managed_pages(), tunables.watermark_scale_factor, 10000));
+  }
+  zone.watermark_boost_ = 0;
+  zone.watermark_ = {min, min + gap, min + 2 * gap, min + 3 * gap};
 }
 
 void Watermarks::set_marks(Zone& zone, std::uint64_t min, const WatermarkTunables& tunables) {
@@ -127,11 +152,13 @@ void Watermarks::zone_pcp_update(Zone& zone, const WatermarkTunables& tunables) 
   }
 }
 
-void Watermarks::setup_per_zone_lowmem_reserve(std::span<const std::uint32_t> ratios) {
+void Watermarks::setup_per_zone_lowmem_reserve(const WatermarkTunables& tunables) {
+  const std::vector<std::uint32_t>& ratios = tunables.lowmem_reserve_ratio;
   for (const auto& node : nodes_) {
     for (unsigned low = 0; low + 1 < kZoneTypes; ++low) {
       Zone& zone = node->zone(static_cast<ZoneType>(low));
-      const std::uint32_t ratio = low < ratios.size() ? ratios[low] : 0;
+      const auto index = static_cast<std::size_t>(zone_index(tunables.arch, zone.type()));
+      const std::uint32_t ratio = index < ratios.size() ? ratios[index] : 0;
       const bool none = ratio == 0 || zone.managed_pages() == 0;
       std::uint64_t above = 0;
       for (unsigned high = low + 1; high < kZoneTypes; ++high) {

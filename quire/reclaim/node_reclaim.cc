@@ -62,7 +62,7 @@ std::uint64_t Reclaim::do_node_reclaim(NodeReclaim& node, Gfp gfp, Order order) 
                  .nr_to_reclaim = std::max(order.pages(), kSwapClusterMax),
                  .gfp_mask = gfp,
                  .order = order,
-                 .reclaim_idx = phys::gfp_zone(gfp),
+                 .reclaim_idx = parts_.phys.gfp_zone(gfp),
                  .priority = kNodeReclaimPriority,
                  .may = May::kSwap};
   if ((tunables_.zone_reclaim_mode & kReclaimWrite) != 0) sc.may |= May::kWritepage;

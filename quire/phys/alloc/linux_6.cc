@@ -164,6 +164,7 @@ Page* get_page_from_freelist(PhysMem& mem, AllocContext& ac, AllocFlags flags, s
 AllocFlags alloc_flags_nofragment(PhysMem& mem, const Zone& zone, Gfp gfp) {
   const AllocFlags flags = any(gfp, Gfp::kKswapdReclaim) ? AllocFlags::kKswapd : AllocFlags::kWmarkMin;
   if (zone.type() != ZoneType::kNormal) return flags;
+  if (!mem.has_zone(ZoneType::kDma32)) return flags;
   if (mem.nodes().size() > 1 && !zone.node().zone(ZoneType::kDma32).populated()) return flags;
   return flags | AllocFlags::kNoFragment;
 }
@@ -350,7 +351,7 @@ bool SlowPath::should_reclaim_retry() {
     retry = PhysMem::zone_watermark_ok(zone, ac_.order, min, ac_.highest_zoneidx, flags_, available);
     mem_.trace().reclaim_retry_zone([&] {
       return ReclaimRetryZone{zone.node().nid().value(),
-                              static_cast<int>(zone.type()),
+                              mem_.zone_index(zone.type()),
                               ac_.order.value(),
                               reclaimable,
                               available,
