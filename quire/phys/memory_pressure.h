@@ -47,6 +47,8 @@ class MemoryPressure {
   // Reclaim has failed for good: kill somebody. True when something was killed or memory is about to come free.
   virtual bool out_of_memory(Gfp gfp, Order order) = 0;
 
+  // Whether there is anybody to do that (CONFIG_COMPACTION).
+  [[nodiscard]] virtual bool compaction_enabled() const { return false; }
   // Moves pages together so that a block of `order` comes free; `flags` are those of the request that wants it.
   virtual CompactResult try_to_compact_pages(ZoneList&, Order, Gfp, AllocFlags /*flags*/, CompactPriority) {
     return CompactResult::kSkipped;

@@ -109,6 +109,7 @@ class Reclaim final : public phys::MemoryPressure {
   void wakeup_kswapd(phys::Zone& zone, phys::Gfp gfp, Order order, phys::ZoneType highest_zoneidx) override;
   std::uint64_t try_to_free_pages(phys::ZoneList& zonelist, Order order, phys::Gfp gfp) override;
   bool out_of_memory(phys::Gfp gfp, Order order) override;
+  [[nodiscard]] bool compaction_enabled() const override { return compaction_ != nullptr; }
   phys::CompactResult try_to_compact_pages(phys::ZoneList& zonelist, Order order, phys::Gfp gfp, phys::AllocFlags flags,
                                            phys::CompactPriority priority) override;
   void compaction_succeeded(phys::Zone& zone, Order order) override;

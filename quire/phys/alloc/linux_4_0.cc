@@ -317,7 +317,7 @@ Page* Request::high_priority() {
 }
 
 Page* Request::direct_compact() {
-  if (ac_.order.value() == 0) return nullptr;
+  if (ac_.order.value() == 0 || !mem_.memory_pressure()->compaction_enabled()) return nullptr;
   {
     const MemallocScope scope(mem_.scheduler());
     compact_result_ = mem_.memory_pressure()->try_to_compact_pages(*ac_.zonelist, ac_.order, ac_.gfp, flags_, migration_mode_);

@@ -37,6 +37,7 @@ class SlowPath {
   bool should_reclaim_retry();
   bool should_compact_retry();
   bool compaction_zonelist_suitable();
+  [[nodiscard]] bool any_zone_has_free_pages() const;
   Page* give_up(std::string_view why);
   Step hopeless(std::string_view why);
   Page* may_oom();
@@ -313,7 +314,9 @@ Page* SlowPath::direct_reclaim() {
 }
 
 Page* SlowPath::direct_compact(CompactPriority priority) {
-  if (ac_.order.value() == 0 || mem_.memory_pressure() == nullptr) return nullptr;
+  if (ac_.order.value() == 0 || mem_.memory_pressure() == nullptr || !mem_.memory_pressure()->compaction_enabled()) {
+    return nullptr;
+  }
   {
     const MemallocScope scope(mem_.scheduler());
     compact_result_ = mem_.memory_pressure()->try_to_compact_pages(*ac_.zonelist, ac_.order, ac_.gfp, flags_, priority);
@@ -385,8 +388,20 @@ bool SlowPath::compaction_zonelist_suitable() {
 }
 
 // Compaction failed: once more, harder, as long as that can change anything.
+// Without compaction a small block may still come of what others free, as long as there is memory at all.
+bool SlowPath::any_zone_has_free_pages() const {
+  bool found = false;
+  ac_.zonelist->for_each_zone(ac_.highest_zoneidx, [&](const Zone& zone) {
+    const std::uint64_t min = zone.wmark_pages(Watermark::kMin);
+    found = PhysMem::zone_watermark_ok(zone, Order(0), min, ac_.highest_zoneidx, flags_, zone.free_pages());
+    return !found;
+  });
+  return found;
+}
+
 bool SlowPath::should_compact_retry() {
   if (ac_.order.value() == 0 || task_test(mem_.scheduler(), TaskFlag::kOomVictim)) return false;
+  if (!mem_.memory_pressure()->compaction_enabled()) return !costly() && any_zone_has_free_pages();
   const int max_retries = costly() ? kMaxCompactRetries / 4 : kMaxCompactRetries;
   const CompactPriority priority = compact_priority_;
   if (compact_result_ == CompactResult::kSuccess) ++compaction_retries_;

@@ -29,6 +29,7 @@ class Script : public MemoryPressure {
     asked.emplace_back("oom");
     return give_back(per_kill) != 0;
   }
+  bool compaction_enabled() const override { return true; }
   CompactResult try_to_compact_pages(ZoneList&, Order, Gfp, AllocFlags, CompactPriority priority) override {
     constexpr std::array<std::string_view, 3> kNames = {"compact full", "compact light", "compact async"};
     asked.emplace_back(kNames[static_cast<unsigned>(priority)]);
