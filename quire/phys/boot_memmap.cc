@@ -188,6 +188,37 @@ void PhysMem::init_section(std::uint64_t section) {
   }
 }
 
+// Everything in [pfns) becomes real, and what waits there goes to the buddy: somebody wants to look at just these frames.
+void PhysMem::init_deferred(Range<Pfn> pfns) {
+  const std::uint64_t last = SparseMemory::section_of(pfns.end - 1);
+  for (std::uint64_t s = SparseMemory::section_of(pfns.begin); s <= last && s < sparse_.size(); ++s) {
+    if (sparse_.section(s).state == SectionState::kDeferred) init_section(s);
+  }
+  const Range<Pfn> sections{align_down(pfns.begin, kPagesPerSection), align_up(pfns.end, kPagesPerSection)};
+  for_each_populated_zone([&](Zone& zone) {
+    if (zone.deferred_pages_ == 0 || !sections.overlaps({zone.start_pfn(), zone.end_pfn()})) return;
+    const sim::SpinGuard guard(zone.lock);
+    std::vector<Range<Pfn>> left;
+    for (const Range<Pfn>& waiting : zone.deferred_) {
+      const Range<Pfn> now = waiting.intersect(sections);
+      if (now.empty()) {
+        left.push_back(waiting);
+        continue;
+      }
+      if (waiting.begin < now.begin) left.push_back({waiting.begin, now.begin});
+      if (now.end < waiting.end) left.push_back({now.end, waiting.end});
+      zone.deferred_pages_ -= now.size();
+      zone.stats.sub(ZoneStat::kNrFreePages, static_cast<std::int64_t>(now.size()));
+      PhysBoot::for_each_block(now, [&](Pfn pfn, Order order) {
+        buddy_.free_one_page(zone, pfn_to_page(pfn), order, MigrateType::kMovable, FreeHint::kToTail);
+      });
+    }
+    std::erase_if(left, [](const Range<Pfn>& r) { return r.empty(); });
+    zone.deferred_ = std::move(left);
+    zone.deferred_next_ = 0;
+  });
+}
+
 // The next section with waiting blocks becomes real: its struct Pages are initialised and the blocks go to the buddy.
 // They counted as free before, so no counter changes.
 bool PhysMem::grow_zone(Zone& zone) {

@@ -67,10 +67,19 @@ Page* Buddy::rmqueue_smallest(Zone& zone, Order order, MigrateType type) {
 }
 
 Page* Buddy::rmqueue(Zone& zone, Order order, MigrateType type, AllocFlags flags) {
+  // Movable pages fill CMA areas as soon as these hold more than half of what is free, so that they do not stand empty
+  // while the rest runs short.
+  const bool cma = any(flags, AllocFlags::kCma);
+  if (cma && zone.stats[ZoneStat::kNrFreeCma] > zone.stats[ZoneStat::kNrFreePages] / 2) {
+    if (Page* page = rmqueue_smallest(zone, order, MigrateType::kCma)) return page;
+  }
   for (;;) {
     if (Page* page = rmqueue_smallest(zone, order, type)) return page;
     // Memory that is still to be initialised comes before another type's blocks: to Linux it would be there already.
     if (zone.deferred_pages_ != 0 && deferred_.grow_zone(zone)) continue;
+    if (cma) {
+      if (Page* page = rmqueue_smallest(zone, order, MigrateType::kCma)) return page;
+    }
     if (!rmqueue_fallback(zone, order, type, flags)) return nullptr;
   }
 }
@@ -82,10 +91,7 @@ Page* Buddy::find_buddy_page(Page& page, Pfn pfn, unsigned order) {
 
 void Buddy::free_one_page(Zone& zone, Page& page, Order block, MigrateType type, FreeHint hint) {
   zone.lock.assert_held();
-  if (type != MigrateType::kIsolate) {
-    zone.stats.add(ZoneStat::kNrFreePages, static_cast<std::int64_t>(block.pages()));
-    if (type == MigrateType::kCma) zone.stats.add(ZoneStat::kNrFreeCma, static_cast<std::int64_t>(block.pages()));
-  }
+  if (type != MigrateType::kIsolate) mod_freepage_state(zone, static_cast<std::int64_t>(block.pages()), type);
 
   Pfn pfn = page_to_pfn(page);
   Page* head = &page;
@@ -119,7 +125,8 @@ void Buddy::free_one_page(Zone& zone, Page& page, Order block, MigrateType type,
   }
 }
 
-bool Buddy::has_block(const Zone& zone, Order order, bool harder) {
+bool Buddy::has_block(const Zone& zone, Order order, AllocFlags flags) {
+  const bool harder = any(flags, AllocFlags::kHarder | AllocFlags::kOom);
   if (zone.deferred_pages_ != 0) return true;
   for (unsigned o = order.value(); o < kNrOrders; ++o) {
     const FreeArea& area = zone.free_area_[o];
@@ -127,6 +134,7 @@ bool Buddy::has_block(const Zone& zone, Order order, bool harder) {
     for (unsigned type = 0; type < kMigratePcpTypes; ++type) {
       if (!area.free_list[type].empty()) return true;
     }
+    if (any(flags, AllocFlags::kCma) && !area.list(MigrateType::kCma).empty()) return true;
     if (harder && !area.list(MigrateType::kHighAtomic).empty()) return true;
   }
   return false;

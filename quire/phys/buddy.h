@@ -55,8 +55,19 @@ class Buddy {
   // Gives one reserved pageblock back to `type`; true when pages moved.
   bool unreserve_highatomic_pageblock(Zone& zone, MigrateType type);
 
+  // Turns the pageblock over to isolation: its free pages leave NR_FREE_PAGES and go to the Isolate list. What it was is
+  // remembered. Precondition: it is not isolated yet.
+  void isolate_pageblock(Zone& zone, Page& page);
+  // Ends that: the pageblock becomes `type`, its free pages count again and merge with those beside it.
+  void unisolate_pageblock(Zone& zone, Page& page, MigrateType type);
+  // Takes a free block off its list for somebody who wants just this one (__isolate_free_page): `page` heads it. A block
+  // that is half a pageblock or more makes its pageblocks movable.
+  void take_free_block(Zone& zone, Page& page, Order order);
+  // Cuts a free block in two, `offset` pages from its start; the parts go to the lists of their own pageblocks.
+  void split_free_page(Zone& zone, Page& page, std::uint64_t offset);
+
   // A free block of at least 2^order pages for a request of no special rights.
-  [[nodiscard]] static bool has_block(const Zone& zone, Order order, bool harder);
+  [[nodiscard]] static bool has_block(const Zone& zone, Order order, AllocFlags flags);
   // A free block of at least 2^order pages on the lists of `type`, or one of another type that it may take with its pageblock
   // (what compaction works for).
   [[nodiscard]] static bool has_block_of(const Zone& zone, Order order, MigrateType type);
@@ -74,6 +85,7 @@ class Buddy {
   void steal_suitable_fallback(Zone& zone, Page& page, AllocFlags flags, MigrateType start, const Fallback& fallback);
   bool boost_watermark(Zone& zone) const;
 
+  static void mod_freepage_state(Zone& zone, std::int64_t pages, MigrateType type);
   void add_to_free_list(Zone& zone, Page& page, Order order, MigrateType type);
   void add_to_free_list_tail(Zone& zone, Page& page, Order order, MigrateType type);
   void del_page_from_free_list(Zone& zone, Page& page, Order order);

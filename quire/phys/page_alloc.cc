@@ -139,7 +139,7 @@ bool PhysMem::zone_watermark_ok(const Zone& zone, Order order, std::uint64_t mar
   if (any(flags, AllocFlags::kHigh)) min -= min / 2;
   if (harder) min -= any(flags, AllocFlags::kOom) ? min / 2 : min / 4;
   if (available <= min + zone.lowmem_reserve(highest)) return false;
-  return order.value() == 0 || Buddy::has_block(zone, order, harder);
+  return order.value() == 0 || Buddy::has_block(zone, order, flags);
 }
 
 bool PhysMem::zone_watermark_fast(const Zone& zone, Order order, std::uint64_t mark, ZoneType highest, AllocFlags flags,

@@ -77,6 +77,8 @@ void PhysMem::free_unref_page_slow(Page& page, Order order) {
 
 void PhysMem::free_one_page(Zone& zone, Page& page, Order order, MigrateType type) {
   sim::SpinGuard guard(zone.lock);
+  // The pageblock may have been isolated, or given back, while the caller waited for the lock.
+  if (zone.has_isolate_pageblock() || type == MigrateType::kIsolate) type = sparse_.pageblock_type(page_to_pfn(page));
   buddy_.free_one_page(zone, page, order, type);
 }
 

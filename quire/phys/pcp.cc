@@ -48,6 +48,9 @@ std::uint32_t PhysMem::rmqueue_bulk(Zone& zone, Order order, std::uint32_t count
     check_new_page(*page);
     page->set(PageFlag::kPcp);
     list.push_back(*page);
+    if (pcppage_migratetype(*page) == MigrateType::kCma) {
+      zone.stats.sub(ZoneStat::kNrFreeCma, static_cast<std::int64_t>(order.pages()));
+    }
   }
   zone.stats.sub(ZoneStat::kNrFreePages, static_cast<std::int64_t>(n << order.value()));
   zone.pcp_[scheduler_.cpu()].count += static_cast<std::int32_t>(n << order.value());
@@ -119,10 +122,9 @@ void PhysMem::free_pcppages_bulk(Zone& zone, unsigned cpu, std::int32_t count, u
       page.clear(PageFlag::kPcp);
       count -= pages;
       pcp.count -= pages;
-      // The block may have been isolated since it was freed.
       MigrateType type = pcppage_migratetype(page);
-      const MigrateType block = sparse_.pageblock_type(page_to_pfn(page));
-      if (block == MigrateType::kIsolate) type = block;
+      // The block may have been isolated since the page was freed.
+      if (zone.has_isolate_pageblock()) type = sparse_.pageblock_type(page_to_pfn(page));
       buddy_.free_one_page(zone, page, order, type);
       trace_.mm_page_pcpu_drain([&] { return MmPagePcpuDrain{page_to_pfn(page), order.value(), type}; });
     } while (count > 0 && !list->empty());

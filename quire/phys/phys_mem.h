@@ -97,6 +97,14 @@ class PhysMem final : Buddy::DeferredSource {
   // Takes a free block out of the buddy as single pages of one reference each, and gives their number (__isolate_free_page and
   // split_map_pages). 0: the zone would fall below its min mark. Zone::lock held.
   std::uint64_t isolate_free_page(Zone& zone, Page& page);
+  // Takes exactly [pfns) (one zone, online): single pages with one reference each. `type`: kMovable, or kCma for the pages
+  // of a CMA area. What is in use there is moved away. kInval: no such range or type. kBusy: it holds what cannot move, or
+  // is being taken already. kIntr: the task is being killed. On failure nothing has changed. A task calls it (it may sleep).
+  [[nodiscard]] Status alloc_contig_range(Range<Pfn> pfns, MigrateType type, Gfp gfp);
+  // The same for the first range of `nr_pages`, aligned to that many, where it works; nullptr: nowhere.
+  [[nodiscard]] Page* alloc_contig_pages(std::uint64_t nr_pages, Gfp gfp, Nid nid = kNoNode);
+  // Drops one reference of each page.
+  void free_contig_range(Range<Pfn> pfns);
 
   // Gives per-CPU pages back to the buddy (drain_local_pages, drain_all_pages).
   void drain_local_pages();
@@ -115,6 +123,11 @@ class PhysMem final : Buddy::DeferredSource {
   [[nodiscard]] Arena& arena() { return arena_; }
   // False for a frame whose struct Page deferred boot has not initialised yet (it is free and all zero).
   [[nodiscard]] bool page_initialised(Pfn pfn) const { return sparse_.page_initialised(pfn); }
+  // The struct Page of a frame that is initialised, online RAM (or lies beside some in its section); else nullptr.
+  [[nodiscard]] Page* pfn_to_online_page(Pfn pfn) {
+    if (!page_initialised(pfn) || pfn_to_page(pfn).zone_type() == ZoneType::kDevice) return nullptr;
+    return &pfn_to_page(pfn);
+  }
   [[nodiscard]] Pfn max_pfn() const { return max_pfn_; }
   // What lies in the pageblock of this page.
   [[nodiscard]] MigrateType pageblock_migratetype(Pfn pfn) const { return sparse_.pageblock_type(pfn); }
@@ -228,6 +241,11 @@ class PhysMem final : Buddy::DeferredSource {
  private:
   friend class PhysBoot;
   friend class Validator;
+  friend class PageIsolation;
+  friend class CmaAreas;
+  friend class HotMemmap;
+  friend class MemoryHotplug;
+  friend class DeviceMemory;
 
   // Flags whose requests the inline path does not serve.
   static constexpr Gfp kNotFast = Gfp::kThisNode | Gfp::kWrite;
@@ -269,6 +287,9 @@ class PhysMem final : Buddy::DeferredSource {
   void prep_compound_page(Page& head, Order order);
   bool grow_zone(Zone& zone) override;
   void init_section(std::uint64_t section);
+  void init_deferred(Range<Pfn> pfns);
+  Pfn take_isolated_range(Zone& zone, Range<Pfn> pfns);
+  [[nodiscard]] bool pfn_range_valid_contig(const Zone& zone, Range<Pfn> pfns) const;
   void update_watermarks();
   [[nodiscard]] bool page_free_is_sane(const Page& page) const;
 

@@ -3,10 +3,12 @@
 //
 //   pfn ─ >>15 ─→ section ─→ pageblock words (in the arena, 32 bytes a section, taken from memblock with the memmap)
 //
-// A present section has struct Pages for all of its 32768 frames, holes inside it included (those are reserved).
+// A section of boot has struct Pages for all of its 32768 frames, holes inside it included (those are reserved); one that
+// was plugged in later has them for the subsections (2 MiB) that were plugged in.
 // Locking: pageblock types under Zone::lock.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <vector>
 
@@ -24,12 +26,16 @@ enum class SectionState : std::uint8_t {
   kAbsent,    // no struct Pages
   kDeferred,  // struct Pages exist and are all zero
   kInitialised,
+  kOffline,  // struct Pages exist, but none of the frames is online RAM (a memory block that is offline, device memory)
 };
 
 struct MemSection {
   std::uint64_t* pageblock_flags = nullptr;
   SectionState state = SectionState::kAbsent;
   Nid nid{};
+  bool early = true;                              // made at boot
+  std::uint64_t subsections = ~std::uint64_t{0};  // which 2 MiB have struct Pages
+  std::array<std::uint64_t, 4> own_types{};       // of isolated pageblocks: what they were before, packed like the flags
 };
 
 class SparseMemory {
@@ -44,7 +50,12 @@ class SparseMemory {
 
   [[nodiscard]] bool pfn_valid(Pfn pfn) const {
     const std::uint64_t s = section_of(pfn);
-    return s < sections_.size() && sections_[s].state != SectionState::kAbsent;
+    return s < sections_.size() && sections_[s].state != SectionState::kAbsent &&
+           (sections_[s].subsections >> block(pfn) & 1) != 0;
+  }
+  // RAM that is in use, or a frame beside it in its section; initialised or not.
+  [[nodiscard]] bool online(Pfn pfn) const {
+    return pfn_valid(pfn) && sections_[section_of(pfn)].state != SectionState::kOffline;
   }
   [[nodiscard]] bool page_initialised(Pfn pfn) const {
     const std::uint64_t s = section_of(pfn);
@@ -58,6 +69,16 @@ class SparseMemory {
   void set_pageblock_type(Pfn pfn, MigrateType type) {
     std::uint64_t& w = sections_[section_of(pfn)].pageblock_flags[word(pfn)];
     w = (w & ~(kTypeMask << shift(pfn))) | static_cast<std::uint64_t>(type) << shift(pfn);
+  }
+  // Isolates a pageblock (it must not be isolated yet), and remembers its type.
+  void isolate_pageblock(Pfn pfn) {
+    std::uint64_t& w = sections_[section_of(pfn)].own_types[word(pfn)];
+    w = (w & ~(kTypeMask << shift(pfn))) | static_cast<std::uint64_t>(pageblock_type(pfn)) << shift(pfn);
+    set_pageblock_type(pfn, MigrateType::kIsolate);
+  }
+  // The type that an isolated pageblock had.
+  [[nodiscard]] MigrateType pageblock_own_type(Pfn pfn) const {
+    return static_cast<MigrateType>(sections_[section_of(pfn)].own_types[word(pfn)] >> shift(pfn) & kTypeMask);
   }
   // Compaction has found nothing to take here (PB_migrate_skip).
   [[nodiscard]] bool pageblock_skip(Pfn pfn) const {

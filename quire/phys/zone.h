@@ -139,6 +139,9 @@ class Zone {
   void set_watermark_boost(std::uint64_t pages) { watermark_boost_ = pages; }
   [[nodiscard]] std::int64_t lowmem_reserve(ZoneType highest) const { return lowmem_reserve_[static_cast<unsigned>(highest)]; }
   [[nodiscard]] std::uint64_t nr_reserved_highatomic() const { return nr_reserved_highatomic_; }
+  [[nodiscard]] bool has_isolate_pageblock() const { return nr_isolate_pageblock_ != 0; }
+  [[nodiscard]] std::uint64_t nr_isolate_pageblock() const { return nr_isolate_pageblock_; }
+  [[nodiscard]] std::uint64_t cma_pages() const { return cma_pages_; }  // in CMA areas, free or not
 
   [[nodiscard]] std::int64_t state(ZoneStat s) const { return stats[s]; }
   [[nodiscard]] std::uint64_t free_pages() const { return static_cast<std::uint64_t>(stats[ZoneStat::kNrFreePages]); }
@@ -170,6 +173,11 @@ class Zone {
   friend class PcpLists;
   friend class Watermarks;
   friend class Validator;
+  friend class PageIsolation;
+  friend class CmaAreas;
+  friend class HotMemmap;
+  friend class MemoryHotplug;
+  friend class DeviceMemory;
 
   Node& node_;
   const ZoneType type_;
@@ -182,6 +190,8 @@ class Zone {
   std::uint64_t watermark_boost_ = 0;
   std::array<std::int64_t, kZoneTypes> lowmem_reserve_{};
   std::uint64_t nr_reserved_highatomic_ = 0;
+  std::uint64_t nr_isolate_pageblock_ = 0;
+  std::uint64_t cma_pages_ = 0;
   std::uint32_t stat_threshold_ = 0;
   ZoneFlag flags_ = ZoneFlag::kNone;
   std::int32_t pageset_high_ = 0;

@@ -12,6 +12,7 @@ std::string_view fault_point_name(FaultPoint point) {
     case FaultPoint::kIoWrite: return "fail_io_write";
     case FaultPoint::kIoSlow: return "slow_io";
     case FaultPoint::kSwapFull: return "fail_swap_slot";
+    case FaultPoint::kHotplug: return "fail_hotplug";
     case FaultPoint::kCount: break;
   }
   bug("no such fault point");

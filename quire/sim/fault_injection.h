@@ -21,6 +21,7 @@ enum class FaultPoint : std::uint8_t {
   kIoWrite,    // fail_make_request, writes
   kIoSlow,     // a disk request takes DiskConfig::slow_factor times as long
   kSwapFull,   // no swap slot
+  kHotplug,    // a step of adding, onlining, offlining or removing memory
   kCount,
 };
 [[nodiscard]] std::string_view fault_point_name(FaultPoint point);
