@@ -28,7 +28,7 @@ std::uint64_t free_blocks(const Zone& zone, Order order, MigrateType type) {
 std::uint64_t pageblocks(const phys::PhysMem& phys, const Zone& zone, MigrateType type) {
   std::uint64_t blocks = 0;
   for (Pfn pfn = zone.start_pfn(); pfn < zone.end_pfn(); pfn += phys::kPageblockPages) {
-    if (!phys.pfn_valid(pfn) || phys.pageblock_migratetype(pfn) != type) continue;
+    if (!phys.pfn_online(pfn) || phys.pageblock_migratetype(pfn) != type) continue;
     const bool known = phys.page_initialised(pfn);
     blocks += !known || phys.pfn_to_page(pfn).zone_type() == zone.type() ? 1 : 0;
   }

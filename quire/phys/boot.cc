@@ -5,6 +5,8 @@
 #include <algorithm>
 
 #include "quire/phys/boot_log.h"
+#include "quire/phys/device_memory.h"
+#include "quire/phys/memory_hotplug.h"
 #include "quire/phys/watermarks.h"
 #include "quire/sim/lock_guards.h"
 
@@ -54,6 +56,7 @@ BootResult<std::unique_ptr<PhysMem>> PhysBoot::run() {
   mem_->firmware_map_ = map_;
   mem_->memblock_ = std::move(memblock_);
   mem_->boot_log_ = std::move(log_);
+  if (BootStatus status = memory_dev_init(); !status) return std::unexpected(status.error());
   return std::move(mem_);
 }
 
@@ -193,6 +196,13 @@ BootStatus PhysBoot::find_low_pfn_range() {
   return {};
 }
 
+// Where memory modules that are plugged in later go: above RAM, a GiB more for each slot to align in (as QEMU's pc).
+Range<PhysAddr> PhysBoot::hotplug_window() const {
+  if (config_.max_ram_bytes <= ram_bytes_) return {};
+  const PhysAddr begin = align_up(std::max(PhysAddr(4 * kGiB), map_.end_of_ram()), kGiB);
+  return {begin, begin + align_up(config_.max_ram_bytes - ram_bytes_, kPageSize) + config_.memory_slots * kGiB};
+}
+
 // RAM is there before memblock is told of it: its tables may have to grow into it.
 BootStatus PhysBoot::create_arena() {
   std::vector<Range<PhysAddr>> ram;
@@ -201,7 +211,11 @@ BootStatus PhysBoot::create_arena() {
     if (e.type == E820Type::kRam && !whole.empty()) ram.push_back(whole);
   }
   if (ram.empty()) return std::unexpected(too_small("the machine"));
-  auto arena = Arena::create(ram.back().end);
+  PhysAddr end = std::max(ram.back().end, hotplug_window().end);
+  for (const E820Entry& e : usable_.entries()) {
+    if (e.type == E820Type::kPram) end = std::max(end, e.range.end);
+  }
+  auto arena = Arena::create(end);
   if (!arena) return std::unexpected(arena.error());
   for (const Range<PhysAddr>& range : ram) {
     if (BootStatus status = arena->map_ram(range); !status) return status;
@@ -319,12 +333,12 @@ void PhysBoot::mem_init_print_info() {
 // The kernel's own image counts as code from end to end: how a machine's --kernel-reserved divides is nobody's figure.
 void PhysBoot::e820_reserve_resources() {
   IomemTree& iomem = mem_->iomem_;
-  const auto insert = [&iomem](Range<PhysAddr> range, std::string_view name) {
+  const auto insert = [&iomem](Range<PhysAddr> range, std::string_view name, ResourceUse use = ResourceUse::kFree) {
     static_cast<void>(
-        iomem.insert(range, std::string(name)));  // a map may say anything: what overlaps is left out, as in Linux
+        iomem.insert(range, std::string(name), use));  // a map may say anything: what overlaps is left out, as in Linux
   };
-  for (const E820Entry& e : usable_.entries()) insert(e.range, iomem_name(e.type));
-  if (!image_.empty()) insert(image_, "Kernel code");
+  for (const E820Entry& e : usable_.entries()) insert(e.range, iomem_name(e.type), iomem_use(e));
+  if (!image_.empty()) insert(image_, "Kernel code", ResourceUse::kBusy);
   if (config_.firmware_map) return;  // what devices such a machine has, its map does not say
   // The devices of the PC whose map this is: PCI's windows are what RAM leaves.
   constexpr PhysAddr kPciEnd{0xfec0'0000};
@@ -335,7 +349,7 @@ void PhysBoot::e820_reserve_resources() {
     if (e.range.end < kPciEnd) low_end = e.range.end;
     if (e.type == E820Type::kRam && e.range.begin >= high_end) high_end = e.range.end;
   }
-  const PhysAddr hole64 = align_up(high_end, kGiB);
+  const PhysAddr hole64 = align_up(std::max(high_end, hotplug_window().end), kGiB);
   insert({PhysAddr(0xa0000), PhysAddr(0xc0000)}, "PCI Bus 0000:00");
   insert({PhysAddr(0xc0000), PhysAddr(0xc0600)}, "Video ROM");
   insert({PhysAddr(0xf0000), PhysAddr(0x100000)}, "System ROM");
@@ -345,6 +359,28 @@ void PhysBoot::e820_reserve_resources() {
   insert({PhysAddr(0xfed0'0000), PhysAddr(0xfed0'0400)}, "PNP0103:00");
   insert({PhysAddr(0xfee0'0000), PhysAddr(0xfee0'1000)}, "Local APIC");
   insert({hole64, hole64 + kPciHole64}, "PCI Bus 0000:00");
+}
+
+// The drivers that come up last: memory blocks, then persistent memory, whose regions may lie in any node's stretch.
+BootStatus PhysBoot::memory_dev_init() {
+  mem_->hotplug_ = std::make_unique<MemoryHotplug>(*mem_);
+  mem_->device_memory_ = std::make_unique<DeviceMemory>(*mem_);
+  for (const E820Entry& e : usable_.entries()) {
+    if (e.type != E820Type::kPram) continue;
+    if (BootStatus status = mem_->arena_.map_ram(e.range); !status) return status;
+    mem_->device_memory_->add_region(e.range, target_node(e.range.begin));
+  }
+  if (config_.pmem == PmemAtBoot::kFsdax) mem_->device_memory_->probe();
+  return {};
+}
+
+// The node in whose stretch of the installed memory an address lies; else the nearest one below it (phys_to_target_node).
+Nid PhysBoot::target_node(PhysAddr at) const {
+  Nid nid{};
+  for (const auto& [range, node] : installed_) {
+    if (range.begin <= at) nid = node;
+  }
+  return nid;
 }
 
 BootStatus PhysBoot::check_enough() {
@@ -363,6 +399,7 @@ void PhysBoot::compute_watermarks() {
     mem_->min_free_kbytes_ = min * (kPageSize / kKiB);
     return;
   }
+  mem_->user_min_free_kbytes_ = config_.min_free_kbytes.value_or(0);
   mem_->min_free_kbytes_ = config_.min_free_kbytes.value_or(watermarks.calculate_min_free_kbytes());
   mem_->update_watermarks();
   // hugepage_init comes after: khugepaged raises min_free_kbytes, and everything but protection is computed again.
@@ -372,6 +409,7 @@ void PhysBoot::compute_watermarks() {
   const bool by_size = managed * kPageSize >= kHugePagesFrom;
   const bool huge = config_.huge_pages == HugePagesAtBoot::kOn || (config_.huge_pages == HugePagesAtBoot::kAuto && by_size);
   if (!huge || config_.min_free_kbytes) return;
+  mem_->khugepaged_ = true;
   const std::uint64_t recommended = watermarks.recommended_min_free_kbytes();
   if (recommended > mem_->min_free_kbytes_) mem_->min_free_kbytes_ = recommended;
   mem_->update_watermarks();

@@ -45,6 +45,9 @@ class PhysBoot {
   BootStatus setup_bootmem();
   void free_to_buddy(Nid nid, Range<Pfn> pfns);
   void free_all_bootmem();
+  [[nodiscard]] Range<PhysAddr> hotplug_window() const;
+  BootStatus memory_dev_init();
+  [[nodiscard]] Nid target_node(PhysAddr at) const;
   BootStatus apply_zone_managed();
   BootStatus reserve_in_zone(Zone& zone, std::uint64_t pages, std::uint64_t freed_late);
   void memblock_free_all();
@@ -63,7 +66,6 @@ class PhysBoot {
   BootStatus alloc_node_data();
   void create_nodes();
   void build_all_zonelists();
-  void build_zonelist(Node& local, std::vector<unsigned>& load);
 
   // boot_memmap.cc
   BootStatus sparse_init();
@@ -99,6 +101,7 @@ class PhysBoot {
   std::optional<Bootmem> bootmem_;
   std::uint64_t ram_bytes_ = 0;
   std::vector<std::uint64_t> node_bytes_;
+  std::vector<std::pair<Range<PhysAddr>, Nid>> installed_;  // how RAM was dealt to the nodes, ascending; empty: one node
   struct LateFree {
     std::string what;  // "initrd"; empty: say nothing
     Range<Pfn> pfns;

@@ -23,7 +23,8 @@ constexpr std::uint64_t kDeferFromSections = 16;
 
 BootStatus PhysBoot::sparse_init() {
   PhysMem& mem = *mem_;
-  const std::uint64_t end = align_up(mem.max_pfn_.value(), kPagesPerSection) >> kPfnSectionShift;
+  // Sections for all that may come to be, hot-plugged and persistent memory included; most of them stay absent.
+  const std::uint64_t end = align_up(phys_to_pfn(mem.arena_.end()).value(), kPagesPerSection) >> kPfnSectionShift;
   mem.sparse_.resize(end);
   std::vector<std::vector<std::uint64_t>> by_node(mem.nodes_.size());
   for (const MemblockRegion& m : memblock_.memory()) {

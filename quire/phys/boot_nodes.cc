@@ -83,6 +83,7 @@ BootStatus PhysBoot::split_ram() {
       left[at].begin = piece.end;
       if (left[at].empty()) ++at;
       memblock_.set_node(piece, Nid(static_cast<int>(i)));
+      installed_.emplace_back(piece, Nid(static_cast<int>(i)));
       log("ACPI: SRAT: Node {0} PXM {0} [mem {1:#010x}-{2:#010x}]", i, piece.begin.value(), piece.end.value() - 1);
     }
   }
@@ -134,85 +135,18 @@ void PhysBoot::create_nodes() {
 
 void PhysBoot::build_all_zonelists() {
   PhysMem& mem = *mem_;
-  std::vector<unsigned> load(mem.nodes_.size(), 0);
-  for (const auto& node : mem.nodes_) build_zonelist(*node, load);
-  ZoneType policy_zone = ZoneType::kDma;
-  mem.for_each_populated_zone([&](Zone& zone) {
-    if (zone.type() <= ZoneType::kNormal) policy_zone = std::max(policy_zone, zone.type());
-  });
   // With so little memory each type's first page would take a large part of it; 2.4 does not know the types at all.
   constexpr std::uint64_t kTypesOfReference = kMigrateTypes - 1;  // the reference kernel is built without CMA
   mem.page_group_by_mobility_ =
       total_pages() >= kPageblockPages * kTypesOfReference && config_.alloc_policy != AllocPolicyKind::kLinux24;
+  for (const std::string& line : mem.build_all_zonelists()) log("{}", line);
+  ZoneType policy_zone = ZoneType::kDma;
+  mem.for_each_populated_zone([&](Zone& zone) {
+    if (zone.type() <= ZoneType::kNormal) policy_zone = std::max(policy_zone, zone.type());
+  });
   log("Built {} zonelists, mobility grouping {}.  Total pages: {}", mem.nodes_.size(),
       mem.page_group_by_mobility_ ? "on" : "off", total_pages());
   if (config_.arch == Arch::kX86_64) log("Policy zone: {}", zone_name(policy_zone));
-
-  mem.fast_zones_.assign(static_cast<std::size_t>(config_.cpus) * kZoneTypes, nullptr);
-  // The short cut past the flow is linux-6's own, and takes the types for granted.
-  const bool short_cut =
-      config_.alloc_policy == AllocPolicyKind::kLinux6 && mem.page_group_by_mobility_ && config_.arch == Arch::kX86_64;
-  for (unsigned cpu = 0; cpu < config_.cpus && short_cut; ++cpu) {
-    Node& home = mem.node(mem.cpu_to_node_[cpu]);
-    if (!home.has_memory()) continue;
-    for (unsigned highest = 0; highest < kZoneTypes; ++highest) {
-      Zone* zone = home.zonelist_.first_[highest];
-      const bool local = zone != nullptr && &zone->node() == &home;
-      mem.fast_zones_[cpu * kZoneTypes + highest] = local ? zone : nullptr;
-    }
-  }
-}
-
-// Nearest node first; among equals one with CPUs counts as a little farther, later nodes come before earlier ones that
-// are another's first choice already (find_next_best_node).
-void PhysBoot::build_zonelist(Node& local, std::vector<unsigned>& load) {
-  const auto& nodes = mem_->nodes_;
-  std::vector<Node*> order;
-  std::vector<bool> used(nodes.size(), false);
-  const auto index = [](const Node& n) { return static_cast<std::size_t>(n.nid().value()); };
-  used[index(local)] = true;
-  order.push_back(&local);
-  Node* previous = &local;
-  for (;;) {
-    std::uint64_t best_value = std::numeric_limits<std::uint64_t>::max();
-    Node* best = nullptr;
-    for (const auto& candidate : nodes) {
-      if (used[index(*candidate)] || !candidate->has_memory()) continue;
-      std::uint64_t value = local.distance(candidate->nid());
-      if (candidate->nid() < local.nid()) ++value;
-      if (!candidate->cpus().empty()) ++value;
-      value = value * 1024 + load[index(*candidate)];
-      if (value < best_value) {
-        best_value = value;
-        best = candidate.get();
-      }
-    }
-    if (best == nullptr) break;
-    if (local.distance(best->nid()) != local.distance(previous->nid())) ++load[index(*best)];
-    used[index(*best)] = true;
-    order.push_back(best);
-    previous = best;
-  }
-
-  const auto add_zones = [](ZoneList& list, Node& node) {
-    for (unsigned i = kZoneTypes; i-- > 0;) {
-      Zone& zone = node.zone(static_cast<ZoneType>(i));
-      if (zone.populated() && zone.type() != ZoneType::kDevice) list.zones_.push_back({&zone, zone.type()});
-    }
-  };
-  for (Node* node : order) add_zones(local.zonelist_, *node);
-  add_zones(local.zonelist_thisnode_, local);
-  for (ZoneList* list : {&local.zonelist_, &local.zonelist_thisnode_}) {
-    for (unsigned highest = 0; highest < kZoneTypes; ++highest) {
-      list->for_each_zone(static_cast<ZoneType>(highest), [&](Zone& zone) {
-        list->first_[highest] = &zone;
-        return false;
-      });
-    }
-  }
-  std::string names;
-  for (Node* node : order) names += fmt::format("{} ", node->nid().value());
-  log("Fallback order for Node {}: {}", local.nid().value(), names);
 }
 
 }  // namespace quire::phys

@@ -34,7 +34,8 @@ FirmwareMap FirmwareMap::pc(std::uint64_t ram_bytes) {
   // RAM that would reach 3.5 GiB is split at 3 GiB, so that the part above 4 GiB starts at a whole GiB.
   constexpr std::uint64_t kLowmemLimit = 0xe000'0000;
   constexpr std::uint64_t kLowmemSplit = 3 * kGiB;
-  constexpr std::uint64_t kAcpiTables = 128 * kKiB;
+  // From the fifth module of 16 GiB on, the description of the modules (SMBIOS) needs a page of its own up there.
+  const std::uint64_t acpi_tables = ram_bytes > 64 * kGiB ? 132 * kKiB : 128 * kKiB;
   // An AMD processor's HyperTransport stretch: RAM that would touch it moves up as a whole.
   constexpr std::uint64_t kHtStart = 0xfd'0000'0000;
   constexpr std::uint64_t kHtEnd = kTiB;
@@ -48,9 +49,9 @@ FirmwareMap FirmwareMap::pc(std::uint64_t ram_bytes) {
   map.add(bytes_at(0, conventional), E820Type::kRam);
   map.add(bytes_at(0x9fc00, 0xa0000), E820Type::kReserved);
   map.add(bytes_at(0xf0000, 0x100000), E820Type::kReserved);
-  if (below > kMiB + kAcpiTables) {
-    map.add(bytes_at(kMiB, below - kAcpiTables), E820Type::kRam);
-    map.add(bytes_at(below - kAcpiTables, below), E820Type::kReserved);
+  if (below > kMiB + acpi_tables) {
+    map.add(bytes_at(kMiB, below - acpi_tables), E820Type::kRam);
+    map.add(bytes_at(below - acpi_tables, below), E820Type::kReserved);
   }
   map.add(bytes_at(0xfffc0000, kGap), E820Type::kReserved);
   if (above != 0) map.add(bytes_at(above_start, above_start + above), E820Type::kRam);

@@ -26,12 +26,12 @@ void place(Resource& parent, Resource resource) {
   parent.children.insert(after, std::move(resource));
 }
 
-Status insert_into(Resource& parent, Range<PhysAddr> range, std::string&& name) {
+Status insert_into(Resource& parent, Range<PhysAddr> range, std::string&& name, ResourceUse use) {
   const auto [first, last] = touching(parent, range);
   if (last - first == 1 && parent.children[first].range.contains(range)) {
-    return insert_into(parent.children[first], range, std::move(name));
+    return insert_into(parent.children[first], range, std::move(name), use);
   }
-  Resource resource{.range = range, .name = std::move(name), .children = {}};
+  Resource resource{.range = range, .name = std::move(name), .use = use, .children = {}};
   for (std::size_t i = first; i < last; ++i) {
     if (!range.contains(parent.children[i].range)) return fail(Errno::kBusy);
   }
@@ -52,6 +52,28 @@ bool release_from(Resource& parent, Range<PhysAddr> range, std::string_view name
   }
   return std::ranges::any_of(parent.children,
                              [&](Resource& r) { return r.range.contains(range) && release_from(r, range, name); });
+}
+
+bool release_part(Resource& parent, Range<PhysAddr> range) {
+  const auto found = std::ranges::find_if(parent.children, [&](const Resource& r) { return r.range.contains(range); });
+  if (found == parent.children.end()) return false;
+  if (!found->children.empty() || found->use != ResourceUse::kBusy) return release_part(*found, range);
+  Resource rest = *found;
+  rest.range.begin = range.end;
+  found->range.end = range.begin;
+  const bool front_gone = found->range.empty();
+  if (!rest.range.empty()) place(parent, std::move(rest));
+  if (front_gone) std::erase_if(parent.children, [](const Resource& r) { return r.range.empty(); });
+  return true;
+}
+
+std::uint64_t busy_in(const Resource& parent, Range<PhysAddr> range, std::string_view prefix) {
+  std::uint64_t bytes = 0;
+  for (const Resource& r : parent.children) {
+    const bool counts = r.use == ResourceUse::kBusy && r.name.starts_with(prefix);
+    bytes += counts ? r.range.intersect(range).size() : busy_in(r, range, prefix);
+  }
+  return bytes;
 }
 
 void print(std::string& text, const Resource& resource, unsigned depth) {
@@ -84,22 +106,38 @@ std::string_view iomem_name(E820Type type) {
   return "Unknown E820 type";
 }
 
-Status IomemTree::insert(Range<PhysAddr> range, std::string name) {
-  if (range.empty()) return fail(Errno::kInval);
-  return insert_into(root_, range, std::move(name));
+// Low memory is nobody's to claim, whatever it is.
+ResourceUse iomem_use(const E820Entry& entry) {
+  if (entry.range.begin < PhysAddr(kMiB)) return ResourceUse::kBusy;
+  const bool claimable = entry.type == E820Type::kReserved || entry.type == E820Type::kPmem || entry.type == E820Type::kPram;
+  return claimable ? ResourceUse::kFree : ResourceUse::kBusy;
 }
 
-Status IomemTree::request(Range<PhysAddr> range, std::string name) {
+Status IomemTree::insert(Range<PhysAddr> range, std::string name, ResourceUse use) {
+  if (range.empty()) return fail(Errno::kInval);
+  return insert_into(root_, range, std::move(name), use);
+}
+
+Status IomemTree::release_adjustable(Range<PhysAddr> range) {
+  if (range.empty() || !release_part(root_, range)) return fail(Errno::kInval);
+  return {};
+}
+
+std::uint64_t IomemTree::busy_bytes(Range<PhysAddr> range, std::string_view prefix) const {
+  return busy_in(root_, range, prefix);
+}
+
+Status IomemTree::request(Range<PhysAddr> range, std::string name, ResourceUse use) {
   if (range.empty()) return fail(Errno::kInval);
   Resource* parent = &root_;
   for (;;) {
     const auto [first, last] = touching(*parent, range);
     if (first == last) break;
     Resource& there = parent->children[first];
-    if (last - first != 1 || !there.range.contains(range) || there.range == range) return fail(Errno::kBusy);
+    if (last - first != 1 || !there.range.contains(range) || there.use == ResourceUse::kBusy) return fail(Errno::kBusy);
     parent = &there;
   }
-  place(*parent, Resource{.range = range, .name = std::move(name), .children = {}});
+  place(*parent, Resource{.range = range, .name = std::move(name), .use = use, .children = {}});
   return {};
 }
 

@@ -52,6 +52,7 @@ class Node {
  private:
   friend class PhysBoot;
   friend class PhysMem;
+  friend class MemoryHotplug;
 
   const Nid nid_;
   std::array<std::unique_ptr<Zone>, kZoneTypes> zones_;

@@ -82,15 +82,4 @@ void PhysMem::free_one_page(Zone& zone, Page& page, Order order, MigrateType typ
   buddy_.free_one_page(zone, page, order, type);
 }
 
-std::string PhysMem::dump_page(const Page& page) const {
-  return fmt::format(
-      "page: refcount:{} mapcount:{} mapping:{:#x} index:{:#x} pfn:{:#x} node:{} zone:{} flags:({}) private:{:#x} order:{}",
-      page.refcount, page.mapcount, page.mapping, page.index, page_to_pfn(page).value(), page.nid().value(),
-      zone_name(page.zone_type()), page_flag_names(page.flags & kPageFlagsMask), page.private_, compound_order(page).value());
-}
-
-void PhysMem::bad_page(const Page& page, std::string_view why) const {
-  bug(fmt::format("Bad page state: {}\n{}", why, dump_page(page)));
-}
-
 }  // namespace quire::phys

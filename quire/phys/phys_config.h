@@ -29,6 +29,10 @@ enum class DeferredInit : std::uint8_t {
 // Whether huge pages are compiled in and on at boot, which raises min_free_kbytes as khugepaged does.
 enum class HugePagesAtBoot : std::uint8_t { kAuto /* on from 512 MiB, as Linux */, kOff, kOn };
 
+// What becomes of persistent memory (memmap=nn!ss) at boot: the pmem driver takes it and gives it struct Pages, as on a
+// system whose initrd loads nd_pmem, or it lies untouched.
+enum class PmemAtBoot : std::uint8_t { kFsdax, kNone };
+
 // Which machine's zones: i386 maps the lower 896 MiB only and addresses 4 GiB, with PAE 64 GiB.
 enum class Arch : std::uint8_t { kX86_64, kI386, kI386Pae };
 
@@ -60,6 +64,9 @@ struct PhysConfig {
   std::uint64_t initrd_bytes = 0;             // freed again once the machine has booted
   std::vector<Reservation> reservations;      // more, at fixed places
   std::vector<ZoneManaged> zone_managed;
+  std::uint64_t max_ram_bytes = 0;  // with what may be plugged in later (QEMU's maxmem); up to ram_bytes: nothing may
+  unsigned memory_slots = 0;        // for modules plugged in later; each widens the room by 1 GiB to align in
+  PmemAtBoot pmem = PmemAtBoot::kFsdax;
   Arch arch = Arch::kX86_64;
   DataMode data_mode = DataMode::kData;
   DeferredInit deferred_init = DeferredInit::kAuto;

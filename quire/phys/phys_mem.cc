@@ -1,5 +1,7 @@
 #include "quire/phys/phys_mem.h"
 
+#include "quire/phys/device_memory.h"
+#include "quire/phys/memory_hotplug.h"
 #include "quire/phys/watermarks.h"
 
 namespace quire::phys {
@@ -37,7 +39,18 @@ void PhysMem::update_watermarks() {
                                 .percpu_pagelist_high_fraction = config_.percpu_pagelist_high_fraction});
 }
 
+// What Linux does at boot and whenever memory comes or goes. (At boot PhysBoot does it step by step.)
+void PhysMem::init_per_zone_wmark_min() {
+  Watermarks watermarks(nodes_);
+  min_free_kbytes_ = std::max(user_min_free_kbytes_, watermarks.calculate_min_free_kbytes());
+  update_watermarks();
+  if (!khugepaged_) return;
+  min_free_kbytes_ = std::max(min_free_kbytes_, watermarks.recommended_min_free_kbytes());
+  update_watermarks();
+}
+
 void PhysMem::set_min_free_kbytes(std::uint64_t kib) {
+  user_min_free_kbytes_ = kib;
   min_free_kbytes_ = kib;
   config_.min_free_kbytes = kib;
   update_watermarks();

@@ -43,6 +43,9 @@
 
 namespace quire::phys {
 
+class DeviceMemory;
+class MemoryHotplug;
+
 struct MemInfo {
   std::uint64_t totalram = 0;  // pages the buddy manages (MemTotal)
   std::uint64_t freeram = 0;   // MemFree
@@ -128,6 +131,8 @@ class PhysMem final : Buddy::DeferredSource {
     if (!page_initialised(pfn) || pfn_to_page(pfn).zone_type() == ZoneType::kDevice) return nullptr;
     return &pfn_to_page(pfn);
   }
+  // RAM that is online, or a frame beside some in its section; initialised or still to be (deferred boot).
+  [[nodiscard]] bool pfn_online(Pfn pfn) const { return sparse_.online(pfn); }
   [[nodiscard]] Pfn max_pfn() const { return max_pfn_; }
   // What lies in the pageblock of this page.
   [[nodiscard]] MigrateType pageblock_migratetype(Pfn pfn) const { return sparse_.pageblock_type(pfn); }
@@ -207,6 +212,9 @@ class PhysMem final : Buddy::DeferredSource {
   void set_log_sink(BootLogSink sink) { log_sink_ = std::move(sink); }
   // False: memory is too small, or the kernel too old, to keep migrate types apart (page_group_by_mobility_disabled).
   [[nodiscard]] bool page_group_by_mobility() const { return page_group_by_mobility_; }
+  // Memory that comes and goes (memory_hotplug.h), persistent memory (device_memory.h).
+  [[nodiscard]] MemoryHotplug& hotplug() { return *hotplug_; }
+  [[nodiscard]] DeviceMemory& device_memory() { return *device_memory_; }
 
   // Sums over the machine.
   [[nodiscard]] std::int64_t global_node_page_state(NodeStat s) const;
@@ -233,7 +241,8 @@ class PhysMem final : Buddy::DeferredSource {
 
   // Reports a page in an impossible state, with a dump, and aborts.
   [[noreturn]] void bad_page(const Page& page, std::string_view why) const;
-  [[nodiscard]] std::string dump_page(const Page& page) const;
+  // What the kernel's dump_page prints: the page, its head if it is part of a compound page, and the raw words of both.
+  [[nodiscard]] std::string dump_page(const Page& page, std::string_view why) const;
 
   // Injected failures of alloc_pages (FaultPoint::kPageAlloc); nullptr: none.
   void set_fault_injection(sim::FaultInjection* faults) { faults_ = faults; }
@@ -291,6 +300,9 @@ class PhysMem final : Buddy::DeferredSource {
   Pfn take_isolated_range(Zone& zone, Range<Pfn> pfns);
   [[nodiscard]] bool pfn_range_valid_contig(const Zone& zone, Range<Pfn> pfns) const;
   void update_watermarks();
+  void init_per_zone_wmark_min();
+  std::vector<std::string> build_all_zonelists();
+  std::string build_zonelist(Node& local, std::vector<unsigned>& load);
   [[nodiscard]] bool page_free_is_sane(const Page& page) const;
 
   // Hot words first.
@@ -322,6 +334,8 @@ class PhysMem final : Buddy::DeferredSource {
   sim::WaitTable page_waits_;
   sim::Mutex oom_lock_;
   std::uint64_t min_free_kbytes_ = 0;
+  std::uint64_t user_min_free_kbytes_ = 0;  // what a person asked for; the computed figure counts when it is more
+  bool khugepaged_ = false;                 // runs, and so raises min_free_kbytes
   std::uint64_t totalreserve_pages_ = 0;
   bool page_group_by_mobility_ = true;
   Order pcp_max_order_ = kMaxOrder;  // larger blocks go past the per-CPU lists
@@ -330,6 +344,8 @@ class PhysMem final : Buddy::DeferredSource {
   sim::Nanos warn_interval_began_ = 0;
   unsigned warned_ = 0;
   bool order_warned_ = false;
+  std::unique_ptr<MemoryHotplug> hotplug_;
+  std::unique_ptr<DeviceMemory> device_memory_;
 };
 
 // The order-0 path through the CPU's list: the preferred zone is above its low watermark and the list has a page.

@@ -225,7 +225,7 @@ class ZoneList {
   [[nodiscard]] Zone* first_zone(ZoneType highest) const { return first_[static_cast<unsigned>(highest)]; }
 
  private:
-  friend class PhysBoot;
+  friend class PhysMem;
   std::vector<ZoneRef> zones_;
   std::array<Zone*, kZoneTypes> first_{};
 };

@@ -29,8 +29,11 @@ TEST(Iomem, InsertFindsItsPlaceInsideAndAround) {
 TEST(Iomem, AClaimIsExclusive) {
   IomemTree tree;
   ASSERT_TRUE(tree.insert(at(0x1000, 0x4000), "bus"));
-  ASSERT_TRUE(tree.request(at(0x2000, 0x3000), "card"));
-  EXPECT_EQ(tree.request(at(0x2000, 0x3000), "card").error(), Errno::kBusy);
+  ASSERT_TRUE(tree.request(at(0x3000, 0x4000), "other card"));
+  EXPECT_EQ(tree.request(at(0x3000, 0x4000), "other card").error(), Errno::kBusy);
+  EXPECT_EQ(tree.request(at(0x3400, 0x3800), "part of it").error(), Errno::kBusy);
+  ASSERT_TRUE(tree.release(at(0x3000, 0x4000), "other card"));
+  ASSERT_TRUE(tree.request(at(0x2000, 0x3000), "card", ResourceUse::kFree));
   EXPECT_EQ(tree.request(at(0x1800, 0x2800), "other").error(), Errno::kBusy);
   ASSERT_TRUE(tree.request(at(0x2400, 0x2800), "part of card"));
   EXPECT_EQ(tree.release(at(0x2000, 0x3000), "card").error(), Errno::kNoEnt) << "it has a child";
@@ -38,6 +41,25 @@ TEST(Iomem, AClaimIsExclusive) {
   ASSERT_TRUE(tree.release(at(0x2000, 0x3000), "card"));
   EXPECT_EQ(tree.release(at(0x2000, 0x3000), "card").error(), Errno::kNoEnt);
   EXPECT_EQ(tree.text(), "00001000-00003fff : bus\n");
+  tree.validate();
+}
+
+TEST(Iomem, PartsOfRamAreGivenBack) {
+  IomemTree tree;
+  ASSERT_TRUE(tree.insert(at(0x1000, 0x9000), "bus"));
+  ASSERT_TRUE(tree.request(at(0x2000, 0x8000), "System RAM"));
+  EXPECT_EQ(tree.busy_bytes(at(0x1000, 0x3000), "System RAM"), 0x1000u);
+  ASSERT_TRUE(tree.release_adjustable(at(0x4000, 0x5000)));
+  ASSERT_TRUE(tree.release_adjustable(at(0x2000, 0x3000)));
+  ASSERT_TRUE(tree.release_adjustable(at(0x7000, 0x8000)));
+  EXPECT_EQ(tree.release_adjustable(at(0x4000, 0x5000)).error(), Errno::kInval);
+  EXPECT_EQ(tree.text(),
+            "00001000-00008fff : bus\n"
+            "  00003000-00003fff : System RAM\n"
+            "  00005000-00006fff : System RAM\n");
+  ASSERT_TRUE(tree.release_adjustable(at(0x3000, 0x4000)));
+  ASSERT_TRUE(tree.release_adjustable(at(0x5000, 0x7000)));
+  EXPECT_EQ(tree.text(), "00001000-00008fff : bus\n");
   tree.validate();
 }
 
@@ -58,6 +80,7 @@ TEST(Iomem, AMachineWithPersistentMemory) {
             "00100000-07ffffff : System RAM\n"
             "  01000000-01ffffff : Kernel code\n"
             "08000000-0bffffff : Persistent Memory (legacy)\n"
+            "  08000000-0bffffff : namespace0.0\n"
             "0c000000-1ffdffff : System RAM\n"
             "1ffe0000-1fffffff : Reserved\n"
             "20000000-febfffff : PCI Bus 0000:00\n"
