@@ -1,9 +1,10 @@
 // /proc/buddyinfo and /proc/pagetypeinfo: what is free, by order, and by order and migrate type.
 #include <fmt/format.h>
 
-#include <array>
+#include <vector>
 
 #include "quire/observe/proc_text.h"
+#include "quire/phys/cma.h"
 
 namespace quire::observe {
 
@@ -14,9 +15,14 @@ using phys::kPageblockOrder;
 using phys::MigrateType;
 using phys::Zone;
 
-// In the kernel's order, without CMA areas, which a machine has only when it was given some.
-constexpr std::array kTypes = {MigrateType::kUnmovable, MigrateType::kMovable, MigrateType::kReclaimable,
-                               MigrateType::kHighAtomic, MigrateType::kIsolate};
+// In the kernel's order. A kernel without CMA, as Debian's, has no such column; here a machine has CMA when it was given an
+// area.
+std::vector<MigrateType> shown_types(phys::PhysMem& phys) {
+  std::vector types = {MigrateType::kUnmovable, MigrateType::kMovable, MigrateType::kReclaimable, MigrateType::kHighAtomic};
+  if (!phys.cma().areas().empty()) types.push_back(MigrateType::kCma);
+  types.push_back(MigrateType::kIsolate);
+  return types;
+}
 
 std::uint64_t free_blocks(const Zone& zone, Order order, MigrateType type) {
   std::uint64_t blocks = zone.free_area(order).free_list[static_cast<unsigned>(type)].count();
@@ -45,12 +51,13 @@ void node_pagetypeinfo(std::string& text, phys::PhysMem& phys, phys::Node& node)
       if (zone.populated()) f(zone);
     });
   };
+  const std::vector<MigrateType> types = shown_types(phys);
   text += fmt::format("Page block order: {}\nPages per block:  {}\n\n", kPageblockOrder.value(), phys::kPageblockPages);
   text += fmt::format("{:<43} ", "Free pages count per migrate type at order");
   for (unsigned order = 0; order < phys::kNrOrders; ++order) text += fmt::format("{:>6} ", order);
   text += '\n';
   for_each_populated([&](const Zone& zone) {
-    for (const MigrateType type : kTypes) {
+    for (const MigrateType type : types) {
       text += fmt::format("Node {:>4}, zone {:>8}, type {:>12} ", node.nid().value(), zone.name(), migratetype_name(type));
       for (unsigned order = 0; order < phys::kNrOrders; ++order) {
         text += fmt::format("{:>6} ", free_blocks(zone, Order(order), type));
@@ -59,11 +66,11 @@ void node_pagetypeinfo(std::string& text, phys::PhysMem& phys, phys::Node& node)
     }
   });
   text += fmt::format("\n{:<23}", "Number of blocks type ");
-  for (const MigrateType type : kTypes) text += fmt::format("{:>12} ", migratetype_name(type));
+  for (const MigrateType type : types) text += fmt::format("{:>12} ", migratetype_name(type));
   text += '\n';
   for_each_populated([&](const Zone& zone) {
     text += zone_heading(zone);
-    for (const MigrateType type : kTypes) text += fmt::format("{:>12} ", pageblocks(phys, zone, type));
+    for (const MigrateType type : types) text += fmt::format("{:>12} ", pageblocks(phys, zone, type));
     text += '\n';
   });
 }

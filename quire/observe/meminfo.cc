@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "quire/observe/proc_text.h"
+#include "quire/phys/cma.h"
 
 namespace quire::observe {
 
@@ -162,6 +163,10 @@ std::string meminfo(kernel::Machine& machine) {
   line("WritebackTmp", pages(NodeStat::kNrWritebackTemp));
   line("CommitLimit", kib(machine.vm().commit().vm_commit_limit()));
   line("Committed_AS", kib(machine.vm().commit().committed_as()));
+  if (const std::uint64_t cma = phys.cma().total_pages(); cma != 0) {
+    line("CmaTotal", kib(cma));
+    line("CmaFree", zones(ZoneStat::kNrFreeCma));
+  }
   return text;
 }
 

@@ -28,7 +28,7 @@ void watermarks(std::string& text, const phys::PhysMem& phys, const Zone& zone) 
   line("spanned", zone.spanned_pages());
   line("present", zone.present_pages());
   line("managed", zone.managed_pages());
-  line("cma", 0);
+  line("cma", zone.cma_pages());
   text += "\n        protection: (";
   phys.for_each_zone_type([&](phys::ZoneType type) {
     text += fmt::format("{}{}", type == phys::ZoneType::kDma ? "" : ", ", zone.lowmem_reserve(type));

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "quire/phys/boot_log.h"
+#include "quire/phys/cma.h"
 #include "quire/phys/device_memory.h"
 #include "quire/phys/memory_hotplug.h"
 #include "quire/phys/watermarks.h"
@@ -31,7 +32,8 @@ PhysBoot::PhysBoot(const PhysConfig& config, sim::Scheduler& scheduler, TraceReg
 
 BootResult<std::unique_ptr<PhysMem>> PhysBoot::run() {
   const auto steps = {&PhysBoot::check_config, &PhysBoot::reserve_boot_images, &PhysBoot::initmem_init,
-                      &PhysBoot::create_phys_mem, &PhysBoot::sparse_init};
+                      &PhysBoot::create_phys_mem,
+                      &PhysBoot::dma_contiguous_reserve, &PhysBoot::sparse_init};
   for (const auto step : steps) {
     if (BootStatus status = (this->*step)(); !status) return std::unexpected(status.error());
   }
@@ -50,6 +52,7 @@ BootResult<std::unique_ptr<PhysMem>> PhysBoot::run() {
   }
   mem_init_print_info();
   if (BootStatus status = check_enough(); !status) return std::unexpected(status.error());
+  cma_init_reserved_areas();
   compute_watermarks();
   free_late();
   e820_reserve_resources();
@@ -196,6 +199,28 @@ BootStatus PhysBoot::find_low_pfn_range() {
   return {};
 }
 
+// An area that cannot be had is told and done without, as in Linux.
+BootStatus PhysBoot::dma_contiguous_reserve() {
+  if (config_.alloc_policy == AllocPolicyKind::kLinux24) return {};  // 2.4 knows no such thing
+  std::vector<CmaRequest> requests = config_.cma;
+  if (parameters_.cma.bytes != 0) requests.insert(requests.begin(), parameters_.cma);
+  for (const CmaRequest& request : requests) {
+    const auto range = CmaAreas::reserve(memblock_, request);
+    if (range) {
+      log("cma: Reserved {} MiB at {:#018x}", range->size() / kMiB, range->begin.value());
+      cma_.emplace_back(request, *range);
+    } else {
+      log("cma: Failed to reserve {} MiB ({})", request.bytes / kMiB, errno_name(range.error()));
+    }
+  }
+  return {};
+}
+
+void PhysBoot::cma_init_reserved_areas() {
+  mem_->cma_ = std::make_unique<CmaAreas>(*mem_);
+  for (const auto& [request, range] : cma_) mem_->cma_->activate(request.name, range, request.order_per_bit);
+}
+
 // Where memory modules that are plugged in later go: above RAM, a GiB more for each slot to align in (as QEMU's pc).
 Range<PhysAddr> PhysBoot::hotplug_window() const {
   if (config_.max_ram_bytes <= ram_bytes_) return {};
@@ -248,6 +273,11 @@ BootStatus PhysBoot::apply_zone_managed() {
                        .intersect({zone.start_pfn(), zone.end_pfn()})
                        .size();
     });
+    // A CMA area in the zone is managed, too.
+    for (const auto& [request, range] : cma_) {
+      available +=
+          Range<Pfn>{phys_to_pfn(range.begin), phys_to_pfn(range.end)}.intersect({zone.start_pfn(), zone.end_pfn()}).size();
+    }
     const std::uint64_t late = target.at_end - std::min(target.at_end, target.at_watermarks);
     if (target.at_watermarks + late > available) {
       return boot_error(
@@ -320,9 +350,11 @@ void PhysBoot::mem_init_print_info() {
     free += zone.free_pages();
     present += zone.present_pages();
   });
-  log("Memory: {}K/{}K available ({}K kernel code, 0K rwdata, 0K rodata, 0K init, 0K bss, {}K reserved, 0K "
+  std::uint64_t cma = 0;
+  for (const auto& [request, range] : cma_) cma += range.size() / kPageSize;
+  log("Memory: {}K/{}K available ({}K kernel code, 0K rwdata, 0K rodata, 0K init, 0K bss, {}K reserved, {}K "
       "cma-reserved)",
-      free * 4, present * 4, config_.kernel_reserved / kKiB, (present - free) * 4);
+      free * 4, present * 4, config_.kernel_reserved / kKiB, (present - free - cma) * 4, cma * 4);
   for (const auto& node : mem_->nodes_) {
     std::uint64_t later = 0;
     node->for_each_zone([&](const Zone& zone) { later += zone.deferred_pages(); });

@@ -46,6 +46,8 @@ class PhysBoot {
   void free_to_buddy(Nid nid, Range<Pfn> pfns);
   void free_all_bootmem();
   [[nodiscard]] Range<PhysAddr> hotplug_window() const;
+  BootStatus dma_contiguous_reserve();
+  void cma_init_reserved_areas();
   BootStatus memory_dev_init();
   [[nodiscard]] Nid target_node(PhysAddr at) const;
   BootStatus apply_zone_managed();
@@ -101,7 +103,8 @@ class PhysBoot {
   std::optional<Bootmem> bootmem_;
   std::uint64_t ram_bytes_ = 0;
   std::vector<std::uint64_t> node_bytes_;
-  std::vector<std::pair<Range<PhysAddr>, Nid>> installed_;  // how RAM was dealt to the nodes, ascending; empty: one node
+  std::vector<std::pair<CmaRequest, Range<PhysAddr>>> cma_;  // what was reserved for CMA areas
+  std::vector<std::pair<Range<PhysAddr>, Nid>> installed_;   // how RAM was dealt to the nodes, ascending; empty: one node
   struct LateFree {
     std::string what;  // "initrd"; empty: say nothing
     Range<Pfn> pfns;

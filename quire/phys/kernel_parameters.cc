@@ -108,6 +108,23 @@ BootStatus core(std::string_view word, std::string_view text, CoreRequest& reque
   return {};
 }
 
+BootStatus cma_area(std::string_view word, std::string_view text, CmaRequest& request) {
+  std::string_view rest = text;
+  request = {.name = "reserved", .bytes = memparse(rest)};
+  if (rest.starts_with('@')) {
+    rest.remove_prefix(1);
+    request.base = PhysAddr(memparse(rest));
+    request.limit = request.base + request.bytes;
+    if (rest.starts_with('-')) {
+      rest.remove_prefix(1);
+      request.limit = PhysAddr(memparse(rest));
+    }
+    if (request.base + request.bytes == request.limit) request.place = CmaRequest::Place::kFixed;
+  }
+  if (!rest.empty() || text.empty()) return malformed(word, "write cma=SIZE, cma=SIZE@START or cma=SIZE@START-END");
+  return {};
+}
+
 }  // namespace
 
 std::uint64_t memparse(std::string_view& text) {
@@ -155,6 +172,8 @@ BootResult<KernelParameters> KernelParameters::parse(std::string_view cmdline, F
       status = core(word, value, parameters.kernelcore);
     } else if (name == "movablecore") {
       status = core(word, value, parameters.movablecore);
+    } else if (name == "cma") {
+      status = cma_area(word, value, parameters.cma);
     } else {
       parameters.unknown.emplace_back(word);
     }

@@ -8,6 +8,7 @@
 //   memmap=exactmap             forget the firmware's map; what follows is all there is
 //   kernelcore=nn[KMG] | nn%    at least this much for the kernel, the rest is ZONE_MOVABLE
 //   movablecore=nn[KMG] | nn%   this much for ZONE_MOVABLE
+//   cma=nn[KMG]@ss[-ee]         an area of nn for contiguous requests, at ss, or anywhere in ss-ee; cma=0: none
 //
 // Parameters take effect in the order in which they stand. Where entries overlap, the higher type wins afterwards
 // (FirmwareMap::sanitize), so that `@` does not make RAM of what the firmware reserves. memmap= takes several, separated by
@@ -39,6 +40,7 @@ struct CoreRequest {
 struct KernelParameters {
   CoreRequest kernelcore;
   CoreRequest movablecore;
+  CmaRequest cma;                              // no bytes: no area
   std::optional<std::uint64_t> highmem_pages;  // highmem=: of i386
   std::vector<std::string> unknown;            // "name" or "name=value"
 

@@ -54,6 +54,16 @@ struct ZoneManaged {
   std::uint64_t at_end = 0;         // when boot is over
 };
 
+// A CMA area to be reserved at boot (cma.h).
+struct CmaRequest {
+  std::string name;
+  std::uint64_t bytes = 0;  // rounded up to pageblocks
+  PhysAddr base{};          // not below this, or just there
+  PhysAddr limit{};         // not above this; 0: anywhere
+  enum class Place : std::uint8_t { kAnywhere, kFixed } place = Place::kAnywhere;
+  unsigned order_per_bit = 0;  // of the area's bitmap
+};
+
 struct PhysConfig {
   std::uint64_t ram_bytes = 0;  // used when firmware_map is not given
   std::optional<FirmwareMap> firmware_map;
@@ -66,6 +76,7 @@ struct PhysConfig {
   std::vector<ZoneManaged> zone_managed;
   std::uint64_t max_ram_bytes = 0;  // with what may be plugged in later (QEMU's maxmem); up to ram_bytes: nothing may
   unsigned memory_slots = 0;        // for modules plugged in later; each widens the room by 1 GiB to align in
+  std::vector<CmaRequest> cma;      // areas besides that of the parameter cma=
   PmemAtBoot pmem = PmemAtBoot::kFsdax;
   Arch arch = Arch::kX86_64;
   DataMode data_mode = DataMode::kData;

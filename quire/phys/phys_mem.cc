@@ -1,5 +1,6 @@
 #include "quire/phys/phys_mem.h"
 
+#include "quire/phys/cma.h"
 #include "quire/phys/device_memory.h"
 #include "quire/phys/memory_hotplug.h"
 #include "quire/phys/watermarks.h"

@@ -43,6 +43,7 @@
 
 namespace quire::phys {
 
+class CmaAreas;
 class DeviceMemory;
 class MemoryHotplug;
 
@@ -214,6 +215,7 @@ class PhysMem final : Buddy::DeferredSource {
   [[nodiscard]] bool page_group_by_mobility() const { return page_group_by_mobility_; }
   // Memory that comes and goes (memory_hotplug.h), persistent memory (device_memory.h).
   [[nodiscard]] MemoryHotplug& hotplug() { return *hotplug_; }
+  [[nodiscard]] CmaAreas& cma() { return *cma_; }  // cma.h
   [[nodiscard]] DeviceMemory& device_memory() { return *device_memory_; }
 
   // Sums over the machine.
@@ -344,6 +346,7 @@ class PhysMem final : Buddy::DeferredSource {
   sim::Nanos warn_interval_began_ = 0;
   unsigned warned_ = 0;
   bool order_warned_ = false;
+  std::unique_ptr<CmaAreas> cma_;
   std::unique_ptr<MemoryHotplug> hotplug_;
   std::unique_ptr<DeviceMemory> device_memory_;
 };

@@ -19,6 +19,7 @@ class Validator {
 
  private:
   void check_zone(const Zone& zone) {
+    std::uint64_t cma = 0;
     std::uint64_t free = zone.deferred_pages_;
     std::uint64_t isolated = 0;
     for (unsigned order = 0; order < kNrOrders; ++order) {
@@ -29,6 +30,7 @@ class Validator {
           check_block(zone, page, order, static_cast<MigrateType>(type));
           ++blocks;
           (static_cast<MigrateType>(type) == MigrateType::kIsolate ? isolated : free) += std::uint64_t{1} << order;
+          if (static_cast<MigrateType>(type) == MigrateType::kCma) cma += std::uint64_t{1} << order;
         }
       }
       if (blocks != area.nr_free)
@@ -36,6 +38,11 @@ class Validator {
       buddy_blocks_ += blocks;
     }
     if (free != zone.free_pages()) fail(zone, fmt::format("NR_FREE_PAGES is {}, lists have {}", zone.free_pages(), free));
+    if (cma != static_cast<std::uint64_t>(zone.state(ZoneStat::kNrFreeCma))) {
+      fail(zone, fmt::format("NR_FREE_CMA_PAGES is {}, lists have {}", zone.state(ZoneStat::kNrFreeCma), cma));
+    }
+    if (isolated > zone.nr_isolate_pageblock() * kPageblockPages) fail(zone, "more pages isolated than pageblocks hold");
+    isolate_pageblocks_ += zone.nr_isolate_pageblock();
     std::uint64_t waiting = 0;
     for (const Range<Pfn>& r : zone.deferred_) waiting += r.size();
     if (waiting != zone.deferred_pages_) fail(zone, "deferred pages do not add up");
@@ -58,6 +65,11 @@ class Validator {
     }
     // A pageblock that the zone's end cuts off is retyped without its free pages (move_freepages_block).
     const bool whole = zone.spans(align_down(pfn, kPageblockPages) + (kPageblockPages - 1));
+    const MigrateType of_block = mem_.pageblock_migratetype(pfn);
+    // Isolation and CMA are of whole pageblocks, both ways: nothing of theirs is on another list, nor the other way round.
+    for (const MigrateType strict : {MigrateType::kIsolate, MigrateType::kCma}) {
+      if (whole && (type == strict) != (of_block == strict)) fail(page, "free block on a list that is not its pageblock's");
+    }
     if (type == MigrateType::kHighAtomic && whole && mem_.pageblock_migratetype(pfn) != MigrateType::kHighAtomic) {
       fail(page, "atomic reserve outside its pageblock");
     }
@@ -81,15 +93,19 @@ class Validator {
   void check_pages() {
     std::uint64_t buddy = 0;
     std::uint64_t pcp = 0;
+    std::uint64_t isolate = 0;
     for (std::uint64_t s = 0; s < mem_.sparse_.size(); ++s) {
       if (mem_.sparse_.section(s).state != SectionState::kInitialised) continue;
       for (Pfn pfn = SparseMemory::section_start(s); pfn < SparseMemory::section_start(s + 1); ++pfn) {
         const Page& page = mem_.pfn_to_page(pfn);
+        if (align_down(pfn, kPageblockPages) == pfn)
+          isolate += mem_.pageblock_migratetype(pfn) == MigrateType::kIsolate ? 1 : 0;
         buddy += page.test(PageFlag::kBuddy) ? 1 : 0;
         pcp += page.test(PageFlag::kPcp) ? 1 : 0;
         if (page.refcount < 0 || page.mapcount < 0) fail(page, "negative count");
       }
     }
+    QUIRE_BUG_ON(isolate != isolate_pageblocks_);
     QUIRE_BUG_ON(buddy != buddy_blocks_);
     QUIRE_BUG_ON(pcp != pcp_blocks_);
   }
@@ -102,6 +118,7 @@ class Validator {
   const PhysMem& mem_;
   std::uint64_t buddy_blocks_ = 0;
   std::uint64_t pcp_blocks_ = 0;
+  std::uint64_t isolate_pageblocks_ = 0;
 };
 
 void PhysMem::validate() const { Validator(*this).run(); }
