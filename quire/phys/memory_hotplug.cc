@@ -147,10 +147,14 @@ Status MemoryHotplug::remove_memory(PhysAddr start, std::uint64_t size) {
   if (!offline) return fail(Errno::kBusy);
   if (memmap_.in_early_section(pfns)) return fail(Errno::kInval);
   if (step_fails()) return fail(Errno::kNoMem);
-  for (std::uint64_t id = ids.begin; id < ids.end; ++id) blocks_.erase(id);
+  for (std::uint64_t id = ids.begin; id < ids.end; ++id) {
+    blocks_.erase(id);
+    // Block by block: they may have been added one by one.
+    const PhysAddr block(id * block_size_);
+    QUIRE_BUG_ON(!mem_.iomem().release_adjustable({block, block + block_size_}));
+  }
   memmap_.remove_pages(pfns);
   if (mem_.device_memory().region_of(range) == nullptr) mem_.arena_.unmap_hole(range);
-  QUIRE_BUG_ON(!mem_.iomem().release_adjustable(range));
   return {};
 }
 

@@ -45,7 +45,8 @@ TEST_F(Commands, ABootLogIsAFirmwareMap) {
   EXPECT_THAT(iomem, Not(HasSubstr("PCI")));
   write("m.toml", "e820 = \"dmesg\"\ncmdline = \"mem=1G memmap=64M!256M\"\n");
   const std::string cut = quire("boot --machine m.toml --show iomem").out;
-  EXPECT_THAT(cut, HasSubstr("10000000-13ffffff : Persistent Memory (legacy)\n14000000-3fffffff : System RAM\n"));
+  EXPECT_THAT(cut, HasSubstr("10000000-13ffffff : Persistent Memory (legacy)\n"
+                             "  10000000-13ffffff : namespace0.0\n14000000-3fffffff : System RAM\n"));
   EXPECT_THAT(cut, Not(HasSubstr("100000000-")));
 }
 

@@ -189,6 +189,18 @@ TEST_F(HotplugTest, TheWholeWayAndBack) {
   mem.validate();
 }
 
+// Two modules, added one by one and removed together.
+TEST_F(HotplugTest, RemovingMayCoverSeveralAdds) {
+  const std::string before = mem.iomem().text();
+  ASSERT_TRUE(hotplug.add_memory(Nid(0), block_start(33), kBlock));
+  ASSERT_TRUE(hotplug.add_memory(Nid(0), block_start(32), kBlock));
+  EXPECT_NE(mem.iomem().text().find("100000000-107ffffff : System RAM\n108000000-10fffffff : System RAM\n"), std::string::npos);
+  ASSERT_TRUE(hotplug.online(block_start(32), 2 * kBlock));
+  ASSERT_TRUE(hotplug.offline_and_remove_memory(block_start(32), 2 * kBlock));
+  EXPECT_EQ(mem.iomem().text(), before);
+  mem.validate();
+}
+
 TEST_F(HotplugTest, APinnedPageKeepsItsBlockOnline) {
   FakeMover mover(mem);
   ASSERT_TRUE(hotplug.add_memory(Nid(0), block_start(32), kBlock));

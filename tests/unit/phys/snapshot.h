@@ -11,15 +11,18 @@
 
 namespace quire::phys {
 
-enum class SnapshotPcp : std::uint8_t { kWithCounts, kDrained };
+// Kernel memory that was taken and given back may have turned pageblocks over and boosted a watermark, which nothing undoes,
+// in Linux neither: without that, and with free blocks side by side joined.
+enum class Snapshot : std::uint8_t { kAll, kWithoutTypes };
 
-inline std::string snapshot_zone(const PhysMem& mem, const Zone& zone) {
+inline std::string snapshot_zone(const PhysMem& mem, const Zone& zone, Snapshot detail) {
+  const bool all = detail == Snapshot::kAll;
   std::string text = fmt::format(
       "zone {} of node {}: start {} spanned {} present {} managed {} min {} low {} high {} boost {} cma {} isolated {} "
       "highatomic {} threshold {}\n",
       zone.name(), zone.node().nid().value(), zone.start_pfn().value(), zone.spanned_pages(), zone.present_pages(),
       zone.managed_pages(), zone.watermark(Watermark::kMin), zone.watermark(Watermark::kLow), zone.watermark(Watermark::kHigh),
-      zone.watermark_boost(), zone.cma_pages(), zone.nr_isolate_pageblock(), zone.nr_reserved_highatomic(),
+      all ? zone.watermark_boost() : 0, zone.cma_pages(), zone.nr_isolate_pageblock(), zone.nr_reserved_highatomic(),
       zone.stat_threshold());
   for (unsigned i = 0; i < kZoneTypes; ++i) text += fmt::format(" reserve {}", zone.lowmem_reserve(static_cast<ZoneType>(i)));
   Counters<ZoneStat>::for_each([&](ZoneStat s) { text += fmt::format(" {} {}", counter_name(s), zone.state(s)); });
@@ -31,16 +34,26 @@ inline std::string snapshot_zone(const PhysMem& mem, const Zone& zone) {
   for (unsigned order = 0; order < kNrOrders; ++order) {
     for (unsigned type = 0; type < kMigrateTypes; ++type) {
       for (const Page& page : zone.free_area(Order(order)).free_list[type]) {
-        blocks.insert({mem.page_to_pfn(page).value(), {order, type}});
+        blocks.insert({mem.page_to_pfn(page).value(), {order, all ? type : 0}});
       }
     }
   }
-  for (const auto& [pfn, what] : blocks) text += fmt::format("\n free {:#x} order {} {}", pfn, what.first, what.second);
+  std::uint64_t begin = 0;
+  std::uint64_t end = 0;
+  for (const auto& [pfn, what] : blocks) {
+    if (all) text += fmt::format("\n free {:#x} order {} {}", pfn, what.first, what.second);
+    if (pfn != end) {
+      if (!all) text += fmt::format("\n free {:#x}-{:#x}", begin, end);
+      begin = pfn;
+    }
+    end = pfn + (std::uint64_t{1} << what.first);
+  }
+  if (!all) text += fmt::format("\n free {:#x}-{:#x}", begin, end);
   return text + "\n";
 }
 
-inline std::string snapshot(PhysMem& mem, SnapshotPcp pcp = SnapshotPcp::kDrained) {
-  if (pcp == SnapshotPcp::kDrained) mem.drain_all_pages();
+inline std::string snapshot(PhysMem& mem, Snapshot detail = Snapshot::kAll) {
+  mem.drain_all_pages();
   std::string text = fmt::format("max_pfn {} totalram {} reserve {} min_free {}\n", mem.max_pfn().value(), mem.totalram_pages(),
                                  mem.totalreserve_pages(), mem.min_free_kbytes());
   for (const auto& node : mem.nodes()) {
@@ -50,12 +63,13 @@ inline std::string snapshot(PhysMem& mem, SnapshotPcp pcp = SnapshotPcp::kDraine
       text += fmt::format(" {}/{}", ref.zone->node().nid().value(), ref.zone->name());
     }
     text += "\n";
-    node->for_each_zone([&](const Zone& zone) { text += snapshot_zone(mem, zone); });
+    node->for_each_zone([&](const Zone& zone) { text += snapshot_zone(mem, zone, detail); });
   }
   text += mem.iomem().text();
   for (Pfn pfn{}; pfn < mem.max_pfn(); pfn += kPageblockPages) {
     if (!mem.pfn_valid(pfn)) continue;
-    text += fmt::format("block {:#x} {}{}", pfn.value(), migratetype_name(mem.pageblock_migratetype(pfn)),
+    text += fmt::format("block {:#x} {}{}", pfn.value(),
+                        detail == Snapshot::kAll ? migratetype_name(mem.pageblock_migratetype(pfn)) : "",
                         mem.page_initialised(pfn) ? "" : " not online");
     if (mem.page_initialised(pfn)) {
       // In use and free frames, and to whom they belong.
