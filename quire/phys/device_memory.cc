@@ -14,6 +14,12 @@ namespace {
 constexpr std::uint64_t kSubsectionBytes = 2 * kMiB;  // memremap_compat_align, and what a label takes
 constexpr std::string_view kKmemName = "System RAM (kmem)";
 
+constexpr std::uint64_t kDeferFromPages = 2 * kGiB / kPageSize;  // as boot's deferred initialisation
+
+Range<Pfn> part_of(std::uint64_t section, Range<Pfn> pfns) {
+  return pfns.intersect({SparseMemory::section_start(section), SparseMemory::section_start(section + 1)});
+}
+
 Range<Pfn> pfns_of(Range<PhysAddr> range) { return {phys_to_pfn(range.begin), phys_to_pfn(range.end)}; }
 
 }  // namespace
@@ -79,8 +85,25 @@ Status DeviceMemory::devm_memremap_pages(PmemRegion& region) {
     region.hole_flags[s] = mem_.pfn_to_page(first).flags;
   }
   Zone& device = mem_.node(region.nid).zone(ZoneType::kDevice);
-  hotplug.move_pfn_range_to_zone(device, pfns, MigrateType::kMovable);
+  MemoryHotplug::resize_zone_range(device, pfns);
+  region.waiting.clear();
+  for (std::uint64_t s = SparseMemory::section_of(pfns.begin); s <= SparseMemory::section_of(pfns.end - 1); ++s) {
+    const bool wait = pfns.size() >= kDeferFromPages && !mem_.sparse_.section(s).early;
+    if (wait) region.waiting.insert(s);
+    if (!wait) hotplug.memmap_init_range(device, part_of(s, pfns), MigrateType::kMovable);
+  }
   return {};
+}
+
+Page& DeviceMemory::page(Pfn pfn) {
+  const PhysAddr at = pfn_to_phys(pfn);
+  PmemRegion* region = find({at, at + kPageSize});
+  QUIRE_BUG_ON(region == nullptr || region->mode != PmemMode::kFsdax);
+  if (const std::uint64_t section = SparseMemory::section_of(pfn); region->waiting.erase(section) != 0) {
+    const Zone& device = mem_.node(region->nid).zone(ZoneType::kDevice);
+    mem_.hotplug().memmap_init_range(device, part_of(section, pfns_of(region->range)), MigrateType::kMovable);
+  }
+  return mem_.pfn_to_page(pfn);
 }
 
 // The zone keeps its span, as Linux's does: it cannot know what of it is still in use.
@@ -89,10 +112,11 @@ void DeviceMemory::memunmap_pages(PmemRegion& region) {
   const sim::MutexGuard guard(hotplug.lock());
   const Range<Pfn> pfns = pfns_of(region.range);
   for (const auto& [section, flags] : region.hole_flags) {
-    const Range<Pfn> part = pfns.intersect({SparseMemory::section_start(section), SparseMemory::section_start(section + 1)});
+    const Range<Pfn> part = part_of(section, pfns);
     for (Pfn pfn = part.begin; pfn < part.end; ++pfn) mem_.pfn_to_page(pfn).flags = flags;
   }
   region.hole_flags.clear();
+  region.waiting.clear();
   hotplug.memmap().remove_pages(pfns);
 }
 

@@ -15,6 +15,7 @@
 
 #include <cstdint>
 #include <map>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -37,6 +38,7 @@ struct PmemRegion {
   Nid nid{};  // where it lies
   PmemMode mode = PmemMode::kRaw;
   Range<PhysAddr> kmem{};                               // the part that is RAM
+  std::set<std::uint64_t> waiting{};                    // sections whose struct Pages nobody has asked for
   std::map<std::uint64_t, std::uint64_t> hole_flags{};  // of sections shared with RAM: flags of the hole's struct Pages
 };
 
@@ -52,6 +54,10 @@ class DeviceMemory {
   [[nodiscard]] std::span<const PmemRegion> regions() const { return regions_; }
   // The region around a range; null: none.
   [[nodiscard]] const PmemRegion* region_of(Range<PhysAddr> range) const;
+
+  // The struct Page of a frame in an attached region. (Those of a large region are initialised a section at a time, when
+  // somebody asks; until then they are zero.)
+  [[nodiscard]] Page& page(Pfn pfn);
 
   // nd_pmem takes (gives up) a region. kNoEnt: there is none of that number. kBusy: it is in use (it is not attached).
   // kOpNotSupp: the region is not made of whole 2 MiB. kNoMem: no memory for struct Pages. On failure nothing has changed.

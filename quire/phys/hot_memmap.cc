@@ -13,7 +13,7 @@ namespace {
 constexpr Order kMemmapOrder{9};  // a section's struct Pages: 2 MiB
 constexpr std::uint64_t kUsageSlotBytes = 64;
 constexpr std::uint64_t kAllSlots = ~std::uint64_t{0};
-constexpr Gfp kMemmapGfp = Gfp::kKernel | Gfp::kRetryMayFail | Gfp::kNoWarn | Gfp::kZero;
+constexpr Gfp kMemmapGfp = Gfp::kKernel | Gfp::kRetryMayFail | Gfp::kNoWarn;
 
 }  // namespace
 
@@ -110,6 +110,8 @@ Status HotMemmap::populate(Nid nid, Range<Pfn> pfns, HotSection& hot) {
     Page* frames = mem_.alloc_pages(kMemmapGfp, order, nid);
     if (frames == nullptr) return false;
     hot.frames.push_back({part, frames, order});
+    const PhysAddr at = mem_.page_to_phys(*frames);
+    mem_.arena_.discard({at, at + order.bytes()});  // zeros, and no host memory until somebody writes there
     return mem_.arena_.map_memmap(part, mem_.page_to_phys(*frames)).has_value();
   };
   constexpr std::uint64_t kPagesPerFrame = kPageSize / sizeof(Page);

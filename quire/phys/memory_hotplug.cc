@@ -243,8 +243,7 @@ void MemoryHotplug::restore(const Marks& marks) {
   }
 }
 
-// The zone and its node grow over the range, whose struct Pages begin as reserved and their pageblocks as `type`.
-void MemoryHotplug::move_pfn_range_to_zone(Zone& zone, Range<Pfn> pfns, MigrateType type) {
+void MemoryHotplug::resize_zone_range(Zone& zone, Range<Pfn> pfns) {
   const auto grow = [&pfns](Pfn& start, std::uint64_t& spanned) {
     const Pfn end = std::max(pfns.end, spanned == 0 ? pfns.end : start + spanned);
     if (spanned == 0 || pfns.begin < start) start = pfns.begin;
@@ -253,12 +252,15 @@ void MemoryHotplug::move_pfn_range_to_zone(Zone& zone, Range<Pfn> pfns, MigrateT
   const sim::SpinGuard guard(zone.lock);
   grow(zone.start_pfn_, zone.spanned_pages_);
   grow(zone.node().start_pfn_, zone.node().spanned_pages_);
+}
+
+void MemoryHotplug::memmap_init_range(const Zone& zone, Range<Pfn> pfns, MigrateType type) {
+  Page fresh;
+  set_page_links(fresh, zone.type(), zone.node().nid());
+  fresh.set(PageFlag::kReserved);
+  fresh.refcount = 1;
   for (Pfn pfn = pfns.begin; pfn < pfns.end; ++pfn) {
-    Page& page = mem_.pfn_to_page(pfn);
-    page = Page{};
-    set_page_links(page, zone.type(), zone.node().nid());
-    page.set(PageFlag::kReserved);
-    page.refcount = 1;
+    mem_.pfn_to_page(pfn) = fresh;
     if (align_down(pfn, kPageblockPages) == pfn) mem_.sparse_.set_pageblock_type(pfn, type);
   }
 }
@@ -310,7 +312,8 @@ Status MemoryHotplug::online_block(std::uint64_t id, OnlineType type) {
   Zone& zone = zone_for_pfn_range(type, block.nid, pfns);
   if (step_fails()) return fail(Errno::kNoMem);
   const Spans before = spans(zone);
-  move_pfn_range_to_zone(zone, pfns, MigrateType::kIsolate);
+  resize_zone_range(zone, pfns);
+  memmap_init_range(zone, pfns, MigrateType::kIsolate);
   MemoryNotify what{pfns, block.nid, &zone, zone.node().has_memory() ? kNoNode : block.nid};
   if (Status status = notify(&HotplugListener::going_online, &HotplugListener::cancel_online, what); !status) {
     restore(zone, before);

@@ -99,7 +99,10 @@ class MemoryHotplug {
 
   // For device memory, which has struct Pages but no blocks (mhp_range in a zone of its own).
   [[nodiscard]] HotMemmap& memmap() { return memmap_; }
-  void move_pfn_range_to_zone(Zone& zone, Range<Pfn> pfns, MigrateType type);
+  // The zone and its node grow over the range.
+  static void resize_zone_range(Zone& zone, Range<Pfn> pfns);
+  // Its struct Pages begin as reserved, with one reference, and its pageblocks as `type`.
+  void memmap_init_range(const Zone& zone, Range<Pfn> pfns, MigrateType type);
   [[nodiscard]] sim::Mutex& lock() { return lock_; }
 
  private:

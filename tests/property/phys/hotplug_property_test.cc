@@ -245,11 +245,12 @@ class Model {
   void hotplug() {
     MemoryHotplug& plug = mem_->hotplug();
     const std::uint64_t first = rng_.below(kBlocks);
-    const std::uint64_t count = 1 + rng_.below(kBlocks - first);
+    const bool sensible = rng_.chance(2, 3);  // what the block's state allows, for one block
+    const std::uint64_t count = sensible ? 1 : 1 + rng_.below(kBlocks - first);
     const PhysAddr start((kFirstBlock + first) * kBlock);
     const std::uint64_t size = count * kBlock;
     const bool inject = rng_.chance(1, 3);
-    const std::uint64_t what = rng_.below(5);
+    const std::uint64_t what = sensible ? sensible_step(kFirstBlock + first) : rng_.below(5);
     // Moving pages is progress that a failure does not undo, so only the model can judge a failed offline.
     const bool exact = what != 3 && rng_.chance(1, 4);
     const std::string before = exact ? snapshot(*mem_, Snapshot::kWithoutTypes) : std::string();
@@ -273,6 +274,13 @@ class Model {
     } else if (exact) {
       ASSERT_EQ(snapshot(*mem_, Snapshot::kWithoutTypes), before) << "operation " << what;
     }
+  }
+
+  std::uint64_t sensible_step(std::uint64_t id) {
+    const auto block = mem_->hotplug().blocks().find(id);
+    if (block == mem_->hotplug().blocks().end()) return 0;
+    if (block->second.state == MemoryState::kOnline) return 3;
+    return rng_.chance(1, 4) ? 4 : 1 + rng_.below(2);
   }
 
   // Who owns the frames that a step has taken for struct Pages, or given back.

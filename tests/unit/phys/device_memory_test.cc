@@ -65,7 +65,7 @@ TEST(DeviceMemory, TheHugeMachineShowsWhatLinuxShows) {
   EXPECT_EQ(normal.present_pages(), 20185088u);
   // 48 GiB need 768 MiB of struct Pages.
   EXPECT_GE(mem.meminfo().totalram - mem.meminfo().freeram, 768 * kMiB / kPageSize);
-  const Page& page = mem.pfn_to_page(phys_to_pfn(PhysAddr(100 * kGiB)));
+  const Page& page = mem.device_memory().page(phys_to_pfn(PhysAddr(100 * kGiB)));
   EXPECT_EQ(page.zone_type(), ZoneType::kDevice);
   EXPECT_TRUE(page.test(PageFlag::kReserved));
   EXPECT_EQ(page.refcount, 1);
