@@ -60,9 +60,6 @@ class Buddy {
   void isolate_pageblock(Zone& zone, Page& page);
   // Ends that: the pageblock becomes `type`, its free pages count again and merge with those beside it.
   void unisolate_pageblock(Zone& zone, Page& page, MigrateType type);
-  // Takes a free block off its list for somebody who wants just this one (__isolate_free_page): `page` heads it. A block
-  // that is half a pageblock or more makes its pageblocks movable.
-  void take_free_block(Zone& zone, Page& page, Order order);
   // Cuts a free block in two, `offset` pages from its start; the parts go to the lists of their own pageblocks.
   void split_free_page(Zone& zone, Page& page, std::uint64_t offset);
 

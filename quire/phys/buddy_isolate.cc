@@ -1,4 +1,4 @@
-// Isolated pageblocks: free pages that nobody may be given, and the taking of a chosen free block.
+// Isolated pageblocks: free pages that nobody may be given.
 #include <algorithm>
 #include <bit>
 
@@ -47,21 +47,6 @@ void Buddy::unisolate_pageblock(Zone& zone, Page& page, MigrateType type) {
   // The atomic reserve is a pageblock smaller when one of its own comes back as something else.
   if (sparse_.pageblock_own_type(pfn) == MigrateType::kHighAtomic && type != MigrateType::kHighAtomic) {
     zone.nr_reserved_highatomic_ -= std::min(kPageblockPages, zone.nr_reserved_highatomic_);
-  }
-}
-
-void Buddy::take_free_block(Zone& zone, Page& page, Order order) {
-  zone.lock.assert_held();
-  QUIRE_BUG_ON(!page.test(PageFlag::kBuddy) || page.private_ != order.value());
-  const Pfn pfn = page_to_pfn(page);
-  const MigrateType type = sparse_.pageblock_type(pfn);
-  if (type != MigrateType::kIsolate) mod_freepage_state(zone, -static_cast<std::int64_t>(order.pages()), type);
-  del_page_from_free_list(zone, page, order);
-  if (order.value() + 1 < kPageblockOrder.value()) return;
-  for (Pfn at = pfn; at < pfn + order.pages(); at += kPageblockPages) {
-    if (static_cast<unsigned>(sparse_.pageblock_type(at)) < kMigratePcpTypes) {
-      sparse_.set_pageblock_type(at, MigrateType::kMovable);
-    }
   }
 }
 

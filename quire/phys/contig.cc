@@ -64,16 +64,9 @@ Pfn PhysMem::take_isolated_range(Zone& zone, Range<Pfn> pfns) {
   const sim::SpinGuard guard(zone.lock);
   Pfn pfn = pfns.begin;
   while (pfn < pfns.end) {
-    Page& head = pfn_to_page(pfn);
-    const Order order(static_cast<unsigned>(head.private_));
-    buddy_.take_free_block(zone, head, order);
-    for (std::uint64_t i = 0; i < order.pages(); ++i) {
-      Page& page = (&head)[i];
-      check_new_page(page);
-      page.private_ = 0;
-      page.refcount = 1;
-    }
-    pfn += order.pages();
+    const std::uint64_t taken = isolate_free_page(zone, pfn_to_page(pfn));
+    QUIRE_BUG_ON(taken == 0);
+    pfn += taken;
   }
   return pfn;
 }

@@ -142,7 +142,7 @@ void MemoryHotplug::offline_isolated_pages(Zone& zone, Range<Pfn> pfns) {
       continue;
     }
     const Order order(static_cast<unsigned>(page.private_));
-    mem_.buddy_.take_free_block(zone, page, order);
+    mem_.buddy_.take_block(zone, page);
     pfn += order.pages();
   }
   zone.nr_isolate_pageblock_ -= pfns.size() / kPageblockPages;
