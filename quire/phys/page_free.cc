@@ -57,6 +57,8 @@ void PhysMem::free_pages_prepare(Page& page, Order order) {
       why = "nonzero _refcount";
     else if (page.mapping != 0 && (page.mapping & kMappingFlags) == 0)
       why = "non-NULL mapping";
+    else if (page.memcg_data != 0)
+      why = "page still charged to cgroup";
     bad_page(page, why);
   }
   page.mapping = 0;
