@@ -27,22 +27,33 @@ void Buddy::unisolate_pageblock(Zone& zone, Page& page, MigrateType type) {
   zone.lock.assert_held();
   const Pfn pfn = page_to_pfn(page);
   if (sparse_.pageblock_type(pfn) != MigrateType::kIsolate) return;
+  // Two isolated pageblocks, perhaps of two owners, may have merged into one block: it is cut, so that just one of them
+  // comes back. (Linux 6.1 hands out the other, too.)
+  Page& largest = vmemmap_[align_down(pfn, kMaxOrder.pages()).value()];
+  const bool joined = zone.spans(page_to_pfn(largest)) && largest.test(PageFlag::kBuddy) &&
+                      largest.private_ == kMaxOrder.value() &&
+                      sparse_.pageblock_type(page_to_pfn(largest)) == MigrateType::kIsolate;
   // A free block of a pageblock may have a free twin outside that it could not merge with while it was isolated: put back
   // anew, it does.
-  bool alone = false;
-  const auto order = static_cast<unsigned>(page.private_);
-  if (page.test(PageFlag::kBuddy) && order >= kPageblockOrder.value() && order < kMaxOrder.value()) {
-    const Page* buddy = find_buddy_page(page, pfn, order);
+  bool alone = joined;
+  if (!joined && page.test(PageFlag::kBuddy) && page.private_ == kPageblockOrder.value()) {
+    const Page* buddy = find_buddy_page(page, pfn, kPageblockOrder.value());
     alone = buddy != nullptr && sparse_.pageblock_type(page_to_pfn(*buddy)) != MigrateType::kIsolate;
   }
-  if (alone) {
-    del_page_from_free_list(zone, page, Order(order));
+  const Order order = kPageblockOrder;
+  if (joined) {
+    del_page_from_free_list(zone, largest, kMaxOrder);
+    sparse_.set_pageblock_type(pfn, type);
+    const Pfn other(pfn.value() ^ kPageblockPages);
+    free_one_page(zone, vmemmap_[other.value()], kPageblockOrder, sparse_.pageblock_type(other));
+  } else if (alone) {
+    del_page_from_free_list(zone, page, order);
   } else {
     const std::uint64_t moved = move_freepages_block(zone, page, type, nullptr);
     mod_freepage_state(zone, static_cast<std::int64_t>(moved), type);
   }
   sparse_.set_pageblock_type(pfn, type);
-  if (alone) free_one_page(zone, page, Order(order), type, FreeHint::kToTail);
+  if (alone) free_one_page(zone, page, order, type, FreeHint::kToTail);
   --zone.nr_isolate_pageblock_;
   // The atomic reserve is a pageblock smaller when one of its own comes back as something else.
   if (sparse_.pageblock_own_type(pfn) == MigrateType::kHighAtomic && type != MigrateType::kHighAtomic) {

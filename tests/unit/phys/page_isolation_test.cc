@@ -128,6 +128,40 @@ TEST_F(IsolationTest, WhatComesFreeMeanwhileLandsThereToo) {
   mem.validate();
 }
 
+// Two neighbours isolated for two reasons come free and merge; ending one isolation leaves the other alone.
+TEST_F(IsolationTest, NeighboursThatMergedComeBackOneByOne) {
+  FakeMover mover(mem);
+  for (std::uint64_t i = 0; i < 6000; ++i) ASSERT_TRUE(mover.add(i));
+  Pfn pair{};
+  for (const auto& [pfn, mark] : mover.pages()) {
+    const auto end = mover.pages().lower_bound(pfn + 2 * kPageblockPages);
+    if (pfn.value() % kMaxOrder.pages() == 0 && std::distance(mover.pages().find(pfn), end) == 1024) pair = pfn;
+  }
+  ASSERT_NE(pair, Pfn{});
+  const Range<Pfn> low{pair, pair + kPageblockPages};
+  const Range<Pfn> high{low.end, low.end + kPageblockPages};
+  for (const auto& [first, second] : {std::pair(low, high), std::pair(high, low)}) {
+    ASSERT_TRUE(isolation.start_isolate_page_range(low, MigrateType::kMovable));
+    ASSERT_TRUE(PageIsolation(mem).start_isolate_page_range(high, MigrateType::kMovable));
+    while (mover.pages().lower_bound(low.begin) != mover.pages().lower_bound(high.end)) {
+      mover.remove(mover.pages().lower_bound(low.begin)->first);
+    }
+    mem.drain_all_pages();
+    mem.validate();
+    const std::uint64_t free = zone().free_pages();
+    isolation.undo_isolate_page_range(first, MigrateType::kMovable);
+    EXPECT_EQ(zone().free_pages(), free + kPageblockPages);
+    EXPECT_EQ(listed(MigrateType::kIsolate), kPageblockPages);
+    EXPECT_TRUE(isolation.test_pages_isolated(second));
+    mem.validate();
+    isolation.undo_isolate_page_range(second, MigrateType::kMovable);
+    EXPECT_EQ(zone().free_pages(), free + 2 * kPageblockPages);
+    EXPECT_EQ(mem.pfn_to_page(pair).private_, kMaxOrder.value()) << "one block again";
+    mem.validate();
+  }
+  mover.clear();
+}
+
 TEST_F(IsolationTest, TheTypeABlockHadComesBack) {
   const Range<Pfn> range = free_range(2 * kPageblockPages);
   // Unmovable requests steal a whole pageblock; then they are gone again.
