@@ -258,20 +258,34 @@ std::string line(const Event& e) {
     return fmt::format("    compaction {}, priority {}, retry {} of {}: {}", e.s("result"), e.n("priority"), e.n("retries"),
                        e.n("max_retries"), e.n("ret") != 0 ? "once more" : "no more");
   }
-  if (name.starts_with("mm_compaction_")) {
-    std::string text = fmt::format("    {}:", name);
-    for (const auto& [field, value] : e.number) text += fmt::format(" {}={}", field, value);
-    for (const auto& [field, value] : e.text) text += fmt::format(" {}={}", field, value);
-    return text;
-  }
   return {};
 }
+
+// Compaction tells of each run of pages; one line for each zone does, and --json has the rest.
+class CompactionLine {
+ public:
+  // The line, when the zone is done.
+  std::string take(const Event& e) {
+    if (e.name == "mm_compaction_suitable") zone_ = fmt::format("node {} {}", e.n("nid"), e.s("zone"));
+    if (e.name == "mm_compaction_begin") scanned_ = moved_ = 0;
+    if (e.name == "mm_compaction_isolate_migratepages") scanned_ += e.n("nr_scanned");
+    if (e.name == "mm_compaction_migratepages") moved_ += e.n("nr_migrated");
+    if (e.name != "mm_compaction_end") return {};
+    return fmt::format("    {}: {} pages looked at, {} moved: {}", zone_, scanned_, moved_, e.s("status"));
+  }
+
+ private:
+  std::string zone_;
+  std::int64_t scanned_ = 0;
+  std::int64_t moved_ = 0;
+};
 
 // Refills of a per-CPU list tell of each block; one line does for a run of them.
 void tell_events(const std::vector<Event>& events) {
   constexpr std::size_t kMostLines = 200;
   std::size_t lines = 0;
   std::int64_t refill = 0;
+  CompactionLine compaction;
   for (const Event& event : events) {
     if (event.name == "mm_page_alloc_zone_locked") {
       refill += event.n("percpu_refill");
@@ -279,7 +293,7 @@ void tell_events(const std::vector<Event>& events) {
     }
     if (refill > 1) print(fmt::format("    the per-CPU list is refilled: {} blocks from the buddy\n", refill));
     if (event.name != "mm_page_alloc_extfrag") refill = 0;
-    const std::string text = line(event);
+    const std::string text = event.name.starts_with("mm_compaction_") ? compaction.take(event) : line(event);
     if (text.empty()) continue;
     if (++lines > kMostLines) {
       print(fmt::format("  ... and so on: {} events in all; --json has every one\n", events.size()));
