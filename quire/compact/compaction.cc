@@ -22,7 +22,9 @@ Compaction::Compaction(vm::Vm& vm, TraceRegistry& traces) : parts_(vm.parts()), 
 }
 
 Compaction::~Compaction() {
-  if (parts_.phys.page_mover() == this) parts_.phys.set_page_mover(nullptr);
+  if (parts_.phys.page_mover() != this) return;
+  parts_.phys.set_page_mover(nullptr);
+  parts_.phys.hotplug().remove_listener(*this);
 }
 
 CompactResult Compaction::try_to_compact_pages(phys::ZoneList& zonelist, Order order, Gfp gfp, phys::AllocFlags flags,

@@ -24,6 +24,7 @@
 #include "quire/compact/compact_control.h"
 #include "quire/compact/events.h"
 #include "quire/phys/fragmentation.h"
+#include "quire/phys/memory_hotplug.h"
 #include "quire/phys/memory_pressure.h"
 #include "quire/phys/page_mover.h"
 #include "quire/sim/scheduler.h"
@@ -51,12 +52,13 @@ struct NodeCompaction {
   unsigned proactive_defer = 0;  // wake-ups that proactive compaction still sits out
 };
 
-class Compaction final : public phys::PageMover {
+class Compaction final : public phys::PageMover, private phys::HotplugListener {
  public:
   Compaction(vm::Vm& vm, TraceRegistry& traces);
   ~Compaction() override;
 
-  // Spawns a kcompactd (a daemon task) for each node with memory, and plugs this into phys as page mover. At boot.
+  // Spawns a kcompactd (a daemon task) for each node with memory, and plugs this into phys as page mover. At boot. A node that
+  // gets its first memory later gets its kcompactd then.
   void start();
 
   // Direct compaction for a request that found no block. The best that was reached in any zone of the list.
@@ -119,6 +121,8 @@ class Compaction final : public phys::PageMover {
   [[nodiscard]] static Event defer_event(const phys::Zone& zone, Order order);
 
   // kcompactd.cc
+  void online(const phys::MemoryNotify& notify) override;
+  void kcompactd_run(NodeCompaction& node);
   void kcompactd(NodeCompaction& node);
   void kcompactd_do_work(NodeCompaction& node);
   [[nodiscard]] bool kcompactd_node_suitable(const NodeCompaction& node);

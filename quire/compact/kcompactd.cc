@@ -21,12 +21,21 @@ constexpr unsigned kMaxProactiveDefer = 64;             // 1 << COMPACT_MAX_DEFE
 
 void Compaction::start() {
   for (auto& node : nodes_) {
-    if (!node->node.has_memory()) continue;
-    const sim::TaskOptions options{.kind = sim::TaskKind::kDaemon};
-    node->kcompactd = &parts_.scheduler.spawn(
-        "kcompactd" + std::to_string(node->node.nid().value()), [this, n = node.get()] { kcompactd(*n); }, options);
+    if (node->node.has_memory()) kcompactd_run(*node);
   }
   parts_.phys.set_page_mover(this);
+  parts_.phys.hotplug().add_listener(*this);
+}
+
+void Compaction::kcompactd_run(NodeCompaction& node) {
+  if (node.kcompactd != nullptr) return;
+  const sim::TaskOptions options{.kind = sim::TaskKind::kDaemon};
+  node.kcompactd = &parts_.scheduler.spawn(
+      "kcompactd" + std::to_string(node.node.nid().value()), [this, &node] { kcompactd(node); }, options);
+}
+
+void Compaction::online(const phys::MemoryNotify& notify) {
+  if (notify.status_change_nid != kNoNode) kcompactd_run(*nodes_[static_cast<std::size_t>(notify.nid.value())]);
 }
 
 void Compaction::wakeup_kcompactd(phys::Node& which, Order order, ZoneType highest_zoneidx) {

@@ -26,6 +26,7 @@ phys::PhysConfig phys_config(const MachineConfig& config) {
   out.ram_bytes = config.ram;
   out.firmware_map = config.firmware_map;
   out.cmdline = config.cmdline;
+  out.max_ram_bytes = config.max_ram;
   out.cpus = config.cpus;
   out.kernel_reserved = config.kernel_reserved;
   out.data_mode = config.data_mode;

@@ -43,6 +43,7 @@ struct MachineConfig {
   std::uint64_t ram = 512ull << 20;               // bytes, all nodes together; with a firmware map, what is usable in it
   std::optional<phys::FirmwareMap> firmware_map;  // none: the map that QEMU's PC has for `ram`
   std::string cmdline;                            // kernel parameters: mem=, memmap=, kernelcore=, movablecore=
+  std::uint64_t max_ram = 0;                      // bytes, with what may be plugged in later; 0: nothing may
   unsigned cpus = 1;
   unsigned nodes = 1;
   std::vector<std::uint64_t> node_ram;  // bytes a node; empty: ram split evenly

@@ -26,19 +26,29 @@ Reclaim::Reclaim(const ReclaimParts& parts, std::unique_ptr<ReclaimPolicy> polic
 
 Reclaim::~Reclaim() {
   if (parts_.phys.memory_pressure() != this) return;
+  parts_.phys.hotplug().remove_listener(*this);
   parts_.phys.set_memory_pressure(nullptr);
   parts_.lru.set_hooks(nullptr);
 }
 
 void Reclaim::start() {
   for (auto& node : nodes_) {
-    if (!node->node.has_memory()) continue;
-    const sim::TaskOptions options{.kind = sim::TaskKind::kDaemon};
-    node->kswapd = &parts_.scheduler.spawn(
-        "kswapd" + std::to_string(node->node.nid().value()), [this, n = node.get()] { kswapd(*n); }, options);
+    if (node->node.has_memory()) kswapd_run(*node);
   }
+  parts_.phys.hotplug().add_listener(*this);
   parts_.phys.set_memory_pressure(this);
   parts_.lru.set_hooks(policy_->lru_hooks());
+}
+
+void Reclaim::kswapd_run(NodeReclaim& node) {
+  if (node.kswapd != nullptr) return;
+  const sim::TaskOptions options{.kind = sim::TaskKind::kDaemon};
+  node.kswapd =
+      &parts_.scheduler.spawn("kswapd" + std::to_string(node.node.nid().value()), [this, &node] { kswapd(node); }, options);
+}
+
+void Reclaim::online(const phys::MemoryNotify& notify) {
+  if (notify.status_change_nid != kNoNode) kswapd_run(node_of(parts_.phys.node(notify.nid)));
 }
 
 phys::CompactResult Reclaim::try_to_compact_pages(phys::ZoneList& zonelist, Order order, phys::Gfp gfp, phys::AllocFlags flags,

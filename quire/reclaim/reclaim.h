@@ -26,6 +26,7 @@
 #include "quire/base/thread_annotations.h"
 #include "quire/compact/compaction.h"
 #include "quire/lru/lru.h"
+#include "quire/phys/memory_hotplug.h"
 #include "quire/phys/memory_pressure.h"
 #include "quire/phys/phys_mem.h"
 #include "quire/reclaim/events.h"
@@ -94,12 +95,13 @@ struct NodeReclaim {
   PgdatFlag flags = PgdatFlag::kNone;
 };
 
-class Reclaim final : public phys::MemoryPressure {
+class Reclaim final : public phys::MemoryPressure, private phys::HotplugListener {
  public:
   Reclaim(const ReclaimParts& parts, std::unique_ptr<ReclaimPolicy> policy);
   ~Reclaim() override;
 
-  // Spawns a kswapd (a daemon task) for each node with memory, and plugs this into phys and lru. At boot.
+  // Spawns a kswapd (a daemon task) for each node with memory, and plugs this into phys and lru. At boot. A node that gets its
+  // first memory later gets its kswapd then; one that loses its last keeps a kswapd that finds nothing to do.
   void start();
   void set_oom_victims(OomVictims* victims) { victims_ = victims; }
   // Without it no block is ever made by moving pages.
@@ -144,6 +146,8 @@ class Reclaim final : public phys::MemoryPressure {
   enum class Verdict : std::uint8_t;
   struct FolioScan;
 
+  void online(const phys::MemoryNotify& notify) override;
+  void kswapd_run(NodeReclaim& node);
   [[nodiscard]] NodeReclaim& node_of(phys::Node& node) { return *nodes_[static_cast<std::size_t>(node.nid().value())]; }
   [[nodiscard]] ReclaimView view() const;
 

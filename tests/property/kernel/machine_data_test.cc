@@ -36,10 +36,10 @@ MachineConfig small_machine(std::uint64_t seed) {
 }
 
 // Moves pages while the programs use them: whole ranges of frames, the machine's compaction, and requests for large blocks that
-// make it compact on their behalf.
+// make it compact on their behalf. Where a range was plugged in, it goes offline and comes online again.
 class Mover {
  public:
-  Mover(Machine& machine, std::uint64_t seed) : machine_(machine), rng_(seed) {
+  Mover(Machine& machine, std::uint64_t seed, Range<PhysAddr> plugged = {}) : machine_(machine), rng_(seed), plugged_(plugged) {
     machine.scheduler().spawn("mover", [this] { run(); }, {.kind = sim::TaskKind::kDaemon});
   }
   // Lets it finish what it has in hand.
@@ -55,10 +55,12 @@ class Mover {
       machine_.scheduler().sleep_for(10'000 + rng_.below(400'000));
       if (paused_) continue;
       busy_ = true;
-      switch (rng_.below(8)) {
+      switch (rng_.below(plugged_.empty() ? 8 : 10)) {
         case 0: machine_.compaction().compact_nodes(); break;
         case 1:
         case 2: take_a_block(); break;
+        case 8:
+        case 9: offline_or_online(); break;
         default: move_a_range(); break;
       }
       busy_ = false;
@@ -79,8 +81,26 @@ class Mover {
     machine_.phys().free_pages(*block, order);
   }
 
+  void offline_or_online() {
+    phys::MemoryHotplug& hotplug = machine_.phys().hotplug();
+    const std::uint64_t blocks = plugged_.size() / hotplug.memory_block_size();
+    const PhysAddr start = plugged_.begin + rng_.below(blocks) * hotplug.memory_block_size();
+    const auto type = rng_.chance(1, 4) ? phys::OnlineType::kKernel : phys::OnlineType::kMovable;
+    const bool is_online = hotplug.blocks().at(start.value() / hotplug.memory_block_size()).state == phys::MemoryState::kOnline;
+    if (is_online) {
+      offlined += hotplug.offline(start, hotplug.memory_block_size()) ? 1 : 0;
+    } else {
+      ASSERT_TRUE(hotplug.online(start, hotplug.memory_block_size(), type));
+    }
+  }
+
+ public:
+  std::uint64_t offlined = 0;
+
+ private:
   Machine& machine_;
   Rng rng_;
+  Range<PhysAddr> plugged_;
   bool paused_ = false;
   bool busy_ = false;
 };
@@ -162,6 +182,39 @@ TEST(MachineData, EveryByteReadBackIsRight) {
   fmt::print("{} seeds: {} reads, {} writes, {} forks, {} pages swapped out, {} moved, {} processes killed\n", seeds,
              totals.findings.reads, totals.findings.writes, totals.findings.forks, totals.swapped_out, totals.moved,
              totals.findings.killed);
+}
+
+// 48 MiB that stay, and two memory blocks that come and go.
+void run_with_plugged_memory(std::uint64_t seed, Totals& totals, std::uint64_t& offlined) {
+  SCOPED_TRACE(fmt::format("seed {}", seed));
+  MachineConfig config = small_machine(seed);
+  config.ram = 48 * kMiB;
+  config.max_ram = 1 * kGiB;
+  auto booted = Machine::boot(config);
+  ASSERT_TRUE(booted.has_value()) << booted.error().sentence;
+  Machine& machine = **booted;
+  const Range<PhysAddr> plugged{PhysAddr(4 * kGiB), PhysAddr(4 * kGiB + 256 * kMiB)};
+  ASSERT_TRUE(machine.phys().hotplug().add_memory(Nid(0), plugged.begin, plugged.size()));
+  Mover mover(machine, seed, plugged);
+  for (std::uint64_t round = 0; round < 3; ++round) {
+    run_programs(machine, mover, seed * 10 + round, totals);
+    if (testing::Test::HasFatalFailure()) return;
+  }
+  offlined += mover.offlined;
+}
+
+TEST(MachineData, MemoryComesAndGoesUnderThePrograms) {
+  const std::uint64_t first = number_from_environment("QUIRE_SEED", 1);
+  const std::uint64_t seeds = number_from_environment("QUIRE_SEEDS", 6);
+  Totals totals;
+  std::uint64_t offlined = 0;
+  for (std::uint64_t seed = first; seed < first + seeds; ++seed) {
+    run_with_plugged_memory(seed, totals, offlined);
+    if (HasFatalFailure()) return;
+  }
+  if (seeds >= 6) EXPECT_GT(offlined, seeds);
+  fmt::print("{} seeds: {} reads, {} writes, {} times a memory block went offline\n", seeds, totals.findings.reads,
+             totals.findings.writes, offlined);
 }
 
 }  // namespace
