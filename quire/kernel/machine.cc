@@ -29,7 +29,9 @@ phys::PhysConfig phys_config(const MachineConfig& config) {
   out.cpus = config.cpus;
   out.kernel_reserved = config.kernel_reserved;
   out.data_mode = config.data_mode;
-  for (unsigned n = 0; n < config.nodes && config.nodes > 1; ++n) {
+  out.nodes = config.node;
+  if (config.recorded) out.recorded = *config.recorded;
+  for (unsigned n = 0; n < config.nodes && config.nodes > 1 && config.node.empty(); ++n) {
     const std::uint64_t even = align_down(config.ram / config.nodes, kPageSize);
     const std::uint64_t rest = n + 1 == config.nodes ? config.ram - even * config.nodes : 0;
     out.nodes.push_back({.bytes = config.node_ram.empty() ? even + rest : config.node_ram[n], .cpus = {}, .distances = {}});

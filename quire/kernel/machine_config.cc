@@ -70,7 +70,7 @@ Checked<void> check_ram(const MachineConfig& config) {
 
 Checked<void> check_min_free(const MachineConfig& config) {
   const auto given = config.sysctl.find("vm.min_free_kbytes");
-  if (given == config.sysctl.end()) return {};
+  if (given == config.sysctl.end() || config.recorded) return {};
   const std::uint64_t nodes = config.nodes > 1 ? config.nodes * kLeastNodeRam : 0;
   const std::uint64_t taken = config.kernel_reserved + (config.ram + kSection - 1) / kSection * kMemoryMapPart + nodes;
   const std::uint64_t left = config.ram > taken ? config.ram - taken : 0;
@@ -86,6 +86,7 @@ Checked<void> check_nodes(const MachineConfig& config) {
   if (config.nodes < 1 || config.nodes > kMaxNodes) {
     return user_error(fmt::format("--nodes {}: a machine has 1 to {} nodes", config.nodes, kMaxNodes));
   }
+  if (!config.node.empty()) return check_node_table(config);
   if (config.node_ram.empty()) {
     if (config.nodes == 1 || config.ram / config.nodes >= kLeastNodeRam) return {};
     return user_error(

@@ -1,6 +1,7 @@
 // /proc/zoneinfo.
 #include <fmt/format.h>
 
+#include "quire/observe/online.h"
 #include "quire/observe/proc_text.h"
 #include "quire/reclaim/scan_control.h"
 
@@ -51,6 +52,7 @@ void pagesets(std::string& text, const Zone& zone) {
 std::string zoneinfo(kernel::Machine& machine) {
   std::string text;
   for (const auto& node : machine.phys().nodes()) {
+    if (!node_online(*node)) continue;
     bool first = true;  // of the node's populated zones: it shows the node's counters
     node->for_each_zone([&](const Zone& zone) {
       text += fmt::format("Node {}, zone {:>8}", node->nid().value(), zone.name());

@@ -17,6 +17,12 @@ constexpr PhysAddr kLowMemory{kMiB};
 constexpr std::uint64_t kWorkingRoom = 2 * kMiB;  // a machine with less to run in is not worth booting
 constexpr unsigned kMaxNodes = 64;
 
+// No device is put right behind RAM: up to the next multiple of this the space is kept (e820__reserve_resources_late).
+std::uint64_t ram_alignment(PhysAddr at) {
+  if (at < kLowMemory) return 64 * kKiB;
+  return at < kKernelStart ? kMiB : 64 * kMiB;
+}
+
 }  // namespace
 
 BootResult<std::unique_ptr<PhysMem>> PhysMem::boot(const PhysConfig& config, sim::Scheduler& scheduler, TraceRegistry& traces,
@@ -42,6 +48,7 @@ BootResult<std::unique_ptr<PhysMem>> PhysBoot::run() {
   if (BootStatus status = check_enough(); !status) return std::unexpected(status.error());
   compute_watermarks();
   free_late();
+  apply_recorded_sysctl();
   e820_reserve_resources();
   mem_->firmware_map_ = map_;
   mem_->memblock_ = std::move(memblock_);
@@ -142,8 +149,39 @@ BootStatus PhysBoot::reserve_boot_images() {
     late_.push_back({"initrd", {phys_to_pfn(*at), phys_to_pfn(*at + bytes)}});
   }
   for (const Reservation& r : config_.reservations) memblock_.reserve(r.range);
+  if (BootStatus status = reserve_as_recorded(); !status) return status;
   for (const std::string& line : memblock_.dump()) log("{}", line);
   return {};
+}
+
+BootStatus PhysBoot::reserve_as_recorded() {
+  for (const Range<PhysAddr>& range : config_.recorded.reserved) {
+    memblock_.reserve(range);
+    recorded_.add(range);
+  }
+  // What is used or given back is no room for boot's tables.
+  recorded_.reserve({PhysAddr(0), kLowMemory});
+  for (const Reservation& r : config_.recorded.resources) recorded_.reserve(r.range);
+  for (const Reservation& late : config_.recorded.freed_late) {
+    const Range<Pfn> pfns{phys_to_pfn(align_up(late.range.begin, kPageSize)), phys_to_pfn(late.range.end)};
+    if (pfns.empty() || config_.recorded.reserved.empty()) continue;
+    for (Pfn pfn = pfns.begin; pfn < pfns.end; ++pfn) {
+      if (memblock_.is_memory(pfn_to_phys(pfn)) && memblock_.is_reserved(pfn_to_phys(pfn))) continue;
+      return boot_error(fmt::format("{} at {:#x}-{:#x} cannot be freed after boot: {:#x} is no reserved memory; leave it out",
+                                    late.name, late.range.begin.value(), late.range.end.value() - 1, pfn_to_phys(pfn).value()));
+    }
+    recorded_.reserve(late.range);
+    late_.push_back({late.name, pfns});
+  }
+  return {};
+}
+
+std::optional<PhysAddr> PhysBoot::boot_alloc(const MemblockAllocSpec& spec) {
+  if (!config_.recorded.reserved.empty()) {
+    const auto at = recorded_.alloc(spec);
+    if (at || spec.node_rule == MemblockAllocSpec::Node::kExact) return at;  // who asks so has a second way
+  }
+  return memblock_.alloc(spec);
 }
 
 BootStatus PhysBoot::create_arena() {
@@ -160,7 +198,9 @@ BootStatus PhysBoot::create_arena() {
 
 // Leaves each zone that the configuration names just as many free pages as it says.
 BootStatus PhysBoot::apply_zone_managed() {
-  for (const ZoneManaged& target : config_.zone_managed) {
+  std::vector<ZoneManaged> targets = config_.zone_managed;
+  targets.insert(targets.end(), config_.recorded.zone_managed.begin(), config_.recorded.zone_managed.end());
+  for (const ZoneManaged& target : targets) {
     if (static_cast<std::size_t>(target.nid.value()) >= mem_->nodes_.size() || target.zone >= kZoneTypes) {
       return boot_error(
           fmt::format("there is no zone {} on node {}; name a zone of this machine", target.zone, target.nid.value()));
@@ -261,7 +301,13 @@ void PhysBoot::e820_reserve_resources() {
   };
   for (const E820Entry& e : usable_.entries()) insert(e.range, iomem_name(e.type));
   if (!image_.empty()) insert(image_, "Kernel code");
-  if (config_.firmware_map) return;  // what devices such a machine has, its map does not say
+  for (const Reservation& r : config_.recorded.resources) insert(r.range, r.name);
+  const auto reserve_ram_buffers = [&] {
+    for (const E820Entry& e : usable_.entries()) {
+      if (e.type == E820Type::kRam) iomem.fill({e.range.end, align_up(e.range.end, ram_alignment(e.range.end))}, "RAM buffer");
+    }
+  };
+  if (config_.firmware_map) return reserve_ram_buffers();  // what devices such a machine has, its map does not say
   // The devices of the PC whose map this is: PCI's windows are what RAM leaves.
   constexpr PhysAddr kPciEnd{0xfec0'0000};
   constexpr std::uint64_t kPciHole64 = 2 * kGiB;
@@ -281,12 +327,14 @@ void PhysBoot::e820_reserve_resources() {
   insert({PhysAddr(0xfed0'0000), PhysAddr(0xfed0'0400)}, "PNP0103:00");
   insert({PhysAddr(0xfee0'0000), PhysAddr(0xfee0'1000)}, "Local APIC");
   insert({hole64, hole64 + kPciHole64}, "PCI Bus 0000:00");
+  reserve_ram_buffers();
 }
 
 BootStatus PhysBoot::check_enough() {
   std::uint64_t managed = 0;
   for (const auto& node : mem_->nodes_) managed += node->managed_pages();
-  if (config_.zone_managed.empty() && managed * kPageSize < kWorkingRoom) return std::unexpected(too_small("the machine"));
+  if (config_.zone_managed.empty() && config_.recorded.zone_managed.empty() && managed * kPageSize < kWorkingRoom)
+    return std::unexpected(too_small("the machine"));
   return {};
 }
 
@@ -295,15 +343,24 @@ void PhysBoot::compute_watermarks() {
   mem_->min_free_kbytes_ = config_.min_free_kbytes.value_or(watermarks.calculate_min_free_kbytes());
   mem_->update_watermarks();
   // hugepage_init comes after: khugepaged raises min_free_kbytes, and everything but protection is computed again.
+  const HugePagesAtBoot huge = huge_pages_at_boot();
+  if (huge == HugePagesAtBoot::kOff || config_.min_free_kbytes) return;
+  mem_->min_free_kbytes_ = huge == HugePagesAtBoot::kNever
+                               ? watermarks.calculate_min_free_kbytes()
+                               : std::max(watermarks.recommended_min_free_kbytes(), mem_->min_free_kbytes_);
+  mem_->set_min_free_kbytes(mem_->min_free_kbytes_);
+}
+
+HugePagesAtBoot PhysBoot::huge_pages_at_boot() const {
+  const RecordedBoot& recorded = config_.recorded;
+  const HugePagesAtBoot asked = recorded.huge_pages == HugePagesAtBoot::kAuto ? config_.huge_pages : recorded.huge_pages;
+  if (asked != HugePagesAtBoot::kAuto) return asked;
   constexpr std::uint64_t kHugePagesFrom = 512 * kMiB;
   std::uint64_t managed = 0;
   for (const auto& node : mem_->nodes_) managed += node->managed_pages();
-  const bool by_size = managed * kPageSize >= kHugePagesFrom;
-  const bool huge = config_.huge_pages == HugePagesAtBoot::kOn || (config_.huge_pages == HugePagesAtBoot::kAuto && by_size);
-  if (!huge || config_.min_free_kbytes) return;
-  const std::uint64_t recommended = watermarks.recommended_min_free_kbytes();
-  if (recommended > mem_->min_free_kbytes_) mem_->min_free_kbytes_ = recommended;
-  mem_->update_watermarks();
+  if (managed * kPageSize < kHugePagesFrom) return HugePagesAtBoot::kOff;
+  const bool never = std::ranges::count(parameters_.unknown, "transparent_hugepage=never") != 0;
+  return never ? HugePagesAtBoot::kNever : HugePagesAtBoot::kOn;
 }
 
 // The initrd and what else boot alone needed. Watermarks stay as they were computed (Linux does not compute them again).
@@ -312,6 +369,19 @@ void PhysBoot::free_late() {
     memblock_.free({pfn_to_phys(late.pfns.begin), pfn_to_phys(late.pfns.end)});
     free_reserved_area(late.pfns);
     if (!late.what.empty()) log("Freeing {} memory: {}K", late.what, late.pfns.size() * 4);
+  }
+}
+
+// What somebody wrote to /proc/sys/vm on the running machine: each recomputes only what Linux's handler of it does, from the
+// pages that the zones manage by then.
+void PhysBoot::apply_recorded_sysctl() {
+  const RecordedBoot& r = config_.recorded;
+  if (r.watermark_scale_factor) mem_->set_watermark_scale_factor(*r.watermark_scale_factor);
+  if (r.min_free_kbytes || r.watermarks_again) mem_->set_min_free_kbytes(r.min_free_kbytes.value_or(mem_->min_free_kbytes_));
+  if (r.percpu_pagelist_high_fraction) mem_->set_percpu_pagelist_high_fraction(*r.percpu_pagelist_high_fraction);
+  if (!r.lowmem_reserve_ratio.empty() || r.protection_again) {
+    const auto ratios = r.lowmem_reserve_ratio.empty() ? mem_->config_.lowmem_reserve_ratio : r.lowmem_reserve_ratio;
+    mem_->set_lowmem_reserve_ratio(ratios);
   }
 }
 

@@ -8,6 +8,7 @@
 
 #include <array>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -33,6 +34,9 @@ class PhysBoot {
   BootStatus check_config();
   BootStatus e820_memory_setup();
   BootStatus reserve_boot_images();
+  BootStatus reserve_as_recorded();
+  // memblock's alloc; on a recorded machine from what its own boot had reserved, as long as there is room.
+  std::optional<PhysAddr> boot_alloc(const MemblockAllocSpec& spec);
   BootStatus create_arena();
   BootStatus apply_zone_managed();
   BootStatus reserve_in_zone(Zone& zone, std::uint64_t pages, std::uint64_t freed_late);
@@ -41,7 +45,9 @@ class PhysBoot {
   void e820_reserve_resources();
   BootStatus check_enough();
   void compute_watermarks();
+  [[nodiscard]] HugePagesAtBoot huge_pages_at_boot() const;
   void free_late();
+  void apply_recorded_sysctl();
   void free_reserved_area(Range<Pfn> pfns);
   [[nodiscard]] BootError too_small(std::string_view what) const;
 
@@ -49,6 +55,7 @@ class PhysBoot {
   BootStatus initmem_init();
   [[nodiscard]] std::vector<Range<PhysAddr>> installed_ram() const;
   BootStatus split_ram();
+  BootStatus take_node_memory();
   BootStatus alloc_node_data();
   void create_nodes();
   void build_all_zonelists();
@@ -83,6 +90,7 @@ class PhysBoot {
   KernelParameters parameters_;
   std::vector<Pfn> movable_start_;  // by node: where ZONE_MOVABLE begins; 0: it has none
   Memblock memblock_;
+  Memblock recorded_;  // memory: what a recorded machine had reserved; reserved: what boot has put there so far
   std::uint64_t ram_bytes_ = 0;
   std::vector<std::uint64_t> node_bytes_;
   struct LateFree {

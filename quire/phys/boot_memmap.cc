@@ -36,12 +36,12 @@ BootStatus PhysBoot::sparse_init() {
       by_node[static_cast<std::size_t>(m.nid.value())].push_back(s);
     }
   }
-  if (!memblock_.alloc({.size = kSectionRootBytes})) return std::unexpected(too_small("the section table"));
+  if (!boot_alloc({.size = kSectionRootBytes})) return std::unexpected(too_small("the section table"));
   std::uint64_t last_root = ~std::uint64_t{0};
   for (std::uint64_t s = 0; s < end; ++s) {
     if (mem.sparse_.section(s).state == SectionState::kAbsent || s / kSectionsPerRoot == last_root) continue;
     last_root = s / kSectionsPerRoot;
-    if (!memblock_.alloc({.size = kPageSize, .nid = mem.sparse_.section(s).nid})) {
+    if (!boot_alloc({.size = kPageSize, .nid = mem.sparse_.section(s).nid})) {
       return std::unexpected(too_small("the section table"));
     }
   }
@@ -56,7 +56,7 @@ BootStatus PhysBoot::sparse_init() {
 BootStatus PhysBoot::sparse_init_node(Nid nid, const std::vector<std::uint64_t>& sections) {
   PhysMem& mem = *mem_;
   const std::uint64_t n = sections.size();
-  const auto usage = memblock_.alloc({.size = kSectionUsageBytes * n, .nid = nid});
+  const auto usage = boot_alloc({.size = kSectionUsageBytes * n, .nid = nid});
   if (!usage) return std::unexpected(too_small("the pageblock flags"));
   constexpr std::uint64_t kFlagsOffset = kSectionUsageBytes - 32;
   for (std::uint64_t i = 0; i < n; ++i) {
@@ -68,11 +68,11 @@ BootStatus PhysBoot::sparse_init_node(Nid nid, const std::vector<std::uint64_t>&
     const Pfn first = SparseMemory::section_start(section);
     return mem.arena_.map_memmap({first, first + kPagesPerSection}, at);
   };
-  const auto whole = memblock_.alloc({.size = kMemmapBytes * n,
-                                      .align = kMemmapBytes,
-                                      .min = kAboveDma,
-                                      .nid = nid,
-                                      .node_rule = MemblockAllocSpec::Node::kExact});
+  const auto whole = boot_alloc({.size = kMemmapBytes * n,
+                                 .align = kMemmapBytes,
+                                 .min = kAboveDma,
+                                 .nid = nid,
+                                 .node_rule = MemblockAllocSpec::Node::kExact});
   for (std::uint64_t i = 0; i < n;) {
     // Sections side by side share one host mapping.
     std::uint64_t run = 1;
@@ -82,7 +82,7 @@ BootStatus PhysBoot::sparse_init_node(Nid nid, const std::vector<std::uint64_t>&
       const Pfn first = SparseMemory::section_start(sections[i]);
       status = mem.arena_.map_memmap({first, first + run * kPagesPerSection}, *whole + i * kMemmapBytes);
     } else {
-      const auto at = memblock_.alloc({.size = kMemmapBytes, .align = kMemmapBytes, .min = kAboveDma, .nid = nid});
+      const auto at = boot_alloc({.size = kMemmapBytes, .align = kMemmapBytes, .min = kAboveDma, .nid = nid});
       if (!at) return std::unexpected(too_small("the memory map"));
       status = map_section(sections[i], *at);
     }
@@ -93,7 +93,7 @@ BootStatus PhysBoot::sparse_init_node(Nid nid, const std::vector<std::uint64_t>&
   const std::uint64_t span = (sections.back() - sections.front() + 1) * kMemmapBytes;
   const std::uint64_t table_pages = 1 + (span + kVmemmapPerPmdPage - 1) / kVmemmapPerPmdPage;  // pud, then pmds
   for (std::uint64_t i = 0; i < table_pages; ++i) {
-    if (!memblock_.alloc({.size = kPageSize, .align = kPageSize, .min = kAboveDma, .nid = nid})) {
+    if (!boot_alloc({.size = kPageSize, .align = kPageSize, .min = kAboveDma, .nid = nid})) {
       return std::unexpected(too_small("the memory map's page tables"));
     }
   }

@@ -19,6 +19,7 @@ constexpr unsigned kRemoteDistance = 20;
 
 BootStatus PhysBoot::initmem_init() {
   if (BootStatus status = split_ram(); !status) return status;
+  for (const MemblockRegion& m : memblock_.memory()) recorded_.set_node(m.range, m.nid);
   return alloc_node_data();
 }
 
@@ -51,6 +52,7 @@ BootStatus PhysBoot::split_ram() {
     return {};
   }
   const std::size_t n = config_.nodes.size();
+  if (std::ranges::any_of(config_.nodes, [](const NodeConfig& c) { return !c.memory.empty(); })) return take_node_memory();
   for (const NodeConfig& node : config_.nodes) node_bytes_.push_back(node.bytes);
   if (std::ranges::all_of(node_bytes_, [](std::uint64_t b) { return b == 0; })) {
     for (std::uint64_t& bytes : node_bytes_) bytes = align_down(ram_bytes_ / n, kNumaAlign);
@@ -86,11 +88,35 @@ BootStatus PhysBoot::split_ram() {
   return {};
 }
 
+// Nodes that name their memory: what is on none of them is not memory.
+BootStatus PhysBoot::take_node_memory() {
+  Memblock covered;
+  for (std::size_t i = 0; i < config_.nodes.size(); ++i) {
+    const Nid nid(static_cast<int>(i));
+    std::uint64_t bytes = 0;
+    for (const Range<PhysAddr>& range : config_.nodes[i].memory) {
+      for (const MemblockRegion& m : memblock_.memory()) bytes += m.range.intersect(range).size();
+      memblock_.set_node(range, nid);
+      covered.add(range);
+      log("ACPI: SRAT: Node {0} PXM {0} [mem {1:#010x}-{2:#010x}]", i, range.begin.value(), range.end.value() - 1);
+    }
+    node_bytes_.push_back(bytes);
+  }
+  std::vector<Range<PhysAddr>> outside;
+  covered.for_each_gap({PhysAddr(0), memblock_.end_of_dram()}, [&](Range<PhysAddr> gap) { outside.push_back(gap); });
+  for (const Range<PhysAddr>& gap : outside) memblock_.remove(gap);
+  if (memblock_.memory().empty()) {
+    return boot_error("the nodes' ranges hold no usable memory; name ranges that the firmware's map calls usable");
+  }
+  return {};
+}
+
 BootStatus PhysBoot::alloc_node_data() {
   for (std::size_t i = 0; i < node_bytes_.size(); ++i) {
     const Nid nid(static_cast<int>(i));
-    const auto at = memblock_.alloc({.size = kNodeDataBytes, .align = 64, .nid = nid});
+    const auto at = boot_alloc({.size = kNodeDataBytes, .align = 64, .nid = nid});
     if (!at) return std::unexpected(too_small("node data"));
+    if (node_bytes_[i] == 0) continue;
     log("NODE_DATA({}) allocated [mem {:#010x}-{:#010x}]", i, at->value(), at->value() + kNodeDataBytes - 1);
   }
   return {};
@@ -151,8 +177,8 @@ void PhysBoot::build_all_zonelists() {
   }
 }
 
-// Nearest node first; among equals one with CPUs counts as a little farther, later nodes come before earlier ones that
-// are another's first choice already (find_next_best_node).
+// Nearest node first; among equals the next higher number, then one that is nobody's first choice yet (find_next_best_node).
+// Linux also prefers nodes without CPUs, but when it boots no CPU is on any node yet.
 void PhysBoot::build_zonelist(Node& local, std::vector<unsigned>& load) {
   const auto& nodes = mem_->nodes_;
   std::vector<Node*> order;
@@ -168,7 +194,6 @@ void PhysBoot::build_zonelist(Node& local, std::vector<unsigned>& load) {
       if (used[index(*candidate)] || !candidate->has_memory()) continue;
       std::uint64_t value = local.distance(candidate->nid());
       if (candidate->nid() < local.nid()) ++value;
-      if (!candidate->cpus().empty()) ++value;
       value = value * 1024 + load[index(*candidate)];
       if (value < best_value) {
         best_value = value;

@@ -30,6 +30,8 @@ class IomemTree {
   Status insert(Range<PhysAddr> range, std::string name);
   // Claims a range that nothing but its parent may have yet (request_resource). kBusy: something is there.
   Status request(Range<PhysAddr> range, std::string name);
+  // Claims what of the range nothing at the top has yet (reserve_region_with_split).
+  void fill(Range<PhysAddr> range, std::string_view name);
   // Gives back a claim without children. kNoEnt: there is none of exactly this range and name.
   Status release(Range<PhysAddr> range, std::string_view name);
 

@@ -85,6 +85,18 @@ class Memblock {
     }
   }
 
+  // f(Range<PhysAddr>) over the parts of `within` that are no memory, ascending.
+  template <class F>
+  void for_each_gap(Range<PhysAddr> within, F&& f) const {
+    PhysAddr at = within.begin;
+    for (const MemblockRegion& m : memory_) {
+      const Range<PhysAddr> gap = Range<PhysAddr>{at, m.range.begin}.intersect(within);
+      if (!gap.empty()) f(gap);
+      if (at < m.range.end) at = m.range.end;
+    }
+    if (at < within.end) f(Range<PhysAddr>{at, within.end});
+  }
+
   // "MEMBLOCK configuration:" and its lines, as memblock=debug prints them.
   [[nodiscard]] std::vector<std::string> dump() const;
   void validate() const;

@@ -15,9 +15,10 @@
 namespace quire::phys {
 
 struct NodeConfig {
-  std::uint64_t bytes = 0;               // RAM of this node (as installed, before the firmware's holes); 0: memory-less
-  std::vector<unsigned> cpus = {};       // empty on every node: CPUs are dealt out in turn
-  std::vector<unsigned> distances = {};  // to each node; empty: 10 to itself, 20 to the others
+  std::uint64_t bytes = 0;                   // RAM of this node (as installed, before the firmware's holes); 0: memory-less
+  std::vector<unsigned> cpus = {};           // empty on every node: CPUs are dealt out in turn
+  std::vector<unsigned> distances = {};      // to each node; empty: 10 to itself, 20 to the others
+  std::vector<Range<PhysAddr>> memory = {};  // where its RAM lies, in place of `bytes`; named on one node, it counts on all
 };
 
 enum class DeferredInit : std::uint8_t {
@@ -26,8 +27,13 @@ enum class DeferredInit : std::uint8_t {
   kOn,
 };
 
-// Whether huge pages are compiled in and on at boot, which raises min_free_kbytes as khugepaged does.
-enum class HugePagesAtBoot : std::uint8_t { kAuto /* on from 512 MiB, as Linux */, kOff, kOn };
+// Whether huge pages are on at boot, which raises min_free_kbytes as khugepaged does.
+enum class HugePagesAtBoot : std::uint8_t {
+  kAuto,  // as Linux: on from 512 MiB, unless the command line says never
+  kOff,   // not compiled in, or the machine is too small for them
+  kOn,
+  kNever,  // there but switched off: khugepaged computes min_free_kbytes once more, now less what the watermarks keep
+};
 
 enum class AllocPolicyKind : std::uint8_t { kLinux6 };
 
@@ -46,6 +52,25 @@ struct ZoneManaged {
   std::uint64_t at_end = 0;         // when boot is over
 };
 
+// What is known of a recorded machine's boot besides its map and parameters; what is empty is not known.
+struct RecordedBoot {
+  // All that memblock had reserved when it gave the rest to the buddy. Boot puts what it allocates itself inside.
+  std::vector<Range<PhysAddr>> reserved;
+  // Parts of it that came free again after the watermarks were computed, in that order, and what the log calls them.
+  std::vector<Reservation> freed_late;
+  std::vector<ZoneManaged> zone_managed;  // for a machine whose `reserved` is not known
+  std::vector<Reservation> resources;     // lines of iomem that no memory map tells: devices, sections of the kernel's image
+  HugePagesAtBoot huge_pages = HugePagesAtBoot::kAuto;
+
+  // What was written to /proc/sys/vm when boot was over; Linux then computes what hangs on it from the final figures.
+  std::optional<std::uint64_t> min_free_kbytes;
+  std::optional<std::uint32_t> watermark_scale_factor;
+  std::optional<std::uint32_t> percpu_pagelist_high_fraction;
+  std::vector<std::uint32_t> lowmem_reserve_ratio;  // empty: not written
+  bool watermarks_again = false;  // computed again without another value (huge pages switched, the same written)
+  bool protection_again = false;
+};
+
 struct PhysConfig {
   std::uint64_t ram_bytes = 0;  // used when firmware_map is not given
   std::optional<FirmwareMap> firmware_map;
@@ -56,6 +81,7 @@ struct PhysConfig {
   std::uint64_t initrd_bytes = 0;             // freed again once the machine has booted
   std::vector<Reservation> reservations;      // more, at fixed places
   std::vector<ZoneManaged> zone_managed;
+  RecordedBoot recorded;  // its zone_managed adds to the one above
   DataMode data_mode = DataMode::kData;
   DeferredInit deferred_init = DeferredInit::kAuto;
   HugePagesAtBoot huge_pages = HugePagesAtBoot::kAuto;

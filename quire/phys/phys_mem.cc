@@ -21,26 +21,33 @@ PhysMem::PhysMem(const PhysConfig& config, sim::Scheduler& scheduler, TraceRegis
 
 PhysMem::~PhysMem() = default;
 
-void PhysMem::update_watermarks() {
-  totalreserve_pages_ = Watermarks(nodes_).setup({.min_free_kbytes = min_free_kbytes_,
-                                                  .watermark_scale_factor = config_.watermark_scale_factor,
-                                                  .lowmem_reserve_ratio = config_.lowmem_reserve_ratio,
-                                                  .percpu_pagelist_high_fraction = config_.percpu_pagelist_high_fraction});
+WatermarkTunables PhysMem::watermark_tunables() const {
+  return {.min_free_kbytes = min_free_kbytes_,
+          .watermark_scale_factor = config_.watermark_scale_factor,
+          .lowmem_reserve_ratio = config_.lowmem_reserve_ratio,
+          .percpu_pagelist_high_fraction = config_.percpu_pagelist_high_fraction};
 }
+
+void PhysMem::update_watermarks() { totalreserve_pages_ = Watermarks(nodes_).setup(watermark_tunables()); }
 
 void PhysMem::set_min_free_kbytes(std::uint64_t kib) {
   min_free_kbytes_ = kib;
-  update_watermarks();
+  totalreserve_pages_ = Watermarks(nodes_).update_wmarks(watermark_tunables());
 }
 
 void PhysMem::set_watermark_scale_factor(std::uint32_t factor) {
   config_.watermark_scale_factor = factor;
-  update_watermarks();
+  totalreserve_pages_ = Watermarks(nodes_).update_wmarks(watermark_tunables());
 }
 
 void PhysMem::set_lowmem_reserve_ratio(std::span<const std::uint32_t> ratios) {
   config_.lowmem_reserve_ratio.assign(ratios.begin(), ratios.end());
-  update_watermarks();
+  totalreserve_pages_ = Watermarks(nodes_).update_protection(watermark_tunables());
+}
+
+void PhysMem::set_percpu_pagelist_high_fraction(std::uint32_t fraction) {
+  config_.percpu_pagelist_high_fraction = fraction;
+  Watermarks(nodes_).update_pagesets(watermark_tunables());
 }
 
 std::int64_t PhysMem::global_node_page_state(NodeStat s) const {

@@ -43,6 +43,8 @@
 
 namespace quire::phys {
 
+struct WatermarkTunables;
+
 struct MemInfo {
   std::uint64_t totalram = 0;  // pages the buddy manages (MemTotal)
   std::uint64_t freeram = 0;   // MemFree
@@ -180,11 +182,12 @@ class PhysMem final : Buddy::DeferredSource {
   [[nodiscard]] std::uint64_t totalram_pages() const;
   [[nodiscard]] std::uint64_t totalreserve_pages() const { return totalreserve_pages_; }
 
-  // Sysctls; each recomputes watermarks, protection and per-CPU list sizes as Linux does.
+  // Sysctls; each recomputes what Linux's handler of it does (protection by lowmem_reserve_ratio alone).
   [[nodiscard]] std::uint64_t min_free_kbytes() const { return min_free_kbytes_; }
   void set_min_free_kbytes(std::uint64_t kib);
   void set_watermark_scale_factor(std::uint32_t factor);
   void set_lowmem_reserve_ratio(std::span<const std::uint32_t> ratios);
+  void set_percpu_pagelist_high_fraction(std::uint32_t fraction);
 
   [[nodiscard]] const std::vector<std::string>& boot_log() const { return boot_log_; }
   [[nodiscard]] const FirmwareMap& firmware_map() const { return firmware_map_; }
@@ -238,6 +241,7 @@ class PhysMem final : Buddy::DeferredSource {
   void prep_compound_page(Page& head, Order order);
   bool grow_zone(Zone& zone) override;
   void init_section(std::uint64_t section);
+  [[nodiscard]] WatermarkTunables watermark_tunables() const;
   void update_watermarks();
   [[nodiscard]] bool page_free_is_sane(const Page& page) const;
 

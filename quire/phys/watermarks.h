@@ -37,6 +37,11 @@ class Watermarks {
   // Sets every zone's watermarks (and takes boosts back), per-CPU list sizes, stat thresholds and protection; gives
   // totalreserve_pages.
   std::uint64_t setup(const WatermarkTunables& tunables);
+  // The parts of it that a tunable's handler recomputes: watermarks with per-CPU list sizes, per-CPU list sizes alone, and
+  // protection. Each gives totalreserve_pages.
+  std::uint64_t update_wmarks(const WatermarkTunables& tunables);
+  std::uint64_t update_protection(const WatermarkTunables& tunables);
+  void update_pagesets(const WatermarkTunables& tunables);
 
  private:
   void setup_per_zone_wmarks(const WatermarkTunables& tunables);
