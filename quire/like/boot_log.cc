@@ -17,16 +17,17 @@ bool starts_with_digit(std::string_view text) {
   return !text.empty() && std::isdigit(static_cast<unsigned char>(text.front())) != 0;
 }
 
-// "[    0.000000] " or "[Sun Nov 22 16:00:00 2026] ", but not "[mem 0x…".
+// "[    0.000000] ", "[Sun Nov 22 16:00:00 2026] " or "[    T0] ", but not "[mem 0x…".
 bool strip_time(std::string_view& line) {
   if (!line.starts_with('[') || line.starts_with("[mem ")) return false;
-  const std::size_t close = line.find("] ");
+  const std::size_t close = line.find(']');
   if (close == std::string_view::npos || close > 40) return false;
   const std::string_view inside = line.substr(1, close - 1);
   const bool seconds = inside.find_first_not_of(" 0123456789.TC") == std::string_view::npos;
   const bool date = inside.find(':') != std::string_view::npos && inside.find("0x") == std::string_view::npos;
   if (!seconds && !date) return false;
-  line.remove_prefix(close + 2);
+  line.remove_prefix(close + 1);
+  if (line.starts_with(' ')) line.remove_prefix(1);
   return true;
 }
 
@@ -75,14 +76,20 @@ class MemblockReplay {
     }
     const std::string_view text = trim(message);
     const auto range = bracket_range(text);
+    if (text.find("alloc_bootmem_huge_page") != std::string_view::npos) gigantic_next_ = true;
     if (!range) return;
     if (text.starts_with("reserved[") || text.starts_with("memblock_reserve:")) {
       state_.reserve(*range);
+      if (text.find("efi_reserve_boot_services") != std::string_view::npos) efi.push_back(*range);
+      if (gigantic_next_) gigantic.push_back(*range);
+      gigantic_next_ = false;
     } else if (text.starts_with("memblock_free:") || text.starts_with("memblock_phys_free:") ||
                text.starts_with("memblock_free_late:") || text.starts_with("__memblock_free_late:")) {
       state_.free(*range);
     }
   }
+  std::vector<Range<PhysAddr>> efi, gigantic;
+
   [[nodiscard]] bool known() const { return known_; }
   [[nodiscard]] std::vector<Range<PhysAddr>> ranges() const {
     std::vector<Range<PhysAddr>> out;
@@ -94,6 +101,7 @@ class MemblockReplay {
  private:
   phys::Memblock state_;
   bool known_ = false;
+  bool gigantic_next_ = false;
   std::vector<Range<PhysAddr>> first_;
 };
 
@@ -109,7 +117,16 @@ std::optional<MemoryLine> memory_line(std::string_view message) {
   return MemoryLine{*total, kib_before("K kernel code"), kib_before("K rodata"), kib_before("K reserved")};
 }
 
+// Bytes in huge pages that boot set aside, of a size that the buddy does not have.
+std::uint64_t gigantic_bytes(std::string_view message) {
+  const auto pages = number_after(message, "pre-allocated ");
+  const auto gib = number_after(message, "registered ");
+  if (!pages || !gib || message.find(" GiB page size") == std::string_view::npos) return 0;
+  return *pages * *gib * kGiB;
+}
+
 std::optional<FreedMemory> freed_line(std::string_view message) {
+  if (message.starts_with("efi: ")) message.remove_prefix(5);
   constexpr std::string_view kOpening = "Freeing ";
   const std::size_t memory = message.find(" memory: ");
   if (!message.starts_with(kOpening) || memory == std::string_view::npos || memory < kOpening.size()) return std::nullopt;
@@ -145,6 +162,8 @@ class Reader {
   void finish() {
     if (!memblock_.known()) return;
     log_.reserved_first = memblock_.first();
+    log_.efi_boot_services = std::move(memblock_.efi);
+    log_.gigantic_pages = std::move(memblock_.gigantic);
     if (log_.dropped == 0 && log_.memory) log_.reserved = memblock_.ranges();
   }
 
@@ -188,6 +207,8 @@ class Reader {
 
   void facts(std::string_view message) {
     if (is_layout(message)) log_.layout.emplace_back(message);
+    if (message.starts_with("Built ")) log_.total_pages = number_after(message, "Total pages: ");
+    if (message.starts_with("HugeTLB: registered ")) log_.gigantic_bytes += gigantic_bytes(message);
     if (message.starts_with("ACPI: SRAT: Node ")) {
       const auto nid = number_after(message, "Node ");
       const auto range = mem_range(message);

@@ -55,8 +55,13 @@ struct BootLog {
   std::optional<std::vector<Range<PhysAddr>>> reserved;
   // The first state that the log shows, in which the kernel's own image is the largest part.
   std::vector<Range<PhysAddr>> reserved_first;
-  unsigned dropped = 0;             // places where the kernel says that it lost lines
-  std::vector<std::string> layout;  // lines on zones, nodes and zonelists, word for word
+  // Of it, what EFI's boot services had, and the gigantic pages that the command line asked for.
+  std::vector<Range<PhysAddr>> efi_boot_services;
+  std::vector<Range<PhysAddr>> gigantic_pages;
+  std::uint64_t gigantic_bytes = 0;          // "HugeTLB: registered 1.00 GiB page size, pre-allocated 1 pages"
+  std::optional<std::uint64_t> total_pages;  // "Built … Total pages: …", which 6.1 counts less what is reserved below 16 MiB
+  unsigned dropped = 0;                      // places where the kernel says that it lost lines
+  std::vector<std::string> layout;           // lines on zones, nodes and zonelists, word for word
 };
 
 [[nodiscard]] BootLog parse_boot_log(std::string_view text);

@@ -7,6 +7,7 @@
 
 #include "quire/like/lines.h"
 #include "quire/like/parts.h"
+#include "quire/phys/kernel_parameters.h"
 
 namespace quire::like {
 
@@ -66,6 +67,20 @@ std::vector<MapLine> map_from_iomem(const Iomem& iomem) {
     for (const auto& [name, type] : kTypes) {
       if (line.name == name) out.push_back({line.range, std::string(type)});
     }
+  }
+  return out;
+}
+
+// The words that Quire's kernel takes; one that only Linux understands is left out and said.
+std::string words_taken(std::string_view cmdline, const phys::FirmwareMap& map, std::vector<std::string>& notes) {
+  std::string out;
+  for (const std::string_view word : words_of(cmdline)) {
+    phys::FirmwareMap copy = map;
+    if (!phys::KernelParameters::parse(word, copy)) {
+      notes.push_back(fmt::format("the kernel parameter '{}' is left out", word));
+      continue;
+    }
+    out += (out.empty() ? "" : " ") + std::string(word);
   }
   return out;
 }
@@ -171,7 +186,7 @@ Checked<void> take_map(const Evidence& evidence, RecordedMachine& machine) {
   std::string_view cmdline = evidence.folder.text("cmdline.txt");
   cmdline = trim(cmdline.substr(0, cmdline.find('\n')));
   config.cmdline = evidence.log.cmdline.value_or(std::string(cmdline));
-  config.cmdline = std::string(trim(config.cmdline));
+  config.cmdline = words_taken(config.cmdline, *config.firmware_map, machine.notes);
   if (!of_firmware) config.cmdline = without_map_words(config.cmdline);
   return {};
 }

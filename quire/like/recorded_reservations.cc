@@ -2,6 +2,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
+#include <utility>
 
 #include "quire/like/lines.h"
 #include "quire/like/parts.h"
@@ -13,12 +15,21 @@ namespace {
 
 constexpr std::uint64_t kKibPerPage = kPageSize / kKiB;
 
+// When memory came to its zones, by the moments at which Linux computes watermarks: init_per_zone_wmark_min, then the start of
+// huge pages.
+enum class Moment : std::uint8_t { kBeforeBoth, kBetween, kHugetlb, kAfterBoth };
+
 struct Freed {
   std::string what;
-  Range<PhysAddr> range;  // where it lay; empty: not known
+  std::vector<Range<PhysAddr>> ranges;  // where it lay; empty: not known
   std::uint64_t pages = 0;
-  bool before_watermarks = false;
-  [[nodiscard]] bool exact() const { return whole_pages(range).size() == pages; }
+  Moment moment = Moment::kAfterBoth;
+  // The ranges are just as long as the log says.
+  [[nodiscard]] bool exact() const {
+    std::uint64_t sum = 0;
+    for (const Range<PhysAddr>& range : ranges) sum += whole_pages(range).size();
+    return !ranges.empty() && sum == pages;
+  }
 };
 
 // Where the kernel's image lies, from the sections in iomem.
@@ -66,16 +77,36 @@ Range<PhysAddr> freed_range(const Evidence& evidence, const Image& image, const 
   return {};
 }
 
-// Only what is known to come free after or before the watermarks are computed; what else the log calls freed is no matter of
-// the zones (or not of boot).
+// EFI's boot services below 1 MiB stay reserved, like all of it.
+std::vector<Range<PhysAddr>> above_low_memory(const std::vector<Range<PhysAddr>>& ranges) {
+  std::vector<Range<PhysAddr>> out;
+  for (Range<PhysAddr> range : ranges) {
+    range.begin = std::max(range.begin, PhysAddr(kMiB));
+    if (!range.empty()) out.push_back(range);
+  }
+  return out;
+}
+
+// What is known to come to the zones while watermarks are computed; what else the log calls freed is no matter of the zones.
 std::vector<Freed> freed_at_boot(const Evidence& evidence, const Image& image) {
   std::vector<Freed> out;
   for (const FreedMemory& freed : evidence.log.freed) {
-    const bool smp = freed.what == "SMP alternatives";
-    if (!smp && freed.what != "initrd" && !names(freed.what, "unused ")) continue;
-    out.push_back({freed.what, freed_range(evidence, image, freed), freed.kib / kKibPerPage, smp});
-    // Without the sections' addresses: by its size only. With them, what the log says and where it lay agree.
-    if (freed.what == "initrd" && !out.back().range.empty()) out.back().pages = whole_pages(out.back().range).size();
+    Freed part{.what = freed.what, .ranges = {}, .pages = freed.kib / kKibPerPage};
+    if (names(freed.what, "EFI boot services")) {
+      part.moment = Moment::kBetween;
+      part.ranges = above_low_memory(evidence.log.efi_boot_services);
+    } else if (freed.what == "SMP alternatives" || freed.what == "initrd" || names(freed.what, "unused ")) {
+      if (freed.what == "SMP alternatives") part.moment = Moment::kBeforeBoth;
+      const Range<PhysAddr> range = freed_range(evidence, image, freed);
+      if (!range.empty()) part.ranges = {range};
+      if (freed.what == "initrd" && !range.empty()) part.pages = whole_pages(range).size();
+    } else {
+      continue;
+    }
+    out.push_back(std::move(part));
+  }
+  if (evidence.log.gigantic_bytes != 0) {
+    out.push_back({"gigantic pages", evidence.log.gigantic_pages, evidence.log.gigantic_bytes / kPageSize, Moment::kHugetlb});
   }
   return out;
 }
@@ -104,41 +135,50 @@ class ZonePages {
   const std::vector<phys::NodeConfig>& nodes_;
 };
 
-// How many pages of each zone came free after the watermarks, and how many that nobody can place.
-struct LatePages {
+// Of each moment, how many pages came to each zone, and how many that nobody can place.
+struct Shares {
   std::vector<std::uint64_t> by_zone;
   std::uint64_t unplaced = 0;
 };
 
-LatePages late_pages(const Evidence& evidence, const ZonePages& zones, const std::vector<Freed>& freed) {
-  LatePages late{std::vector<std::uint64_t>(evidence.zones.size(), 0), 0};
+Shares shares_of(const Evidence& evidence, const ZonePages& zones, const std::vector<Freed>& freed, Moment moment) {
+  Shares shares{std::vector<std::uint64_t>(evidence.zones.size(), 0), 0};
   for (const Freed& f : freed) {
-    if (f.before_watermarks) continue;
-    std::uint64_t placed = 0;
-    const auto parts = zones.by_zone(f.range);
-    for (const std::uint64_t part : parts) placed += part;
-    // A range that is not just as long as the log says still tells the zone, when it lies in one.
-    for (std::size_t i = 0; i < parts.size(); ++i) {
-      if (f.exact()) late.by_zone[i] += parts[i];
-      if (!f.exact() && parts[i] != 0 && parts[i] == placed) late.by_zone[i] += f.pages;
+    if (f.moment != moment) continue;
+    std::vector<std::uint64_t> parts(evidence.zones.size(), 0);
+    for (const Range<PhysAddr>& range : f.ranges) {
+      const auto of_range = zones.by_zone(range);
+      for (std::size_t i = 0; i < parts.size(); ++i) parts[i] += of_range[i];
     }
-    const bool in_one = std::ranges::count_if(parts, [](std::uint64_t p) { return p != 0; }) == 1;
-    if (f.exact() ? placed == 0 : !in_one) late.unplaced += f.pages;
+    // Ranges that are not just as long as the log says still tell the zone, when they lie in one.
+    const auto touched = std::ranges::count_if(parts, [](std::uint64_t p) { return p != 0; });
+    if (f.exact() ? touched == 0 : touched != 1) {
+      shares.unplaced += f.pages;
+      continue;
+    }
+    for (std::size_t i = 0; i < parts.size(); ++i) {
+      if (parts[i] != 0) shares.by_zone[i] += f.exact() ? parts[i] : f.pages;
+    }
   }
-  return late;
+  return shares;
+}
+
+bool takes_part(const ZoneFigures& zone) { return zone.populated() && zone_type(zone.name) && zone.name != "Device"; }
+
+std::size_t largest_zone(const Evidence& evidence) {
+  std::size_t largest = 0;
+  for (std::size_t i = 1; i < evidence.zones.size(); ++i) {
+    if (evidence.zones[i].managed > evidence.zones[largest].managed) largest = i;
+  }
+  return largest;
 }
 
 // The watermarks say in which zone the image lay: min is min_free_kbytes, shared out by what each zone managed then.
-std::size_t zone_of_unplaced(const Evidence& evidence, const LatePages& late) {
+std::size_t zone_by_watermarks(const Evidence& evidence, const Shares& late) {
   const auto& zones = evidence.zones;
   const auto text = evidence.sysctl.find("min_free_kbytes");
   const auto min_free = text == evidence.sysctl.end() ? std::nullopt : decimal(text->second);
-  std::size_t largest = 0;
-  for (std::size_t i = 1; i < zones.size(); ++i) {
-    if (zones[i].managed > zones[largest].managed) largest = i;
-  }
-  if (!min_free) return largest;
-  for (std::size_t candidate = 0; candidate < zones.size(); ++candidate) {
+  for (std::size_t candidate = 0; candidate < zones.size() && min_free; ++candidate) {
     if (zones[candidate].managed < late.by_zone[candidate] + late.unplaced) continue;
     std::vector<std::uint64_t> managed;
     std::uint64_t sum = 0;
@@ -150,22 +190,94 @@ std::size_t zone_of_unplaced(const Evidence& evidence, const LatePages& late) {
     for (std::size_t i = 0; i < zones.size() && fits; ++i) fits = *min_free / kKibPerPage * managed[i] / sum == zones[i].min;
     if (fits) return candidate;
   }
-  return largest;
+  return largest_zone(evidence);
+}
+
+// What is reserved below 16 MiB is missing in the log's "Total pages": so many pages did ZONE_DMA manage then.
+std::optional<std::uint64_t> dma_managed_at_first(const Evidence& evidence) {
+  if (!evidence.log.total_pages) return std::nullopt;
+  std::uint64_t total = 0;
+  const ZoneFigures* dma = nullptr;
+  for (const ZoneFigures& zone : evidence.zones) {
+    if (!takes_part(zone)) continue;
+    if (zone.name == "DMA") dma = &zone;
+    const std::uint64_t covered = zone.spanned > zone.present + (zone.present >> 4) ? zone.present : zone.spanned;
+    total += zone.present - std::min(zone.present, bytes_to_pages_up(covered * 64));
+  }
+  if (dma == nullptr || total < *evidence.log.total_pages || total - *evidence.log.total_pages > dma->present)
+    return std::nullopt;
+  return dma->present - (total - *evidence.log.total_pages);
+}
+
+// Whether the protection of each node's zones is what a zone's `managed` less `missing[zone]` gives.
+bool protection_fits(const Evidence& evidence, const std::vector<std::uint64_t>& missing) {
+  constexpr std::uint64_t kRatios[] = {256, 256, 32};
+  for (std::size_t low = 0; low < evidence.zones.size(); ++low) {
+    const auto type = zone_type(evidence.zones[low].name);
+    if (!takes_part(evidence.zones[low]) || !type || *type >= std::size(kRatios)) continue;
+    std::uint64_t above = 0;
+    for (std::size_t high = low + 1; high < evidence.zones.size() && evidence.zones[high].nid == evidence.zones[low].nid;
+         ++high) {
+      const auto upper = zone_type(evidence.zones[high].name);
+      above += evidence.zones[high].managed - std::min(evidence.zones[high].managed, missing[high]);
+      if (!upper || *upper >= evidence.zones[low].protection.size()) continue;
+      if (evidence.zones[low].protection[*upper] != above / kRatios[*type]) return false;
+    }
+  }
+  return true;
+}
+
+// Memory that came between the two moments and that the log does not place: ZONE_DMA's part follows from "Total pages", the rest
+// lies in the zone that makes the protection agree.
+void place_between(const Evidence& evidence, Shares& shares, const std::vector<std::uint64_t>& others) {
+  const auto& zones = evidence.zones;
+  const auto dma = std::ranges::find(zones, "DMA", &ZoneFigures::name);
+  const auto managed = dma_managed_at_first(evidence);
+  if (dma != zones.end() && managed && *managed < dma->managed) {
+    const auto i = static_cast<std::size_t>(dma - zones.begin());
+    const std::uint64_t missing = dma->managed - *managed;
+    const std::uint64_t part = std::min(shares.unplaced, missing - std::min(missing, others[i] + shares.by_zone[i]));
+    shares.by_zone[i] += part;
+    shares.unplaced -= part;
+  }
+  std::size_t chosen = largest_zone(evidence);
+  for (std::size_t candidate = 0; candidate < zones.size(); ++candidate) {
+    std::vector<std::uint64_t> missing = others;
+    for (std::size_t i = 0; i < zones.size(); ++i) missing[i] += shares.by_zone[i] + (i == candidate ? shares.unplaced : 0);
+    if (zones[candidate].managed < missing[candidate] || !protection_fits(evidence, missing)) continue;
+    chosen = candidate;
+    break;
+  }
+  shares.by_zone[chosen] += std::exchange(shares.unplaced, 0);
 }
 
 // Zone by zone, what makes `managed` agree.
 void reserve_sums(const Evidence& evidence, const std::vector<Freed>& freed, RecordedMachine& machine) {
   const ZonePages zone_pages(evidence, machine.config.node);
-  LatePages late = late_pages(evidence, zone_pages, freed);
-  if (late.unplaced != 0) late.by_zone[zone_of_unplaced(evidence, late)] += late.unplaced;
+  Shares late = shares_of(evidence, zone_pages, freed, Moment::kAfterBoth);
+  if (late.unplaced != 0) {
+    const std::size_t zone = zone_by_watermarks(evidence, late);
+    late.by_zone[zone] += std::exchange(late.unplaced, 0);
+  }
+  Shares hugetlb = shares_of(evidence, zone_pages, freed, Moment::kHugetlb);
+  if (hugetlb.unplaced != 0) place_between(evidence, hugetlb, late.by_zone);
+  Shares between = shares_of(evidence, zone_pages, freed, Moment::kBetween);
+  if (between.unplaced != 0) {
+    std::vector<std::uint64_t> others = late.by_zone;
+    for (std::size_t i = 0; i < others.size(); ++i) others[i] += hugetlb.by_zone[i];
+    place_between(evidence, between, others);
+    machine.notes.emplace_back("where EFI's boot services lay is not logged: their pages are put where the figures agree");
+  }
   for (std::size_t i = 0; i < evidence.zones.size(); ++i) {
     const ZoneFigures& zone = evidence.zones[i];
-    const auto type = zone_type(zone.name);
-    if (!zone.populated() || !type || zone.name == "Device") continue;
+    if (!takes_part(zone)) continue;
+    const std::uint64_t later = late.by_zone[i] + hugetlb.by_zone[i] + between.by_zone[i];
     machine.config.recorded->zone_managed.push_back({.nid = Nid(static_cast<int>(zone.nid)),
-                                                     .zone = *type,
-                                                     .at_watermarks = zone.managed - std::min(zone.managed, late.by_zone[i]),
-                                                     .at_end = zone.managed});
+                                                     .zone = *zone_type(zone.name),
+                                                     .at_watermarks = zone.managed - std::min(zone.managed, later),
+                                                     .at_end = zone.managed,
+                                                     .freed_between = between.by_zone[i],
+                                                     .hugetlb = hugetlb.by_zone[i]});
   }
 }
 
@@ -190,27 +302,32 @@ bool reserve_as_logged(const Evidence& evidence, const std::vector<Freed>& freed
     for (const Range<PhysAddr>& range : node.memory) memblock.add(range);
   }
   for (const Range<PhysAddr>& range : *evidence.log.reserved) memblock.reserve(range);
-  std::vector<phys::Reservation> late;
+  phys::RecordedBoot recorded = *machine.config.recorded;
   for (const Freed& f : freed) {
     if (!f.exact()) return refuse(fmt::format("where the memory of '{}' lay is not known", f.what));
-    if (f.before_watermarks) {
-      memblock.free(f.range);
-    } else {
-      late.push_back({f.range, f.what});
+    for (const Range<PhysAddr>& range : f.ranges) {
+      switch (f.moment) {
+        case Moment::kBeforeBoth: memblock.free(range); break;
+        case Moment::kBetween: recorded.freed_between.push_back({range, f.what}); break;
+        case Moment::kHugetlb: recorded.hugetlb.push_back({range, f.what}); break;
+        case Moment::kAfterBoth: recorded.freed_late.push_back({range, f.what}); break;
+      }
     }
   }
   const ZonePages zone_pages(evidence, machine.config.node);
   for (const ZoneFigures& zone : evidence.zones) {
-    if (!zone.populated() || zone.nid >= machine.config.node.size() || zone.name == "Device") continue;
+    if (!takes_part(zone) || zone.nid >= machine.config.node.size()) continue;
     std::uint64_t managed = free_pages(memblock, zone.span(), machine.config.node[zone.nid].memory);
-    for (const phys::Reservation& r : late) managed += zone_pages.in(whole_pages(r.range), zone);
+    for (const auto* list : {&recorded.freed_between, &recorded.hugetlb, &recorded.freed_late}) {
+      for (const phys::Reservation& r : *list) managed += zone_pages.in(whole_pages(r.range), zone);
+    }
     if (managed != zone.managed) {
       return refuse(fmt::format("they leave zone {} of node {} with {} pages, zoneinfo.txt has {}", zone.name, zone.nid,
                                 managed, zone.managed));
     }
   }
-  for (const phys::MemblockRegion& r : memblock.reserved()) machine.config.recorded->reserved.push_back(r.range);
-  machine.config.recorded->freed_late = std::move(late);
+  for (const phys::MemblockRegion& r : memblock.reserved()) recorded.reserved.push_back(r.range);
+  machine.config.recorded = std::move(recorded);
   return true;
 }
 

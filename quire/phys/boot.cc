@@ -47,7 +47,7 @@ BootResult<std::unique_ptr<PhysMem>> PhysBoot::run() {
   mem_init_print_info();
   if (BootStatus status = check_enough(); !status) return std::unexpected(status.error());
   compute_watermarks();
-  free_late();
+  give_back(Stage::kLate);
   apply_recorded_sysctl();
   e820_reserve_resources();
   mem_->firmware_map_ = map_;
@@ -162,17 +162,36 @@ BootStatus PhysBoot::reserve_as_recorded() {
   // What is used or given back is no room for boot's tables.
   recorded_.reserve({PhysAddr(0), kLowMemory});
   for (const Reservation& r : config_.recorded.resources) recorded_.reserve(r.range);
-  for (const Reservation& late : config_.recorded.freed_late) {
-    const Range<Pfn> pfns{phys_to_pfn(align_up(late.range.begin, kPageSize)), phys_to_pfn(late.range.end)};
-    if (pfns.empty() || config_.recorded.reserved.empty()) continue;
-    for (Pfn pfn = pfns.begin; pfn < pfns.end; ++pfn) {
-      if (memblock_.is_memory(pfn_to_phys(pfn)) && memblock_.is_reserved(pfn_to_phys(pfn))) continue;
-      return boot_error(fmt::format("{} at {:#x}-{:#x} cannot be freed after boot: {:#x} is no reserved memory; leave it out",
-                                    late.name, late.range.begin.value(), late.range.end.value() - 1, pfn_to_phys(pfn).value()));
-    }
-    recorded_.reserve(late.range);
-    late_.push_back({late.name, pfns});
+  const RecordedBoot& r = config_.recorded;
+  if (r.reserved.empty()) return {};
+  for (const Reservation& part : r.freed_between) {
+    if (BootStatus status = add_late(part, Stage::kBetween, Use::kFree); !status) return status;
   }
+  for (const Reservation& part : r.hugetlb) {
+    if (BootStatus status = add_late(part, Stage::kBetween, Use::kHugetlb); !status) return status;
+  }
+  for (const Reservation& part : r.freed_late) {
+    if (BootStatus status = add_late(part, Stage::kLate, Use::kFree); !status) return status;
+  }
+  return {};
+}
+
+BootStatus PhysBoot::add_late(const Reservation& reservation, Stage stage, Use use) {
+  const Range<Pfn> pfns{phys_to_pfn(align_up(reservation.range.begin, kPageSize)), phys_to_pfn(reservation.range.end)};
+  if (pfns.empty()) return {};
+  const Range<PhysAddr> whole{pfn_to_phys(pfns.begin), pfn_to_phys(pfns.end)};
+  const auto inside = [&whole](std::span<const MemblockRegion> regions) {
+    std::uint64_t bytes = 0;
+    for (const MemblockRegion& m : regions) bytes += m.range.intersect(whole).size();
+    return bytes == whole.size();
+  };
+  if (!inside(memblock_.memory()) || !inside(memblock_.reserved())) {
+    return boot_error(
+        fmt::format("{} at {:#x}-{:#x} cannot come free after boot: not all of it is reserved memory; leave it out",
+                    reservation.name, whole.begin.value(), whole.end.value() - 1));
+  }
+  recorded_.reserve(whole);
+  late_.push_back({reservation.name, pfns, stage, use});
   return {};
 }
 
@@ -199,8 +218,10 @@ BootStatus PhysBoot::create_arena() {
 // Leaves each zone that the configuration names just as many free pages as it says.
 BootStatus PhysBoot::apply_zone_managed() {
   std::vector<ZoneManaged> targets = config_.zone_managed;
+  const std::size_t strict = targets.size();  // a recorded machine's may ask for more than its map has: memory came later
   targets.insert(targets.end(), config_.recorded.zone_managed.begin(), config_.recorded.zone_managed.end());
-  for (const ZoneManaged& target : targets) {
+  for (std::size_t i = 0; i < targets.size(); ++i) {
+    ZoneManaged& target = targets[i];
     if (static_cast<std::size_t>(target.nid.value()) >= mem_->nodes_.size() || target.zone >= kZoneTypes) {
       return boot_error(
           fmt::format("there is no zone {} on node {}; name a zone of this machine", target.zone, target.nid.value()));
@@ -213,20 +234,23 @@ BootStatus PhysBoot::apply_zone_managed() {
                        .intersect({zone.start_pfn(), zone.end_pfn()})
                        .size();
     });
-    const std::uint64_t late = target.at_end - std::min(target.at_end, target.at_watermarks);
-    if (target.at_watermarks + late > available) {
+    const std::uint64_t most = std::max(target.at_end, target.at_watermarks);
+    if (most > available && i >= strict) {
+      target.at_watermarks = available - std::min(available, most - target.at_watermarks);
+      target.at_end = available;
+    } else if (most > available) {
       return boot_error(
           fmt::format("zone {} of node {} cannot manage {} pages: {} are left after the machine's own "
                       "reservations; lower the figure or --kernel-reserved",
-                      zone.name(), target.nid.value(), target.at_watermarks + late, available));
+                      zone.name(), target.nid.value(), most, available));
     }
-    if (BootStatus s = reserve_in_zone(zone, available - target.at_watermarks, late); !s) return s;
+    if (BootStatus s = reserve_in_zone(zone, available - target.at_watermarks, target); !s) return s;
   }
   return {};
 }
 
-// Reserves `pages` of the zone's free memory, lowest first; the first `freed_late` of them come free after boot.
-BootStatus PhysBoot::reserve_in_zone(Zone& zone, std::uint64_t pages, std::uint64_t freed_late) {
+// Reserves `pages` of the zone's free memory, lowest first; the first of them come to the zone later.
+BootStatus PhysBoot::reserve_in_zone(Zone& zone, std::uint64_t pages, const ZoneManaged& target) {
   std::vector<Range<Pfn>> taken;
   memblock_.for_each_free_range([&](Range<PhysAddr> range, Nid nid) {
     if (nid != zone.node().nid() || pages == 0) return;
@@ -237,11 +261,25 @@ BootStatus PhysBoot::reserve_in_zone(Zone& zone, std::uint64_t pages, std::uint6
     pages -= part.size();
     taken.push_back(part);
   });
+  const std::uint64_t all = target.at_end - std::min(target.at_end, target.at_watermarks);
+  const std::uint64_t between = std::min(target.freed_between, all);
+  const std::uint64_t hugetlb = std::min(target.hugetlb, all - between);
+  struct Share {
+    std::uint64_t pages;
+    Stage stage;
+    Use use;
+  } shares[] = {{between, Stage::kBetween, Use::kFree},
+                {hugetlb, Stage::kBetween, Use::kHugetlb},
+                {all - between - hugetlb, Stage::kLate, Use::kFree}};
   for (Range<Pfn> part : taken) {
     memblock_.reserve({pfn_to_phys(part.begin), pfn_to_phys(part.end)});
-    const std::uint64_t late = std::min(freed_late, part.size());
-    freed_late -= late;
-    if (late != 0) late_.push_back({"", {part.begin, part.begin + late}});
+    for (Share& share : shares) {
+      const std::uint64_t n = std::min(share.pages, part.size());
+      if (n == 0) continue;
+      share.pages -= n;
+      late_.push_back({"", {part.begin, part.begin + n}, share.stage, share.use});
+      part.begin += n;
+    }
   }
   return {};
 }
@@ -343,6 +381,8 @@ void PhysBoot::compute_watermarks() {
   mem_->min_free_kbytes_ = config_.min_free_kbytes.value_or(watermarks.calculate_min_free_kbytes());
   mem_->update_watermarks();
   // hugepage_init comes after: khugepaged raises min_free_kbytes, and everything but protection is computed again.
+  give_back(Stage::kBetween);
+  watermarks.refresh_zone_stat_thresholds();
   const HugePagesAtBoot huge = huge_pages_at_boot();
   if (huge == HugePagesAtBoot::kOff || config_.min_free_kbytes) return;
   mem_->min_free_kbytes_ = huge == HugePagesAtBoot::kNever
@@ -364,8 +404,15 @@ HugePagesAtBoot PhysBoot::huge_pages_at_boot() const {
 }
 
 // The initrd and what else boot alone needed. Watermarks stay as they were computed (Linux does not compute them again).
-void PhysBoot::free_late() {
+void PhysBoot::give_back(Stage stage) {
   for (const LateFree& late : late_) {
+    if (late.stage != stage) continue;
+    if (late.use == Use::kHugetlb) {
+      for (const auto& node : mem_->nodes_) {
+        for_each_zone_part(*node, late.pfns, [](Zone& zone, Range<Pfn> part) { zone.managed_pages_ += part.size(); });
+      }
+      continue;
+    }
     memblock_.free({pfn_to_phys(late.pfns.begin), pfn_to_phys(late.pfns.end)});
     free_reserved_area(late.pfns);
     if (!late.what.empty()) log("Freeing {} memory: {}K", late.what, late.pfns.size() * 4);

@@ -30,6 +30,10 @@ class PhysBoot {
   static void for_each_zone_part(Node& node, Range<Pfn> pfns, F&& f);
 
  private:
+  // When something reserved comes to its zone: between init_per_zone_wmark_min and huge pages, or after both.
+  enum class Stage : std::uint8_t { kBetween, kLate };
+  enum class Use : std::uint8_t { kFree, kHugetlb };  // the latter: managed, but in no free list
+
   // boot.cc
   BootStatus check_config();
   BootStatus e820_memory_setup();
@@ -39,14 +43,14 @@ class PhysBoot {
   std::optional<PhysAddr> boot_alloc(const MemblockAllocSpec& spec);
   BootStatus create_arena();
   BootStatus apply_zone_managed();
-  BootStatus reserve_in_zone(Zone& zone, std::uint64_t pages, std::uint64_t freed_late);
+  BootStatus reserve_in_zone(Zone& zone, std::uint64_t pages, const ZoneManaged& target);
   void memblock_free_all();
   void mem_init_print_info();
   void e820_reserve_resources();
   BootStatus check_enough();
   void compute_watermarks();
   [[nodiscard]] HugePagesAtBoot huge_pages_at_boot() const;
-  void free_late();
+  void give_back(Stage stage);
   void apply_recorded_sysctl();
   void free_reserved_area(Range<Pfn> pfns);
   [[nodiscard]] BootError too_small(std::string_view what) const;
@@ -96,7 +100,10 @@ class PhysBoot {
   struct LateFree {
     std::string what;  // "initrd"; empty: say nothing
     Range<Pfn> pfns;
+    Stage stage = Stage::kLate;
+    Use use = Use::kFree;
   };
+  BootStatus add_late(const Reservation& reservation, Stage stage, Use use);
   std::vector<LateFree> late_;
   std::unique_ptr<PhysMem> mem_;
 };

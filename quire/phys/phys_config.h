@@ -44,20 +44,27 @@ struct Reservation {
 };
 
 // How many pages a zone manages, given from outside (a recorded machine): boot reserves the rest of what is free there.
-// Linux computes watermarks before the initrd and the init sections are freed, so there are two figures.
+// Linux computes watermarks before all of it is there, so there are several figures.
 struct ZoneManaged {
   Nid nid{};
   unsigned zone = 0;                // ZoneType
   std::uint64_t at_watermarks = 0;  // when init_per_zone_wmark_min runs
   std::uint64_t at_end = 0;         // when boot is over
+  // Of the difference, what came between that and the huge pages, which compute watermarks again: what was freed (EFI's boot
+  // services), and what stays in the pool of gigantic pages. The rest (initrd, init sections) comes after.
+  std::uint64_t freed_between = 0;
+  std::uint64_t hugetlb = 0;
 };
 
 // What is known of a recorded machine's boot besides its map and parameters; what is empty is not known.
 struct RecordedBoot {
   // All that memblock had reserved when it gave the rest to the buddy. Boot puts what it allocates itself inside.
   std::vector<Range<PhysAddr>> reserved;
-  // Parts of it that came free again after the watermarks were computed, in that order, and what the log calls them.
+  // Parts of it that were freed, and what the log calls them: between init_per_zone_wmark_min and the huge pages' start, which
+  // computes watermarks again, and after both.
+  std::vector<Reservation> freed_between;
   std::vector<Reservation> freed_late;
+  std::vector<Reservation> hugetlb;       // gigantic pages: their zone manages them from the first of these moments on
   std::vector<ZoneManaged> zone_managed;  // for a machine whose `reserved` is not known
   std::vector<Reservation> resources;     // lines of iomem that no memory map tells: devices, sections of the kernel's image
   HugePagesAtBoot huge_pages = HugePagesAtBoot::kAuto;

@@ -42,11 +42,12 @@ class Watermarks {
   std::uint64_t update_wmarks(const WatermarkTunables& tunables);
   std::uint64_t update_protection(const WatermarkTunables& tunables);
   void update_pagesets(const WatermarkTunables& tunables);
+  // How far a CPU's part of a zone's counters may drift, by the zone's size and the number of CPUs.
+  void refresh_zone_stat_thresholds();
 
  private:
   void setup_per_zone_wmarks(const WatermarkTunables& tunables);
   void setup_per_zone_lowmem_reserve(std::span<const std::uint32_t> ratios);
-  void refresh_zone_stat_thresholds();
   void zone_pcp_update(Zone& zone, const WatermarkTunables& tunables) const;
   [[nodiscard]] std::uint64_t calculate_totalreserve_pages() const;
   [[nodiscard]] unsigned online_cpus() const;
