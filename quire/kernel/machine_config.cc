@@ -86,7 +86,7 @@ Checked<void> check_nodes(const MachineConfig& config) {
   if (config.nodes < 1 || config.nodes > kMaxNodes) {
     return user_error(fmt::format("--nodes {}: a machine has 1 to {} nodes", config.nodes, kMaxNodes));
   }
-  if (!config.node.empty()) return check_node_table(config);
+  if (!config.node.empty()) return {};
   if (config.node_ram.empty()) {
     if (config.nodes == 1 || config.ram / config.nodes >= kLeastNodeRam) return {};
     return user_error(
@@ -148,6 +148,7 @@ Checked<void> check(const MachineConfig& config) {
   if (config.cpus < 1 || config.cpus > kMaxCpus) {
     return user_error(fmt::format("--cpus {}: a machine has 1 to {} CPUs", config.cpus, kMaxCpus));
   }
+  if (auto ok = check_node_table(config); !ok) return ok;
   if (auto ok = check_ram(config); !ok) return ok;
   if (auto ok = check_nodes(config); !ok) return ok;
   if (config.profile != "linux-6") {

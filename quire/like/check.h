@@ -1,6 +1,6 @@
 // A booted machine beside the folder that describes it: every figure of the folder's that both have and that no run changes.
 //
-// Compared: each zone's start, spanned, present, managed, cma, min, low, high, protection, and for each CPU high, batch and
+// Compared: each zone's start, spanned, present, managed, cma, min, low and high less boost, protection, and for each CPU high, batch and
 // stat threshold; nodes, their CPUs, distances and MemTotal; the tunables that the machine has; the lines of iomem that follow
 // from the map (devices and the kernel's sections are taken from the folder); the log's lines on zones, nodes and zonelists.
 #pragma once

@@ -47,8 +47,11 @@ void zone_line(ZoneFigures& zone, std::string_view line) {
   }
   const auto value = decimal(words.back());
   if (!value) return;
-  const std::pair<std::string_view, std::uint64_t*> figures[] = {
-      {"spanned", &zone.spanned}, {"present", &zone.present}, {"managed", &zone.managed}, {"cma", &zone.cma}};
+  const std::pair<std::string_view, std::uint64_t*> figures[] = {{"spanned", &zone.spanned},
+                                                                 {"present", &zone.present},
+                                                                 {"managed", &zone.managed},
+                                                                 {"cma", &zone.cma},
+                                                                 {"boost", &zone.boost}};
   for (const auto& [name, into] : figures) {
     if (words[0] == name) *into = *value;
   }
@@ -64,11 +67,11 @@ void zone_line(ZoneFigures& zone, std::string_view line) {
   } else if ((words[0] == "high:" || words[0] == "high_min:") && !zone.pagesets.empty()) {
     zone.pagesets.back().high = *value;
   } else if (words[0] == "min") {
-    zone.min = *value;
+    zone.min = *value - std::min(*value, zone.boost);
   } else if (words[0] == "low") {
-    zone.low = *value;
+    zone.low = *value - std::min(*value, zone.boost);
   } else if (words[0] == "high") {
-    zone.high = *value;
+    zone.high = *value - std::min(*value, zone.boost);
   }
 }
 

@@ -21,7 +21,8 @@ struct ZoneFigures {
   unsigned nid = 0;
   std::string name;
   std::uint64_t start_pfn = 0, spanned = 0, present = 0, managed = 0, cma = 0;
-  std::uint64_t min = 0, low = 0, high = 0;
+  std::uint64_t min = 0, low = 0, high = 0;  // without the boost of the moment, which the file adds to each
+  std::uint64_t boost = 0;
   std::vector<std::uint64_t> protection;
   std::vector<PagesetFigures> pagesets;
   bool whole = false;  // the zone's last line was there

@@ -8,6 +8,7 @@
 #include "quire/like/lines.h"
 #include "quire/like/parts.h"
 #include "quire/phys/kernel_parameters.h"
+#include "quire/phys/memblock.h"
 
 namespace quire::like {
 
@@ -93,6 +94,24 @@ std::string without_map_words(std::string_view cmdline) {
     out += (out.empty() ? "" : " ") + std::string(word);
   }
   return out;
+}
+
+// A kernel that the parameters leave without the memory of its own image or initrd adds it to the map. What the log counts as a
+// node's memory and the parameters do not is put back, in their own words.
+void add_what_the_kernel_added(const Evidence& evidence, RecordedMachine& machine) {
+  phys::FirmwareMap usable = *machine.config.firmware_map;
+  if (!phys::KernelParameters::parse(machine.config.cmdline, usable)) return;
+  phys::Memblock ram;
+  for (const phys::E820Entry& e : usable.entries()) {
+    if (e.type == phys::E820Type::kRam) ram.add(e.range);
+  }
+  for (const NodeRange& node : evidence.log.node_ranges) {
+    ram.for_each_gap(node.range, [&machine](Range<PhysAddr> gap) {
+      machine.config.cmdline += fmt::format(" memmap={:#x}@{:#x}", gap.size(), gap.begin.value());
+      machine.notes.push_back(fmt::format("{:#x}-{:#x} is counted as RAM, as the kernel did: it lay there itself",
+                                          gap.begin.value(), gap.end.value() - 1));
+    });
+  }
 }
 
 }  // namespace
@@ -188,6 +207,7 @@ Checked<void> take_map(const Evidence& evidence, RecordedMachine& machine) {
   config.cmdline = evidence.log.cmdline.value_or(std::string(cmdline));
   config.cmdline = words_taken(config.cmdline, *config.firmware_map, machine.notes);
   if (!of_firmware) config.cmdline = without_map_words(config.cmdline);
+  if (of_firmware) add_what_the_kernel_added(evidence, machine);
   return {};
 }
 

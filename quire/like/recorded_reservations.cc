@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <optional>
 #include <utility>
 
 #include "quire/like/lines.h"
@@ -209,46 +210,73 @@ std::optional<std::uint64_t> dma_managed_at_first(const Evidence& evidence) {
   return dma->present - (total - *evidence.log.total_pages);
 }
 
-// Whether the protection of each node's zones is what a zone's `managed` less `missing[zone]` gives.
-bool protection_fits(const Evidence& evidence, const std::vector<std::uint64_t>& missing) {
+// At least and at most how many pages a zone missed when the protection of the zones below it was computed.
+struct Missing {
+  std::uint64_t least = 0;
+  std::uint64_t most = ~std::uint64_t{0};
+};
+
+// A zone's protection against a higher one is what both and those between them managed then, by a ratio: the rounding leaves a
+// span. Zones that have none below them stay free. (As far as the ratios are the usual ones, which they were at boot.)
+std::vector<Missing> missing_by_protection(const Evidence& evidence, const std::vector<std::uint64_t>& others) {
   constexpr std::uint64_t kRatios[] = {256, 256, 32};
-  for (std::size_t low = 0; low < evidence.zones.size(); ++low) {
-    const auto type = zone_type(evidence.zones[low].name);
-    if (!takes_part(evidence.zones[low]) || !type || *type >= std::size(kRatios)) continue;
-    std::uint64_t above = 0;
-    for (std::size_t high = low + 1; high < evidence.zones.size() && evidence.zones[high].nid == evidence.zones[low].nid;
-         ++high) {
-      const auto upper = zone_type(evidence.zones[high].name);
-      above += evidence.zones[high].managed - std::min(evidence.zones[high].managed, missing[high]);
-      if (!upper || *upper >= evidence.zones[low].protection.size()) continue;
-      if (evidence.zones[low].protection[*upper] != above / kRatios[*type]) return false;
+  const auto& zones = evidence.zones;
+  std::vector<Missing> out(zones.size());
+  for (std::size_t low = 0; low < zones.size(); ++low) {
+    const auto type = zone_type(zones[low].name);
+    if (!takes_part(zones[low]) || *type >= std::size(kRatios)) continue;
+    std::uint64_t managed = 0;
+    Missing below;  // of the zones between, together
+    below.most = 0;
+    for (std::size_t high = low + 1; high < zones.size() && zones[high].nid == zones[low].nid; ++high) {
+      const auto upper = zone_type(zones[high].name);
+      if (!takes_part(zones[high]) || *upper >= zones[low].protection.size()) continue;
+      managed += zones[high].managed - std::min(zones[high].managed, others[high]);
+      const std::uint64_t floor = zones[low].protection[*upper] * kRatios[*type];
+      const std::uint64_t most = managed - std::min(managed, floor);
+      const std::uint64_t least = managed - std::min(managed, floor + kRatios[*type] - 1);
+      out[high].least = std::max(out[high].least, least - std::min(least, below.most));
+      out[high].most = std::min(out[high].most, most - std::min(most, below.least));
+      below = {least, most};
     }
   }
-  return true;
+  return out;
 }
 
-// Memory that came between the two moments and that the log does not place: ZONE_DMA's part follows from "Total pages", the rest
-// lies in the zone that makes the protection agree.
+// Memory that came between the two moments and that the log does not place: ZONE_DMA's part follows from "Total pages", that of
+// zones above others from the protection; the rest lies where neither says anything.
 void place_between(const Evidence& evidence, Shares& shares, const std::vector<std::uint64_t>& others) {
   const auto& zones = evidence.zones;
+  const auto give = [&shares](std::size_t zone, std::uint64_t pages) {
+    const std::uint64_t part = std::min(pages, shares.unplaced);
+    shares.by_zone[zone] += part;
+    shares.unplaced -= part;
+  };
   const auto dma = std::ranges::find(zones, "DMA", &ZoneFigures::name);
   const auto managed = dma_managed_at_first(evidence);
   if (dma != zones.end() && managed && *managed < dma->managed) {
     const auto i = static_cast<std::size_t>(dma - zones.begin());
     const std::uint64_t missing = dma->managed - *managed;
-    const std::uint64_t part = std::min(shares.unplaced, missing - std::min(missing, others[i] + shares.by_zone[i]));
-    shares.by_zone[i] += part;
-    shares.unplaced -= part;
+    give(i, missing - std::min(missing, others[i] + shares.by_zone[i]));
   }
-  std::size_t chosen = largest_zone(evidence);
-  for (std::size_t candidate = 0; candidate < zones.size(); ++candidate) {
-    std::vector<std::uint64_t> missing = others;
-    for (std::size_t i = 0; i < zones.size(); ++i) missing[i] += shares.by_zone[i] + (i == candidate ? shares.unplaced : 0);
-    if (zones[candidate].managed < missing[candidate] || !protection_fits(evidence, missing)) continue;
-    chosen = candidate;
-    break;
+  const auto missing = missing_by_protection(evidence, others);
+  const auto bound = [&missing](std::size_t i) { return missing[i].most != Missing{}.most; };
+  for (std::size_t i = 0; i < zones.size(); ++i) {
+    if (bound(i)) give(i, missing[i].least);
   }
-  shares.by_zone[chosen] += std::exchange(shares.unplaced, 0);
+  std::optional<std::size_t> free;
+  for (std::size_t i = 0; i < zones.size(); ++i) {
+    if (!takes_part(zones[i]) || bound(i) || zones[i].name == "DMA") continue;
+    if (!free || zones[i].managed > zones[*free].managed) free = i;
+  }
+  if (free) give(*free, shares.unplaced);
+  for (const bool certain : {true, false}) {  // where some of it is for sure there is more of it rather than elsewhere
+    for (std::size_t i = 0; i < zones.size(); ++i) {
+      if (bound(i) && (missing[i].least != 0) == certain)
+        give(i, missing[i].most - std::min(missing[i].most, missing[i].least));
+    }
+  }
+  give(largest_zone(evidence), shares.unplaced);
 }
 
 // Zone by zone, what makes `managed` agree.

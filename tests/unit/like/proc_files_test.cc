@@ -70,6 +70,15 @@ TEST(Zoneinfo, EveryFigureOfAZone) {
   EXPECT_FALSE(zones[1].populated());
 }
 
+// The kernel prints watermarks with the boost that a fragmenting allocation left behind: a matter of the moment.
+TEST(Zoneinfo, TheBoostIsTakenOffTheWatermarks) {
+  std::string text(kZone);
+  text.replace(text.find("boost    0"), 10, "boost    9");
+  const auto zones = parse_zoneinfo(text);
+  EXPECT_EQ(std::tuple(zones[0].min, zones[0].low, zones[0].high), std::tuple(284u, 357u, 430u));
+  EXPECT_EQ(zones[0].pagesets[0].high, 366u);
+}
+
 TEST(Zoneinfo, AZoneThatBreaksOffIsNotWhole) {
   for (const char* end : {"        managed", "  pagesets", "  start_pfn"}) {
     const auto zones = parse_zoneinfo(kZone.substr(0, kZone.find(end)));
