@@ -77,7 +77,10 @@ int check(kernel::Machine& machine, const BootOptions& options) {
   if (!folder) return complain(folder.error().sentence);
   const like::Comparison comparison = like::compare(*folder, machine);
   if (options.json) {
-    print_json(like::comparison_json(comparison, options.machine.notes()));
+    nlohmann::json out = like::comparison_json(comparison, options.machine.notes());
+    const phys::RecordedBoot& recorded = *machine.config().recorded;
+    out["reservations"] = !recorded.reserved.empty() ? "log" : !recorded.zone_managed.empty() ? "sums" : "unknown";
+    print_json(out);
   } else {
     print(like::comparison_text(comparison, options.machine.notes()));
   }

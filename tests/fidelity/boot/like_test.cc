@@ -102,6 +102,18 @@ TEST(Like, TunablesThatWereWrittenAreSaidAndTaken) {
   EXPECT_EQ(described->config.sysctl.at("vm.swappiness"), 10);
 }
 
+// A newer kernel's per-CPU lists tune themselves, its empty ZONE_MOVABLE has watermarks, its log counts pages otherwise.
+TEST(Like, AnotherKernelDiffersWhereItIsKnownTo) {
+  const Folder folder = folder_of("other/k6.12-1G");
+  const Outcome out = boot_and_compare(folder, folder);
+  EXPECT_THAT(out.error, IsEmpty());
+  EXPECT_THAT(out.notes, testing::Contains(HasSubstr("the kernel was 6.12.")));
+  EXPECT_GT(out.comparison.equal, 80u);
+  for (const Difference& d : out.comparison.differences) {
+    EXPECT_THAT(d.figure, testing::AnyOf(HasSubstr("zone DMA cpu"), HasSubstr("zone Movable"), HasSubstr("Total pages")));
+  }
+}
+
 // A log that has lost lines is no account of what was reserved.
 TEST(Like, ABrokenMemblockLogIsNotUsed) {
   Folder folder = folder_of("k6.1-4G-memblock");
