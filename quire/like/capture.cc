@@ -151,7 +151,7 @@ class Capture {
     std::string text;
     for (const std::string& line : lines) text += line + '\n';
     keep("memmap.txt", text);
-    out_.notes.emplace_back("the log has lost the firmware's map: it is taken from /sys/firmware/memmap into memmap.txt");
+    out_.notes.emplace_back("the log does not tell the firmware's map: it is taken from /sys/firmware/memmap into memmap.txt");
   }
   // The names in /sys are those of iomem.
   static std::string_view log_type(std::string_view name) {
