@@ -94,7 +94,9 @@ BootStatus PhysBoot::take_node_memory() {
   for (std::size_t i = 0; i < config_.nodes.size(); ++i) {
     const Nid nid(static_cast<int>(i));
     std::uint64_t bytes = 0;
-    for (const Range<PhysAddr>& range : config_.nodes[i].memory) {
+    for (const Range<PhysAddr>& given : config_.nodes[i].memory) {
+      const Range<PhysAddr> range{align_up(given.begin, kPageSize), align_down(given.end, kPageSize)};
+      if (range.empty()) continue;
       for (const MemblockRegion& m : memblock_.memory()) bytes += m.range.intersect(range).size();
       memblock_.set_node(range, nid);
       covered.add(range);

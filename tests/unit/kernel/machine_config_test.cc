@@ -148,6 +148,28 @@ TEST(MachineToml, NodeMistakesNameTheirLine) {
   EXPECT_THAT(sentence("node = 1\n"), HasSubstr("write [[node]]"));
 }
 
+TEST(MachineNodes, MemoryByAddressIsWholePagesAndTheRestIsNone) {
+  MachineConfig config;
+  config.cpus = 2;
+  set_nodes({{.bytes = 0, .cpus = {0}, .distances = {}, .memory = {{PhysAddr(0x1001), PhysAddr(0x2000'0001)}}},
+             {.bytes = 0, .cpus = {1}, .distances = {}, .memory = {{PhysAddr(0x3000'0000), PhysAddr(0x3800'0000)}}}},
+            CpusGiven::kYes, config);
+  config.ram = 1ull << 30;
+  config.firmware_map = phys::FirmwareMap::pc(config.ram);
+  const auto machine = Machine::boot(config);
+  ASSERT_TRUE(machine) << machine.error().sentence;
+  phys::PhysMem& phys = (*machine)->phys();
+  EXPECT_EQ(phys.node(Nid(0)).start_pfn(), Pfn(2));
+  EXPECT_EQ(phys.node(Nid(1)).present_pages(), 0x800'0000u >> kPageShift);
+  EXPECT_EQ(phys.max_pfn(), Pfn(0x38000));
+  (*machine)->validate();
+
+  for (phys::NodeConfig& node : config.node) node.memory = {{PhysAddr(0x8000'0000), PhysAddr(0x9000'0000)}};
+  const auto nothing = Machine::boot(config);
+  ASSERT_FALSE(nothing);
+  EXPECT_THAT(nothing.error().sentence, HasSubstr("hold no usable memory"));
+}
+
 // Nodes without memory serve their CPUs from the nearest that has some; nodes without CPUs serve others.
 TEST(MachineNodes, ACpuOnANodeWithoutMemoryAllocatesFromTheNearest) {
   MachineConfig config;
