@@ -34,6 +34,8 @@ constexpr View kViews[] = {
     {"zoneinfo", observe::zoneinfo},
     {"buddyinfo", [](kernel::Machine& m) { return observe::buddyinfo(m.phys()); }},
     {"pagetypeinfo", [](kernel::Machine& m) { return observe::pagetypeinfo(m.phys()); }},
+    {"extfrag_index", [](kernel::Machine& m) { return observe::extfrag_index(m.phys()); }},
+    {"unusable_index", [](kernel::Machine& m) { return observe::unusable_index(m.phys()); }},
     {"meminfo", observe::meminfo},
     {"iomem", [](kernel::Machine& m) { return observe::iomem(m.phys()); }},
     {"nodes", observe::nodes},
@@ -121,8 +123,8 @@ void add_boot(CommandLine& line) {
   options->machine.add_to(*command, RamOption::kOne);
   command
       ->add_option("--show", options->show,
-                   "Instead of log and zones, as the kernel prints it: zoneinfo, buddyinfo, pagetypeinfo, meminfo, iomem, "
-                   "nodes, memblock")
+                   "Instead of log and zones, as the kernel prints it: zoneinfo, buddyinfo, pagetypeinfo, extfrag_index, "
+                   "unusable_index, meminfo, iomem, nodes, memblock")
       ->delimiter(',')
       ->allow_extra_args(false)
       ->type_name("VIEW,VIEW,...");

@@ -132,6 +132,7 @@ void print_table(const std::vector<engine::RunReport>& reports) {
 int complain_of_machines(const std::vector<kernel::MachineConfig>& configs) {
   int status = 0;
   for (const kernel::MachineConfig& config : configs) {
+    if (auto ok = kernel::check_runs_programs(config); !ok) return complain(ok.error().sentence, kUsage);
     if (auto machine = kernel::Machine::boot(config); !machine) {
       status = complain(fmt::format("--ram {}: {}", format_size(config.ram), machine.error().sentence));
     }

@@ -20,6 +20,7 @@ struct ReplayOptions {
 int replay(const ReplayOptions& options) {
   auto config = options.machine.config();
   if (!config) return complain(config.error().sentence, kUsage);
+  if (auto ok = kernel::check_runs_programs(*config); !ok) return complain(ok.error().sentence, kUsage);
   auto readers = open_traces(options.traces);
   if (!readers) return complain(readers.error().sentence);
   Checked<engine::RunReport> report = [&] {

@@ -98,6 +98,7 @@ int run(const RunOptions& options, const std::vector<std::string>& program) {
   auto record_options = options.recording.for_program(program);
   if (!record_options) return complain(record_options.error().sentence, kUsage);
   // What cannot boot or run is said before anything does.
+  if (auto ok = kernel::check_runs_programs(*config); !ok) return complain(ok.error().sentence, kUsage);
   if (auto machine = kernel::Machine::boot(*config); !machine) return complain(machine.error().sentence, kQuireFailed);
   if (const auto status = complain_of_program(program)) return *status;
   return run_recorded(options, *config, std::move(*record_options));

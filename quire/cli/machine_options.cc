@@ -76,6 +76,13 @@ void MachineOptions::add_to(CLI::App& app, RamOption ram) {
       ->allow_extra_args(false)
       ->group(group);
   app.add_option("--profile", profile_, "Whose allocation and reclaim: linux-6 (default)")->type_name("NAME")->group(group);
+  app.add_option("--arch", arch_, "Whose zones: x86-64 (default), i386, i386-pae; programs run on x86-64 only")
+      ->type_name("NAME")
+      ->group(group);
+  app.add_option("--alloc-policy", alloc_policy_,
+                 "Whose way of finding a page: linux-2.4, linux-4.0, linux-6 (default: the profile's)")
+      ->type_name("NAME")
+      ->group(group);
   app.add_option("--seed", seed_, "Decides every race and tie; the same seed repeats a run (default 0)")
       ->type_name("N")
       ->group(group);
@@ -175,6 +182,8 @@ Checked<kernel::MachineConfig> MachineOptions::without_ram() const {
   }
   if (cmdline_) config.cmdline = *cmdline_;
   if (profile_) config.profile = *profile_;
+  if (arch_) config.arch = *arch_;
+  if (alloc_policy_) config.alloc_policy = *alloc_policy_;
   if (kernel_reserved_) {
     const auto bytes = size_option("--kernel-reserved", *kernel_reserved_);
     if (!bytes) return std::unexpected(bytes.error());

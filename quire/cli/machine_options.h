@@ -46,6 +46,8 @@ class MachineOptions {
   std::vector<std::string> node_;
   std::vector<std::string> swap_;
   std::optional<std::string> profile_;
+  std::optional<std::string> arch_;
+  std::optional<std::string> alloc_policy_;
   std::optional<std::string> seed_;
   std::optional<std::string> kernel_reserved_;
   std::optional<std::string> preempt_;

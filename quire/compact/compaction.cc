@@ -10,21 +10,6 @@ using phys::Gfp;
 using phys::MigrateMode;
 using phys::Zone;
 
-std::string_view compact_result_name(CompactResult result) {
-  switch (result) {
-    case CompactResult::kNotSuitable: return "not_suitable_zone";
-    case CompactResult::kSkipped: return "skipped";
-    case CompactResult::kDeferred: return "deferred";
-    case CompactResult::kNoSuitablePage: return "no_suitable_page";
-    case CompactResult::kContinue: return "continue";
-    case CompactResult::kComplete: return "complete";
-    case CompactResult::kPartialSkipped: return "partial";
-    case CompactResult::kContended: return "contended";
-    case CompactResult::kSuccess: return "success";
-  }
-  return "?";
-}
-
 Compaction::Compaction(vm::Vm& vm, TraceRegistry& traces) : parts_(vm.parts()), migration_(vm, traces), events_(traces) {
   for (const auto& node : parts_.phys.nodes()) {
     nodes_.push_back(std::make_unique<NodeCompaction>(parts_.scheduler, *node));
@@ -47,7 +32,7 @@ CompactResult Compaction::try_to_compact_pages(phys::ZoneList& zonelist, Order o
   events_.try_to_compact_pages([&] { return MmCompactionTryToCompactPages{order.value(), phys::gfp_names(gfp), priority}; });
   CompactResult best = CompactResult::kSkipped;
   const bool full = priority == CompactPriority::kSyncFull;
-  zonelist.for_each_zone(phys::gfp_zone(gfp), [&](Zone& zone) {
+  zonelist.for_each_zone(parts_.phys.gfp_zone(gfp), [&](Zone& zone) {
     if (!full && compaction_deferred(zone, order)) {
       best = std::max(best, CompactResult::kDeferred);
       return true;
@@ -57,7 +42,7 @@ CompactResult Compaction::try_to_compact_pages(phys::ZoneList& zonelist, Order o
                       .gfp = gfp,
                       .mode = priority == CompactPriority::kAsync ? MigrateMode::kAsync : MigrateMode::kSyncLight,
                       .alloc_flags = flags,
-                      .highest_zoneidx = phys::gfp_zone(gfp),
+                      .highest_zoneidx = parts_.phys.gfp_zone(gfp),
                       .direct_compaction = true,
                       .whole_zone = full,
                       .ignore_skip_hint = full,

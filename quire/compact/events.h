@@ -12,8 +12,6 @@
 
 namespace quire::compact {
 
-[[nodiscard]] std::string_view compact_result_name(phys::CompactResult result);  // "success", "no_suitable_page", …
-
 struct MmCompactionIsolateMigratepages {
   static constexpr std::string_view kName = "mm_compaction_isolate_migratepages";
   Pfn start_pfn;

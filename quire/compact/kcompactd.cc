@@ -36,7 +36,8 @@ void Compaction::wakeup_kcompactd(phys::Node& which, Order order, ZoneType highe
   node.kcompactd_highest_zoneidx = std::min(node.kcompactd_highest_zoneidx, highest_zoneidx);
   if (node.kcompactd_wait.empty() || !kcompactd_node_suitable(node)) return;
   events_.wakeup_kcompactd([&] {
-    return MmCompactionWakeupKcompactd{{which.nid().value(), order.value(), static_cast<unsigned>(highest_zoneidx)}};
+    return MmCompactionWakeupKcompactd{
+        {which.nid().value(), order.value(), static_cast<unsigned>(parts_.phys.zone_index(highest_zoneidx))}};
   });
   node.kcompactd_wait.wake_one();
 }
@@ -73,8 +74,10 @@ void Compaction::kcompactd_do_work(NodeCompaction& node) {
   phys::VmStat& vmstat = parts_.phys.vmstat();
   const Order order = node.kcompactd_max_order;
   const ZoneType highest = node.kcompactd_highest_zoneidx;
-  events_.kcompactd_wake(
-      [&] { return MmCompactionKcompactdWake{{node.node.nid().value(), order.value(), static_cast<unsigned>(highest)}}; });
+  events_.kcompactd_wake([&] {
+    return MmCompactionKcompactdWake{
+        {node.node.nid().value(), order.value(), static_cast<unsigned>(parts_.phys.zone_index(highest))}};
+  });
   vmstat.count_vm_event(VmEvent::kCompactDaemonWake);
   node.node.for_each_zone([&](Zone& zone) {
     if (zone.type() > highest || !zone.populated() || compaction_deferred(zone, order)) return;

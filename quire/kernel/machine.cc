@@ -29,6 +29,9 @@ phys::PhysConfig phys_config(const MachineConfig& config) {
   out.cpus = config.cpus;
   out.kernel_reserved = config.kernel_reserved;
   out.data_mode = config.data_mode;
+  out.arch = find_arch(config.arch).value_or(phys::Arch::kX86_64);
+  const std::string& alloc_policy = config.alloc_policy.empty() ? config.profile : config.alloc_policy;
+  out.alloc_policy = phys::find_alloc_policy(alloc_policy).value_or(phys::AllocPolicyKind::kLinux6);
   out.nodes = config.node;
   if (config.recorded) out.recorded = *config.recorded;
   for (unsigned n = 0; n < config.nodes && config.nodes > 1 && config.node.empty(); ++n) {
@@ -109,6 +112,9 @@ void Machine::apply_sysctl() {
   vm::VmTunables& vm = vm_->tunables();
   apply("vm.swappiness", [&](auto v) { reclaim_->tunables().swappiness = static_cast<unsigned>(v); });
   apply("vm.oom_kill_allocating_task", [&](auto v) { reclaim_->tunables().oom_kill_allocating_task = v != 0; });
+  apply("vm.zone_reclaim_mode", [&](auto v) { reclaim_->tunables().zone_reclaim_mode = static_cast<unsigned>(v); });
+  apply("vm.min_unmapped_ratio", [&](auto v) { reclaim_->tunables().min_unmapped_ratio = static_cast<unsigned>(v); });
+  apply("vm.min_slab_ratio", [&](auto v) { reclaim_->tunables().min_slab_ratio = static_cast<unsigned>(v); });
   apply("vm.page-cluster", [&](auto v) { swap_->tunables().page_cluster = static_cast<unsigned>(v); });
   apply("vm.dirty_ratio", [&](auto v) { dirty.dirty_ratio = static_cast<std::uint32_t>(v); });
   apply("vm.dirty_background_ratio", [&](auto v) { dirty.dirty_background_ratio = static_cast<std::uint32_t>(v); });

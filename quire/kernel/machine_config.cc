@@ -12,6 +12,7 @@
 #include "quire/base/size.h"
 #include "quire/base/types.h"
 #include "quire/kernel/sysctl.h"
+#include "quire/phys/alloc/alloc_policy.h"
 #include "quire/sim/cost_model.h"
 
 namespace quire::kernel {
@@ -105,7 +106,44 @@ Checked<void> check_nodes(const MachineConfig& config) {
   return {};
 }
 
+constexpr std::array<std::string_view, 3> kArchs = {"x86-64", "i386", "i386-pae"};  // in the order of phys::Arch
+
+Checked<void> check_arch(const MachineConfig& config) {
+  if (!find_arch(config.arch)) {
+    const std::string_view guess = nearest(config.arch, kArchs);
+    return user_error(fmt::format("unknown architecture '{}'; {}there are: {}", config.arch,
+                                  guess.empty() ? "" : fmt::format("did you mean '{}'? ", guess), fmt::join(kArchs, ", ")));
+  }
+  if (config.arch != kArchs.front() && config.nodes > 1) {
+    return user_error(
+        fmt::format("--arch {}: such a machine has one node, not {}; leave --nodes out", config.arch, config.nodes));
+  }
+  return {};
+}
+
+Checked<void> check_alloc_policy(const MachineConfig& config) {
+  if (config.alloc_policy.empty() || phys::find_alloc_policy(config.alloc_policy)) return {};
+  const auto known = phys::alloc_policy_names();
+  const std::string_view guess = nearest(config.alloc_policy, known);
+  return user_error(fmt::format("unknown allocation policy '{}'; {}there are: {}", config.alloc_policy,
+                                guess.empty() ? "" : fmt::format("did you mean '{}'? ", guess), fmt::join(known, ", ")));
+}
+
 }  // namespace
+
+std::optional<phys::Arch> find_arch(std::string_view name) {
+  const auto it = std::ranges::find(kArchs, name);
+  if (it == kArchs.end()) return std::nullopt;
+  return static_cast<phys::Arch>(it - kArchs.begin());
+}
+
+Checked<void> check_runs_programs(const MachineConfig& config) {
+  if (config.arch == kArchs.front()) return {};
+  return user_error(
+      fmt::format("--arch {}: this machine has zones but no page tables yet, so no program runs on it; use quire boot or "
+                  "quire explain, or leave --arch out",
+                  config.arch));
+}
 
 Checked<SwapSpec> parse_swap_spec(std::string_view text) {
   const auto colon = text.find(':');
@@ -159,6 +197,8 @@ Checked<void> check(const MachineConfig& config) {
     return user_error(fmt::format("unknown profile '{}'; {}", config.profile,
                                   guess.empty() ? "write linux-6" : fmt::format("did you mean '{}'?", guess)));
   }
+  if (auto ok = check_alloc_policy(config); !ok) return ok;
+  if (auto ok = check_arch(config); !ok) return ok;
   if (config.preempt_permille > 1000) {
     return user_error(fmt::format("--preempt {}: per mille, so at most 1000", config.preempt_permille));
   }

@@ -55,6 +55,8 @@ struct MachineConfig {
   std::optional<phys::RecordedBoot> recorded;  // of a machine that was seen elsewhere; not part of a machine file
   std::vector<SwapSpec> swap;
   std::string profile = "linux-6";
+  std::string arch = "x86-64";  // "i386", "i386-pae": zones of that machine; programs run on x86-64 only
+  std::string alloc_policy;     // "linux-2.4", "linux-4.0", "linux-6"; empty: the profile's
   std::uint64_t seed = 0;
   std::uint64_t kernel_reserved = 16ull << 20;  // bytes of kernel image and its static data
   phys::DataMode data_mode = phys::DataMode::kDataless;
@@ -88,6 +90,9 @@ Checked<void> read_machine_toml(std::string_view text, std::string_view name, Ma
 // node sizes that sum up, a known profile, known tunables, and a min_free_kbytes that leaves memory to allocate (Linux takes
 // any value and then kills what asks for memory; a machine with such a value cannot boot here).
 Checked<void> check(const MachineConfig& config);
+// That programs can run on it; the error says why not.
+Checked<void> check_runs_programs(const MachineConfig& config);
+[[nodiscard]] std::optional<phys::Arch> find_arch(std::string_view name);
 // The configuration as TOML that read_machine_toml takes back.
 std::string to_toml(const MachineConfig& config);
 

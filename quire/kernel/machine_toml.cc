@@ -75,6 +75,8 @@ class Reader {
         {"preempt", &Reader::take_preempt}, {"vm", &Reader::take_vm},
         {"cost", &Reader::take_cost},       {"cmdline", &Reader::take_cmdline},
         {"e820", &Reader::take_e820},       {"node", &Reader::take_node},
+        {"e820", &Reader::take_e820},       {"alloc_policy", &Reader::take_alloc_policy},
+        {"arch", &Reader::take_arch},
     };
     std::vector<std::string_view> names;
     for (const auto& [name, take] : kKeys) {
@@ -153,6 +155,18 @@ class Reader {
     const auto text = node.value_exact<std::string_view>();
     if (!text) return wrong(key, node, "a name such as \"linux-6\"");
     config_.profile = *text;
+    return {};
+  }
+  Checked<void> take_arch(std::string_view key, const toml::node& node) {
+    const auto text = node.value_exact<std::string_view>();
+    if (!text) return wrong(key, node, "a name such as \"i386\"");
+    config_.arch = *text;
+    return {};
+  }
+  Checked<void> take_alloc_policy(std::string_view key, const toml::node& node) {
+    const auto text = node.value_exact<std::string_view>();
+    if (!text) return wrong(key, node, "a name such as \"linux-4.0\"");
+    config_.alloc_policy = *text;
     return {};
   }
   Checked<void> take_cmdline(std::string_view key, const toml::node& node) {
@@ -352,6 +366,8 @@ std::string to_toml(const MachineConfig& config) {
   out += fmt::format("swap = [{}]\n", list(config.swap, swap_text));
   out += fmt::format("profile = \"{}\"\nseed = {}\nkernel_reserved = \"{}\"\npreempt = {}\n", config.profile, config.seed,
                      format_size(config.kernel_reserved), config.preempt_permille);
+  if (config.arch != MachineConfig{}.arch) out += fmt::format("arch = {}\n", toml_string(config.arch));
+  if (!config.alloc_policy.empty()) out += fmt::format("alloc_policy = {}\n", toml_string(config.alloc_policy));
   for (const auto& [name, value] : config.sysctl) out += fmt::format("{} = {}\n", name, value);
   for (const phys::NodeConfig& node : config.node) out += node_toml(node);
   if (!config.cost.empty()) out += "[cost]\n";

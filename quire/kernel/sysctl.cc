@@ -26,6 +26,8 @@ constexpr std::array kRows = std::to_array<SysctlRow>({
     {"vm.extfrag_threshold", 500, 0, 1000, "fragmentation index up to which reclaim is tried rather than compaction"},
     {"vm.max_map_count", 65530, 0, kIntMax, "areas that one process may have"},
     {"vm.min_free_kbytes", -1, 1, kIntMax, "free memory that the zones' min watermarks keep, KiB"},
+    {"vm.min_slab_ratio", 5, 0, 100, "percent of a node in slabs from which zone reclaim shrinks them"},
+    {"vm.min_unmapped_ratio", 1, 0, 100, "percent of a node in unmapped page cache that zone reclaim leaves alone"},
     {"vm.mmap_min_addr", 65536, 0, kMost, "lowest address that a program may map"},
     {"vm.oom_kill_allocating_task", 0, 0, kIntMax, "not 0: the OOM killer takes the process that asked for memory"},
     {"vm.overcommit_memory", 0, 0, 2, "0 heuristic, 1 always, 2 never beyond the commit limit"},
@@ -34,6 +36,8 @@ constexpr std::array kRows = std::to_array<SysctlRow>({
     {"vm.swappiness", 60, 0, 200, "weight of anonymous against file memory in reclaim"},
     {"vm.watermark_boost_factor", 15000, 0, kIntMax, "boost of watermarks after fragmenting fallbacks, 1/10000"},
     {"vm.watermark_scale_factor", 10, 1, 3000, "distance between watermarks, 1/10000 of the zone"},
+    {"vm.zone_reclaim_mode", 0, 0, kIntMax,
+     "1 reclaims a node's page cache before another node is used, 2 may write, 4 may unmap"},
 });
 
 }  // namespace

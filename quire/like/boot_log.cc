@@ -5,7 +5,7 @@
 #include <cctype>
 
 #include "quire/like/lines.h"
-#include "quire/phys/memblock.h"
+#include "quire/phys/range_set.h"
 
 namespace quire::like {
 
@@ -70,7 +70,7 @@ class MemblockReplay {
   void line(std::string_view message) {
     if (message.starts_with("MEMBLOCK configuration:")) {
       if (known_ && first_.empty()) first_ = ranges();
-      state_ = phys::Memblock();
+      state_ = phys::RangeSet();
       known_ = true;
       return;
     }
@@ -79,27 +79,23 @@ class MemblockReplay {
     if (text.find("alloc_bootmem_huge_page") != std::string_view::npos) gigantic_next_ = true;
     if (!range) return;
     if (text.starts_with("reserved[") || text.starts_with("memblock_reserve:")) {
-      state_.reserve(*range);
+      state_.add(*range);
       if (text.find("efi_reserve_boot_services") != std::string_view::npos) efi.push_back(*range);
       if (gigantic_next_) gigantic.push_back(*range);
       gigantic_next_ = false;
     } else if (text.starts_with("memblock_free:") || text.starts_with("memblock_phys_free:") ||
                text.starts_with("memblock_free_late:") || text.starts_with("__memblock_free_late:")) {
-      state_.free(*range);
+      state_.remove(*range);
     }
   }
   std::vector<Range<PhysAddr>> efi, gigantic;
 
   [[nodiscard]] bool known() const { return known_; }
-  [[nodiscard]] std::vector<Range<PhysAddr>> ranges() const {
-    std::vector<Range<PhysAddr>> out;
-    for (const phys::MemblockRegion& r : state_.reserved()) out.push_back(r.range);
-    return out;
-  }
+  [[nodiscard]] const std::vector<Range<PhysAddr>>& ranges() const { return state_.ranges(); }
   [[nodiscard]] std::vector<Range<PhysAddr>> first() const { return first_.empty() && known_ ? ranges() : first_; }
 
  private:
-  phys::Memblock state_;
+  phys::RangeSet state_;
   bool known_ = false;
   bool gigantic_next_ = false;
   std::vector<Range<PhysAddr>> first_;

@@ -33,7 +33,9 @@ void take_resources(const Evidence& evidence, RecordedMachine& machine);
 // recorded_tunables.cc: boots the machine to see what Linux would compute.
 [[nodiscard]] Checked<void> take_tunables(const Evidence& evidence, RecordedMachine& machine);
 
-// The index of a zone's name among Linux's zones; nullopt: not one of a 64-bit machine.
+// The phys::ZoneType of a zone's name; nullopt: not one of a 64-bit machine.
 [[nodiscard]] std::optional<unsigned> zone_type(std::string_view name);
+// Its place in the file's lists of protection, and in lowmem_reserve_ratio: the zones that a 64-bit kernel has, in order.
+[[nodiscard]] std::optional<std::size_t> protection_index(std::string_view name);
 
 }  // namespace quire::like

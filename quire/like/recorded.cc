@@ -8,7 +8,8 @@
 #include "quire/like/lines.h"
 #include "quire/like/parts.h"
 #include "quire/phys/kernel_parameters.h"
-#include "quire/phys/memblock.h"
+#include "quire/phys/page.h"
+#include "quire/phys/range_set.h"
 
 namespace quire::like {
 
@@ -101,16 +102,16 @@ std::string without_map_words(std::string_view cmdline) {
 void add_what_the_kernel_added(const Evidence& evidence, RecordedMachine& machine) {
   phys::FirmwareMap usable = *machine.config.firmware_map;
   if (!phys::KernelParameters::parse(machine.config.cmdline, usable)) return;
-  phys::Memblock ram;
+  phys::RangeSet ram;
   for (const phys::E820Entry& e : usable.entries()) {
     if (e.type == phys::E820Type::kRam) ram.add(e.range);
   }
   for (const NodeRange& node : evidence.log.node_ranges) {
-    ram.for_each_gap(node.range, [&machine](Range<PhysAddr> gap) {
+    for (const Range<PhysAddr>& gap : ram.gaps(node.range)) {
       machine.config.cmdline += fmt::format(" memmap={:#x}@{:#x}", gap.size(), gap.begin.value());
       machine.notes.push_back(fmt::format("{:#x}-{:#x} is counted as RAM, as the kernel did: it lay there itself",
                                           gap.begin.value(), gap.end.value() - 1));
-    });
+    }
   }
 }
 
@@ -120,7 +121,15 @@ std::optional<unsigned> zone_type(std::string_view name) {
   constexpr std::array<std::string_view, 5> kNames = {"DMA", "DMA32", "Normal", "Movable", "Device"};
   const auto it = std::ranges::find(kNames, name);
   if (it == kNames.end()) return std::nullopt;
-  return static_cast<unsigned>(it - kNames.begin());
+  using Zone = phys::ZoneType;
+  constexpr std::array kTypes = {Zone::kDma, Zone::kDma32, Zone::kNormal, Zone::kMovable, Zone::kDevice};
+  return static_cast<unsigned>(kTypes[static_cast<std::size_t>(it - kNames.begin())]);
+}
+
+std::optional<std::size_t> protection_index(std::string_view name) {
+  constexpr std::array<std::string_view, 5> kNames = {"DMA", "DMA32", "Normal", "Movable", "Device"};
+  const auto it = std::ranges::find(kNames, name);
+  return it == kNames.end() ? std::nullopt : std::optional(static_cast<std::size_t>(it - kNames.begin()));
 }
 
 Evidence read_evidence(const Folder& folder) {

@@ -8,7 +8,7 @@
 
 #include "quire/like/lines.h"
 #include "quire/like/parts.h"
-#include "quire/phys/memblock.h"
+#include "quire/phys/range_set.h"
 
 namespace quire::like {
 
@@ -223,13 +223,13 @@ std::vector<Missing> missing_by_protection(const Evidence& evidence, const std::
   const auto& zones = evidence.zones;
   std::vector<Missing> out(zones.size());
   for (std::size_t low = 0; low < zones.size(); ++low) {
-    const auto type = zone_type(zones[low].name);
+    const auto type = protection_index(zones[low].name);
     if (!takes_part(zones[low]) || *type >= std::size(kRatios)) continue;
     std::uint64_t managed = 0;
     Missing below;  // of the zones between, together
     below.most = 0;
     for (std::size_t high = low + 1; high < zones.size() && zones[high].nid == zones[low].nid; ++high) {
-      const auto upper = zone_type(zones[high].name);
+      const auto upper = protection_index(zones[high].name);
       if (!takes_part(zones[high]) || *upper >= zones[low].protection.size()) continue;
       managed += zones[high].managed - std::min(zones[high].managed, others[high]);
       const std::uint64_t floor = zones[low].protection[*upper] * kRatios[*type];
@@ -309,12 +309,12 @@ void reserve_sums(const Evidence& evidence, const std::vector<Freed>& freed, Rec
   }
 }
 
-// What memblock left, in whole pages, of a range of memory.
-std::uint64_t free_pages(const phys::Memblock& memblock, Range<Pfn> within, const std::vector<Range<PhysAddr>>& memory) {
+// What is left of a range of memory, in whole pages, beside what is reserved.
+std::uint64_t free_pages(const phys::RangeSet& reserved, Range<Pfn> within, const std::vector<Range<PhysAddr>>& memory) {
   std::uint64_t pages = 0;
-  memblock.for_each_free_range([&](Range<PhysAddr> range, Nid) {
-    for (const Range<PhysAddr>& part : memory) pages += whole_pages(range.intersect(part)).intersect(within).size();
-  });
+  for (const Range<PhysAddr>& part : memory) {
+    for (const Range<PhysAddr>& gap : reserved.gaps(part)) pages += whole_pages(gap).intersect(within).size();
+  }
   return pages;
 }
 
@@ -325,17 +325,14 @@ bool reserve_as_logged(const Evidence& evidence, const std::vector<Freed>& freed
     machine.notes.push_back("the log's memblock lines are not used: " + std::move(why));
     return false;
   };
-  phys::Memblock memblock;
-  for (const phys::NodeConfig& node : machine.config.node) {
-    for (const Range<PhysAddr>& range : node.memory) memblock.add(range);
-  }
-  for (const Range<PhysAddr>& range : *evidence.log.reserved) memblock.reserve(range);
+  phys::RangeSet reserved;
+  for (const Range<PhysAddr>& range : *evidence.log.reserved) reserved.add(range);
   phys::RecordedBoot recorded = *machine.config.recorded;
   for (const Freed& f : freed) {
     if (!f.exact()) return refuse(fmt::format("where the memory of '{}' lay is not known", f.what));
     for (const Range<PhysAddr>& range : f.ranges) {
       switch (f.moment) {
-        case Moment::kBeforeBoth: memblock.free(range); break;
+        case Moment::kBeforeBoth: reserved.remove(range); break;
         case Moment::kBetween: recorded.freed_between.push_back({range, f.what}); break;
         case Moment::kHugetlb: recorded.hugetlb.push_back({range, f.what}); break;
         case Moment::kAfterBoth: recorded.freed_late.push_back({range, f.what}); break;
@@ -345,7 +342,7 @@ bool reserve_as_logged(const Evidence& evidence, const std::vector<Freed>& freed
   const ZonePages zone_pages(evidence, machine.config.node);
   for (const ZoneFigures& zone : evidence.zones) {
     if (!takes_part(zone) || zone.nid >= machine.config.node.size()) continue;
-    std::uint64_t managed = free_pages(memblock, zone.span(), machine.config.node[zone.nid].memory);
+    std::uint64_t managed = free_pages(reserved, zone.span(), machine.config.node[zone.nid].memory);
     for (const auto* list : {&recorded.freed_between, &recorded.hugetlb, &recorded.freed_late}) {
       for (const phys::Reservation& r : *list) managed += zone_pages.in(whole_pages(r.range), zone);
     }
@@ -354,7 +351,7 @@ bool reserve_as_logged(const Evidence& evidence, const std::vector<Freed>& freed
                                 managed, zone.managed));
     }
   }
-  for (const phys::MemblockRegion& r : memblock.reserved()) recorded.reserved.push_back(r.range);
+  recorded.reserved = reserved.ranges();
   machine.config.recorded = std::move(recorded);
   return true;
 }

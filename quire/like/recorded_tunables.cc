@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 
 #include "quire/kernel/machine.h"
 #include "quire/kernel/sysctl.h"
@@ -78,8 +79,9 @@ class Tunables {
     std::vector<std::uint32_t> list;
     for (const std::string_view word : words_of(ratios->second))
       list.push_back(static_cast<std::uint32_t>(decimal(word).value_or(0)));
-    list.resize(phys::kZoneTypes, 0);
-    if (list == phys::PhysConfig{}.lowmem_reserve_ratio) return;
+    constexpr std::array<std::uint32_t, 5> kUsual = {256, 256, 32, 0, 0};
+    list.resize(kUsual.size(), 0);
+    if (std::ranges::equal(list, kUsual)) return;
     recorded().lowmem_reserve_ratio = list;
     note("lowmem_reserve_ratio", ratios->second, "256 256 32 0 0");
   }
@@ -124,8 +126,10 @@ class Tunables {
   }
   [[nodiscard]] bool protection_agrees(kernel::Machine& machine) const {
     return agree(machine, [](const ZoneFigures& was, const phys::Zone& is) {
-      for (unsigned i = 0; i < was.protection.size() && i < phys::kZoneTypes; ++i) {
-        if (was.protection[i] != static_cast<std::uint64_t>(is.lowmem_reserve(static_cast<phys::ZoneType>(i)))) return false;
+      for (const std::string_view name : {"DMA", "DMA32", "Normal", "Movable"}) {
+        const std::size_t i = *protection_index(name);
+        const auto here = static_cast<std::uint64_t>(is.lowmem_reserve(static_cast<phys::ZoneType>(*zone_type(name))));
+        if (i < was.protection.size() && was.protection[i] != here) return false;
       }
       return true;
     });

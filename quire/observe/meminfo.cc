@@ -99,6 +99,21 @@ void node_meminfo(std::string& text, const phys::Node& node) {
   }
 }
 
+// What i386 has beyond its direct map, and what within.
+template <class Line>
+void highmem_lines(Line&& line, const phys::PhysMem& phys) {
+  std::uint64_t total = 0;
+  std::uint64_t free = 0;
+  for (const auto& node : phys.nodes()) {
+    total += node->zone(phys::ZoneType::kHighMem).managed_pages();
+    free += node->zone(phys::ZoneType::kHighMem).free_pages();
+  }
+  line("HighTotal", kib(static_cast<std::int64_t>(total)));
+  line("HighFree", kib(static_cast<std::int64_t>(free)));
+  line("LowTotal", kib(static_cast<std::int64_t>(phys.totalram_pages() - total)));
+  line("LowFree", kib(phys.global_zone_page_state(ZoneStat::kNrFreePages) - static_cast<std::int64_t>(free)));
+}
+
 }  // namespace
 
 std::string meminfo(kernel::Machine& machine) {
@@ -120,6 +135,7 @@ std::string meminfo(kernel::Machine& machine) {
   line("SwapCached", swap_cached);
   lru_lines(line, pages);
   line("Mlocked", zones(ZoneStat::kNrMlock));
+  if (phys.has_zone(phys::ZoneType::kHighMem)) highmem_lines(line, phys);
   line("SwapTotal", kib(swap.total));
   line("SwapFree", kib(swap.free));
   line("Dirty", pages(NodeStat::kNrDirty));

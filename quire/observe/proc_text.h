@@ -14,6 +14,9 @@ namespace quire::observe {
 [[nodiscard]] std::string zoneinfo(kernel::Machine& machine);  // /proc/zoneinfo
 [[nodiscard]] std::string buddyinfo(phys::PhysMem& phys);      // /proc/buddyinfo
 [[nodiscard]] std::string pagetypeinfo(phys::PhysMem& phys);   // /proc/pagetypeinfo
+// /sys/kernel/debug/extfrag/extfrag_index and unusable_index; the first is -1.000 where a block of the order is free.
+[[nodiscard]] std::string extfrag_index(phys::PhysMem& phys);
+[[nodiscard]] std::string unusable_index(phys::PhysMem& phys);
 [[nodiscard]] std::string meminfo(kernel::Machine& machine);   // /proc/meminfo
 [[nodiscard]] std::string iomem(phys::PhysMem& phys);          // /proc/iomem
 // /sys/devices/system/node/node*: meminfo, numastat, distance and cpulist of each, under a heading.

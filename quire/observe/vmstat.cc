@@ -9,7 +9,9 @@ CounterList vmstat(const phys::PhysMem& phys) {
   Counters<phys::NumaStat>::for_each([&](phys::NumaStat s) { list.emplace_back(counter_name(s), phys.global_numa_state(s)); });
   Counters<phys::NodeStat>::for_each(
       [&](phys::NodeStat s) { list.emplace_back(counter_name(s), phys.global_node_page_state(s)); });
-  Counters<phys::VmEvent>::for_each([&](phys::VmEvent e) { list.emplace_back(counter_name(e), phys.vmstat()[e]); });
+  Counters<phys::VmEvent>::for_each([&](phys::VmEvent e) {
+    if (counted(phys.arch(), e)) list.emplace_back(counter_name(e), phys.vmstat()[e]);
+  });
   return list;
 }
 

@@ -10,11 +10,10 @@ namespace {
 
 using phys::Watermark;
 
-std::string protection(const phys::Zone& zone) {
+std::string protection(const phys::PhysMem& phys, const phys::Zone& zone) {
   std::string text;
-  for (unsigned type = 0; type < phys::kZoneTypes; ++type) {
-    text += fmt::format("{}{}", type == 0 ? "(" : ", ", zone.lowmem_reserve(static_cast<phys::ZoneType>(type)));
-  }
+  phys.for_each_zone_type(
+      [&](phys::ZoneType type) { text += fmt::format("{}{}", text.empty() ? "(" : ", ", zone.lowmem_reserve(type)); });
   return text + ")";
 }
 
@@ -27,7 +26,7 @@ std::string zone_table(phys::PhysMem& phys) {
     text += fmt::format("{:>4} {:<8} {:>11} {:>11} {:>11} {:>11} {:>8} {:>8} {:>8}  {}\n", zone.node().nid().value(),
                         zone.name(), zone.spanned_pages(), zone.present_pages(), zone.managed_pages(), zone.free_pages(),
                         zone.watermark(Watermark::kMin), zone.watermark(Watermark::kLow), zone.watermark(Watermark::kHigh),
-                        protection(zone));
+                        protection(phys, zone));
   });
   return text;
 }
@@ -36,9 +35,7 @@ nlohmann::json zones_json(phys::PhysMem& phys) {
   nlohmann::json zones = nlohmann::json::array();
   phys.for_each_populated_zone([&](phys::Zone& zone) {
     nlohmann::json reserve = nlohmann::json::array();
-    for (unsigned type = 0; type < phys::kZoneTypes; ++type) {
-      reserve.push_back(zone.lowmem_reserve(static_cast<phys::ZoneType>(type)));
-    }
+    phys.for_each_zone_type([&](phys::ZoneType type) { reserve.push_back(zone.lowmem_reserve(type)); });
     zones.push_back({{"node", zone.node().nid().value()},
                      {"zone", zone.name()},
                      {"start_pfn", zone.start_pfn().value()},

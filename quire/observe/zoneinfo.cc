@@ -17,7 +17,7 @@ void counters(std::string& text, Value&& value) {
   Counters<Stat>::for_each([&](Stat s) { text += fmt::format("\n      {:<12} {}", counter_name(s), value(s)); });
 }
 
-void watermarks(std::string& text, const Zone& zone) {
+void watermarks(std::string& text, const phys::PhysMem& phys, const Zone& zone) {
   text += fmt::format("\n  pages free     {}", zone.free_pages());
   const auto line = [&text](std::string_view name, std::uint64_t pages) {
     text += fmt::format("\n        {:<8} {}", name, pages);
@@ -30,10 +30,10 @@ void watermarks(std::string& text, const Zone& zone) {
   line("present", zone.present_pages());
   line("managed", zone.managed_pages());
   line("cma", 0);
-  text += fmt::format("\n        protection: ({}", zone.lowmem_reserve(phys::ZoneType::kDma));
-  for (unsigned type = 1; type < phys::kZoneTypes; ++type) {
-    text += fmt::format(", {}", zone.lowmem_reserve(static_cast<phys::ZoneType>(type)));
-  }
+  text += "\n        protection: (";
+  phys.for_each_zone_type([&](phys::ZoneType type) {
+    text += fmt::format("{}{}", type == phys::ZoneType::kDma ? "" : ", ", zone.lowmem_reserve(type));
+  });
   text += ')';
 }
 
@@ -51,20 +51,23 @@ void pagesets(std::string& text, const Zone& zone) {
 
 std::string zoneinfo(kernel::Machine& machine) {
   std::string text;
+  const phys::PhysMem& phys = machine.phys();
   for (const auto& node : machine.phys().nodes()) {
     if (!node_online(*node)) continue;
     bool first = true;  // of the node's populated zones: it shows the node's counters
     node->for_each_zone([&](const Zone& zone) {
+      if (!phys.has_zone(zone.type())) return;
       text += fmt::format("Node {}, zone {:>8}", node->nid().value(), zone.name());
       if (zone.populated() && first) {
         first = false;
         text += "\n  per-node stats";
         counters<phys::NodeStat>(text, [&](phys::NodeStat s) { return node->stats[s]; });
       }
-      watermarks(text, zone);
+      watermarks(text, phys, zone);
       if (zone.populated()) {
         counters<phys::ZoneStat>(text, [&](phys::ZoneStat s) { return zone.state(s); });
-        counters<phys::NumaStat>(text, [&](phys::NumaStat s) { return zone.numa[s]; });
+        // Debian's i386 kernel is built for one node.
+        if (phys.arch() == phys::Arch::kX86_64) counters<phys::NumaStat>(text, [&](phys::NumaStat s) { return zone.numa[s]; });
         pagesets(text, zone);
         text += fmt::format("\n  node_unreclaimable:  {}\n  start_pfn:           {}",
                             machine.reclaim().node_reclaim(node->nid()).kswapd_failures >= reclaim::kMaxReclaimRetries ? 1 : 0,

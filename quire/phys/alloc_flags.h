@@ -19,6 +19,7 @@ enum class AllocFlags : std::uint32_t {
   kCpuset = 0x40,
   kCma = 0x80,
   kNoFragment = 0x100,  // rather another zone of this node than a mixed pageblock
+  kFair = 0x200,        // linux-4.0: each zone of the node in proportion to its size
   kKswapd = 0x800,      // may wake kswapd
 };
 

@@ -34,16 +34,24 @@ PhysBoot::PhysBoot(const PhysConfig& config, sim::Scheduler& scheduler, TraceReg
     : config_(config), scheduler_(scheduler), traces_(traces), sink_(std::move(log)) {}
 
 BootResult<std::unique_ptr<PhysMem>> PhysBoot::run() {
-  const auto steps = {&PhysBoot::check_config, &PhysBoot::reserve_boot_images, &PhysBoot::initmem_init, &PhysBoot::create_arena,
-                      &PhysBoot::sparse_init};
+  const auto steps = {&PhysBoot::check_config, &PhysBoot::reserve_boot_images, &PhysBoot::initmem_init,
+                      &PhysBoot::create_phys_mem, &PhysBoot::sparse_init};
   for (const auto step : steps) {
     if (BootStatus status = (this->*step)(); !status) return std::unexpected(status.error());
   }
   free_area_init();
   if (BootStatus status = apply_zone_managed(); !status) return std::unexpected(status.error());
+  if (!memblock_.complete()) return std::unexpected(too_small("the tables of all its memory ranges"));
   build_all_zonelists();
+  // Nobody adds to memblock from here on: what its tables took comes free with the rest.
+  for (const Range<PhysAddr> table : memblock_.discard())
+    late_.push_back({"", {phys_to_pfn(table.begin), phys_to_pfn(table.end)}});
   memmap_init();
-  memblock_free_all();
+  if (bootmem_) {
+    free_all_bootmem();
+  } else {
+    memblock_free_all();
+  }
   mem_init_print_info();
   if (BootStatus status = check_enough(); !status) return std::unexpected(status.error());
   compute_watermarks();
@@ -68,6 +76,10 @@ BootError PhysBoot::too_small(std::string_view what) const {
 }
 
 BootStatus PhysBoot::check_config() {
+  if (config_.lowmem_reserve_ratio.empty()) {
+    config_.lowmem_reserve_ratio = config_.arch == Arch::kX86_64 ? std::vector<std::uint32_t>{256, 256, 32, 0, 0}
+                                                                 : std::vector<std::uint32_t>{256, 32, 0, 0};
+  }
   if (config_.cpus == 0 || config_.cpus != scheduler_.cpus()) {
     return boot_error(fmt::format("the machine has {} CPUs but its scheduler {}; give both the same number, at least 1",
                                   config_.cpus, scheduler_.cpus()));
@@ -101,7 +113,7 @@ BootStatus PhysBoot::e820_memory_setup() {
   log("BIOS-provided physical RAM map:");
   for (const std::string& line : map_.lines("BIOS-e820")) log("{}", line);
   usable_ = map_;
-  auto parameters = KernelParameters::parse(config_.cmdline, usable_);
+  auto parameters = KernelParameters::parse(config_.cmdline, usable_, config_.arch);
   if (!parameters) return std::unexpected(parameters.error());
   parameters_ = std::move(*parameters);
   if (parameters_.map == KernelParameters::Map::kUserDefined) {
@@ -116,6 +128,10 @@ BootStatus PhysBoot::e820_memory_setup() {
   usable.remove({PhysAddr(0xa0000), kLowMemory}, E820Type::kRam);
   log("e820: remove [mem 0x000a0000-0x000fffff] usable");
   log("last_pfn = {:#x} max_arch_pfn = 0x400000000", phys_to_pfn(usable.end_of_ram()).value());
+  if (config_.arch != Arch::kX86_64) {
+    if (BootStatus status = find_low_pfn_range(); !status) return status;
+  }
+  if (BootStatus status = create_arena(); !status) return status;
   for (const E820Entry& e : usable.entries()) {
     if (e.type == E820Type::kRam) memblock_.add(e.range);
   }
@@ -155,15 +171,17 @@ BootStatus PhysBoot::reserve_boot_images() {
 }
 
 BootStatus PhysBoot::reserve_as_recorded() {
-  for (const Range<PhysAddr>& range : config_.recorded.reserved) {
+  const RecordedBoot& r = config_.recorded;
+  if (r.reserved.empty()) return {};
+  for (const Range<PhysAddr>& range : r.reserved) {
     memblock_.reserve(range);
     recorded_.add(range);
   }
   // What is used or given back is no room for boot's tables.
-  recorded_.reserve({PhysAddr(0), kLowMemory});
-  for (const Reservation& r : config_.recorded.resources) recorded_.reserve(r.range);
-  const RecordedBoot& r = config_.recorded;
-  if (r.reserved.empty()) return {};
+  recorded_.remove({PhysAddr(0), kLowMemory});
+  for (const Reservation& resource : r.resources) {
+    if (resource.name.starts_with("Kernel ")) recorded_.remove(resource.range);
+  }
   for (const Reservation& part : r.freed_between) {
     if (BootStatus status = add_late(part, Stage::kBetween, Use::kFree); !status) return status;
   }
@@ -190,26 +208,83 @@ BootStatus PhysBoot::add_late(const Reservation& reservation, Stage stage, Use u
         fmt::format("{} at {:#x}-{:#x} cannot come free after boot: not all of it is reserved memory; leave it out",
                     reservation.name, whole.begin.value(), whole.end.value() - 1));
   }
-  recorded_.reserve(whole);
+  recorded_.remove(whole);
   late_.push_back({reservation.name, pfns, stage, use});
   return {};
 }
 
-std::optional<PhysAddr> PhysBoot::boot_alloc(const MemblockAllocSpec& spec) {
-  if (!config_.recorded.reserved.empty()) {
-    const auto at = recorded_.alloc(spec);
-    if (at || spec.node_rule == MemblockAllocSpec::Node::kExact) return at;  // who asks so has a second way
-  }
-  return memblock_.alloc(spec);
+// The highest place of the recorded reservations that no boot table has taken yet.
+std::optional<PhysAddr> PhysBoot::recorded_alloc(const MemblockAllocSpec& spec) {
+  std::optional<PhysAddr> found;
+  const auto look = [&](bool anywhere) {
+    for (const MemblockRegion& m : memblock_.memory()) {
+      if (!anywhere && spec.nid != kNoNode && m.nid != spec.nid) continue;
+      for (const Range<PhysAddr>& room : recorded_.ranges()) {
+        const Range<PhysAddr> usable =
+            room.intersect(m.range).intersect({std::max(spec.min, PhysAddr(kPageSize)), m.range.end});
+        if (usable.size() < spec.size) continue;
+        const PhysAddr at = align_down(usable.end - spec.size, spec.align);
+        if (at >= usable.begin) found = std::max(found.value_or(at), at);
+      }
+    }
+  };
+  look(false);
+  if (!found && spec.node_rule == MemblockAllocSpec::Node::kPrefer) look(true);
+  if (found) recorded_.remove({*found, *found + spec.size});
+  return found;
 }
 
-BootStatus PhysBoot::create_arena() {
-  auto arena = Arena::create(memblock_.end_of_dram());
-  if (!arena) return std::unexpected(arena.error());
-  for (const MemblockRegion& m : memblock_.memory()) {
-    if (BootStatus status = arena->map_ram(m.range); !status) return status;
+// Which memory the kernel of i386 maps for good (lowmem), and which it reaches page by page only (HighMem).
+BootStatus PhysBoot::find_low_pfn_range() {
+  if (config_.nodes.size() > 1) {
+    return boot_error(fmt::format("an i386 machine has one node, not {}; leave --nodes out", config_.nodes.size()));
   }
-  mem_.reset(new PhysMem(config_, scheduler_, traces_, std::move(*arena)));
+  const bool pae = config_.arch == Arch::kI386Pae;
+  const PhysAddr end(pae ? 64 * kGiB : 4 * kGiB);
+  if (usable_.end_of_ram() > end) {
+    log("Warning only {}GB will be used.", end.value() / kGiB);
+    if (!pae) log("Use a HIGHMEM64G enabled kernel.");
+    usable_.remove({end, PhysAddr(~std::uint64_t{0})}, E820Type::kRam);
+  }
+  constexpr Pfn kMaxLow{896 * kMiB >> kPageShift};
+  const Pfn max_pfn = phys_to_pfn(usable_.end_of_ram());
+  max_low_pfn_ = std::min(kMaxLow, max_pfn);
+  // highmem=: that much of the upper end, as long as what is left fits below the usual border and is worth booting.
+  if (parameters_.highmem_pages) {
+    const std::uint64_t wanted = *parameters_.highmem_pages;
+    const std::uint64_t least = 64 * kMiB / kPageSize;
+    if (max_pfn - Pfn{} >= wanted + least && max_pfn - wanted <= kMaxLow) {
+      max_low_pfn_ = max_pfn - wanted;
+    } else {
+      log("highmem size specified ({}MB) is bigger than pages available ({}MB)!.", wanted >> 8, (max_pfn - max_low_pfn_) >> 8);
+    }
+  }
+  log("{}MB HIGHMEM available.", (max_pfn - max_low_pfn_) >> 8);
+  log("{}MB LOWMEM available.", (max_low_pfn_ - Pfn{}) >> 8);
+  memblock_.set_current_limit(pfn_to_phys(max_low_pfn_));
+  return {};
+}
+
+// RAM is there before memblock is told of it: its tables may have to grow into it.
+BootStatus PhysBoot::create_arena() {
+  std::vector<Range<PhysAddr>> ram;
+  for (const E820Entry& e : usable_.entries()) {
+    const Range<PhysAddr> whole{align_up(e.range.begin, kPageSize), align_down(e.range.end, kPageSize)};
+    if (e.type == E820Type::kRam && !whole.empty()) ram.push_back(whole);
+  }
+  if (ram.empty()) return std::unexpected(too_small("the machine"));
+  auto arena = Arena::create(ram.back().end);
+  if (!arena) return std::unexpected(arena.error());
+  for (const Range<PhysAddr>& range : ram) {
+    if (BootStatus status = arena->map_ram(range); !status) return status;
+  }
+  arena_.emplace(std::move(*arena));
+  memblock_.allow_resize(arena_->base());
+  return {};
+}
+
+BootStatus PhysBoot::create_phys_mem() {
+  mem_.reset(new PhysMem(config_, scheduler_, traces_, std::move(*arena_)));
   mem_->max_pfn_ = phys_to_pfn(memblock_.end_of_dram());
   create_nodes();
   return {};
@@ -222,7 +297,8 @@ BootStatus PhysBoot::apply_zone_managed() {
   targets.insert(targets.end(), config_.recorded.zone_managed.begin(), config_.recorded.zone_managed.end());
   for (std::size_t i = 0; i < targets.size(); ++i) {
     ZoneManaged& target = targets[i];
-    if (static_cast<std::size_t>(target.nid.value()) >= mem_->nodes_.size() || target.zone >= kZoneTypes) {
+    const bool known = target.zone < kZoneTypes && has_zone(config_.arch, static_cast<ZoneType>(target.zone));
+    if (static_cast<std::size_t>(target.nid.value()) >= mem_->nodes_.size() || !known) {
       return boot_error(
           fmt::format("there is no zone {} on node {}; name a zone of this machine", target.zone, target.nid.value()));
     }
@@ -272,7 +348,7 @@ BootStatus PhysBoot::reserve_in_zone(Zone& zone, std::uint64_t pages, const Zone
                 {hugetlb, Stage::kBetween, Use::kHugetlb},
                 {all - between - hugetlb, Stage::kLate, Use::kFree}};
   for (Range<Pfn> part : taken) {
-    memblock_.reserve({pfn_to_phys(part.begin), pfn_to_phys(part.end)});
+    boot_reserve({pfn_to_phys(part.begin), pfn_to_phys(part.end)}, zone.node().nid());
     for (Share& share : shares) {
       const std::uint64_t n = std::min(share.pages, part.size());
       if (n == 0) continue;
@@ -286,29 +362,32 @@ BootStatus PhysBoot::reserve_in_zone(Zone& zone, std::uint64_t pages, const Zone
 
 // Everything that is memory and not reserved becomes free, ascending, in the largest blocks that fit.
 void PhysBoot::memblock_free_all() {
-  PhysMem& mem = *mem_;
   memblock_.for_each_free_range([&](Range<PhysAddr> range, Nid nid) {
-    const Range<Pfn> pfns{phys_to_pfn(align_up(range.begin, kPageSize)), phys_to_pfn(range.end)};
-    if (pfns.empty()) return;
-    for_each_zone_part(mem.node(nid), pfns, [&](Zone& zone, Range<Pfn> part) {
-      zone.managed_pages_ += part.size();
-      sim::SpinGuard guard(zone.lock);
-      for_each_block(part, [&](Pfn pfn, Order order) {
-        // From the first deferred section on, whole blocks of the largest order wait in their turn, so that the buddy
-        // hands out the same frames as if everything were initialised.
-        const bool wait = order == kMaxOrder && (deferred(pfn) || zone.deferred_pages_ != 0);
-        if (!wait) {
-          mem.buddy_.free_one_page(zone, mem.pfn_to_page(pfn), order, MigrateType::kMovable, FreeHint::kToTail);
-          return;
-        }
-        if (!zone.deferred_.empty() && zone.deferred_.back().end == pfn) {
-          zone.deferred_.back().end = pfn + order.pages();
-        } else {
-          zone.deferred_.push_back({pfn, pfn + order.pages()});
-        }
-        zone.deferred_pages_ += order.pages();
-        zone.stats.add(ZoneStat::kNrFreePages, static_cast<std::int64_t>(order.pages()));
-      });
+    free_to_buddy(nid, {phys_to_pfn(align_up(range.begin, kPageSize)), phys_to_pfn(range.end)});
+  });
+}
+
+void PhysBoot::free_to_buddy(Nid nid, Range<Pfn> pfns) {
+  PhysMem& mem = *mem_;
+  if (pfns.empty()) return;
+  for_each_zone_part(mem.node(nid), pfns, [&](Zone& zone, Range<Pfn> part) {
+    zone.managed_pages_ += part.size();
+    sim::SpinGuard guard(zone.lock);
+    for_each_block(part, [&](Pfn pfn, Order order) {
+      // From the first deferred section on, whole blocks of the largest order wait in their turn, so that the buddy
+      // hands out the same frames as if everything were initialised.
+      const bool wait = order == kMaxOrder && (deferred(pfn) || zone.deferred_pages_ != 0);
+      if (!wait) {
+        mem.buddy_.free_one_page(zone, mem.pfn_to_page(pfn), order, MigrateType::kMovable, FreeHint::kToTail);
+        return;
+      }
+      if (!zone.deferred_.empty() && zone.deferred_.back().end == pfn) {
+        zone.deferred_.back().end = pfn + order.pages();
+      } else {
+        zone.deferred_.push_back({pfn, pfn + order.pages()});
+      }
+      zone.deferred_pages_ += order.pages();
+      zone.stats.add(ZoneStat::kNrFreePages, static_cast<std::int64_t>(order.pages()));
     });
   });
 }
@@ -378,6 +457,13 @@ BootStatus PhysBoot::check_enough() {
 
 void PhysBoot::compute_watermarks() {
   Watermarks watermarks(mem_->nodes_);
+  if (config_.alloc_policy == AllocPolicyKind::kLinux24) {
+    mem_->update_watermarks();
+    std::uint64_t min = 0;
+    mem_->for_each_populated_zone([&](const Zone& zone) { min += zone.watermark(Watermark::kMin); });
+    mem_->min_free_kbytes_ = min * (kPageSize / kKiB);
+    return;
+  }
   mem_->min_free_kbytes_ = config_.min_free_kbytes.value_or(watermarks.calculate_min_free_kbytes());
   mem_->update_watermarks();
   // hugepage_init comes after: khugepaged raises min_free_kbytes, and everything but protection is computed again.

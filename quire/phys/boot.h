@@ -1,6 +1,7 @@
 // How a machine's physical memory comes up, in Linux's order. Used once, by PhysMem::boot; then only PhysMem is left.
 //
 //   boot.cc         the order of things; firmware map → memblock; what is reserved; memblock_free_all; late frees
+//   boot_bootmem.cc which early allocator; bootmem's part of the boot
 //   boot_nodes.cc   RAM and CPUs over the nodes; distances and zonelists
 //   boot_memmap.cc  sparse sections, where the memmap lies, initialising struct Pages
 //   boot_zones.cc   zone ranges, spanned and present pages
@@ -12,8 +13,10 @@
 #include <string>
 #include <vector>
 
+#include "quire/phys/bootmem.h"
 #include "quire/phys/kernel_parameters.h"
 #include "quire/phys/phys_mem.h"
+#include "quire/phys/range_set.h"
 
 namespace quire::phys {
 
@@ -39,9 +42,17 @@ class PhysBoot {
   BootStatus e820_memory_setup();
   BootStatus reserve_boot_images();
   BootStatus reserve_as_recorded();
-  // memblock's alloc; on a recorded machine from what its own boot had reserved, as long as there is room.
-  std::optional<PhysAddr> boot_alloc(const MemblockAllocSpec& spec);
+  std::optional<PhysAddr> recorded_alloc(const MemblockAllocSpec& spec);
+  BootStatus find_low_pfn_range();
   BootStatus create_arena();
+  BootStatus create_phys_mem();
+  // The boot allocator of the machine's kernel: bootmem for 2.4, memblock else. Memblock knows of all that is taken. On a
+  // recorded machine from what its own boot had reserved, as long as there is room.
+  std::optional<PhysAddr> boot_alloc(const MemblockAllocSpec& spec);
+  void boot_reserve(Range<PhysAddr> range, Nid nid);
+  BootStatus setup_bootmem();
+  void free_to_buddy(Nid nid, Range<Pfn> pfns);
+  void free_all_bootmem();
   BootStatus apply_zone_managed();
   BootStatus reserve_in_zone(Zone& zone, std::uint64_t pages, const ZoneManaged& target);
   void memblock_free_all();
@@ -90,11 +101,14 @@ class PhysBoot {
   std::vector<std::string> log_;
   FirmwareMap map_;          // as the firmware gave it
   Range<PhysAddr> image_{};  // of the kernel
+  Pfn max_low_pfn_{};        // i386: where HighMem begins
   FirmwareMap usable_;       // as the kernel's parameters and its own rules left it
   KernelParameters parameters_;
   std::vector<Pfn> movable_start_;  // by node: where ZONE_MOVABLE begins; 0: it has none
   Memblock memblock_;
-  Memblock recorded_;  // memory: what a recorded machine had reserved; reserved: what boot has put there so far
+  RangeSet recorded_;           // of what a recorded machine had reserved, the part that boot has not used yet
+  std::optional<Arena> arena_;  // until PhysMem has it
+  std::optional<Bootmem> bootmem_;
   std::uint64_t ram_bytes_ = 0;
   std::vector<std::uint64_t> node_bytes_;
   struct LateFree {

@@ -119,6 +119,10 @@ void PhysBoot::memmap_init() {
       ++zones_in[s];
     }
   });
+  for (std::size_t nid = 0; bootmem_ && nid < node_bytes_.size(); ++nid) {
+    const Range<Pfn> bitmap = bootmem_->bitmap(Nid(static_cast<int>(nid)));
+    for (Pfn pfn = bitmap.begin; pfn < bitmap.end; ++pfn) now[SparseMemory::section_of(pfn)] = true;
+  }
   for (const LateFree& late : late_) {
     for (std::uint64_t s = SparseMemory::section_of(late.pfns.begin); s <= SparseMemory::section_of(late.pfns.end - 1); ++s) {
       now[s] = true;

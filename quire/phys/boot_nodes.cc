@@ -19,7 +19,9 @@ constexpr unsigned kRemoteDistance = 20;
 
 BootStatus PhysBoot::initmem_init() {
   if (BootStatus status = split_ram(); !status) return status;
-  for (const MemblockRegion& m : memblock_.memory()) recorded_.set_node(m.range, m.nid);
+  if (config_.alloc_policy == AllocPolicyKind::kLinux24) {
+    if (BootStatus status = setup_bootmem(); !status) return status;
+  }
   return alloc_node_data();
 }
 
@@ -90,7 +92,7 @@ BootStatus PhysBoot::split_ram() {
 
 // Nodes that name their memory: what is on none of them is not memory.
 BootStatus PhysBoot::take_node_memory() {
-  Memblock covered;
+  RangeSet covered;
   for (std::size_t i = 0; i < config_.nodes.size(); ++i) {
     const Nid nid(static_cast<int>(i));
     std::uint64_t bytes = 0;
@@ -104,9 +106,7 @@ BootStatus PhysBoot::take_node_memory() {
     }
     node_bytes_.push_back(bytes);
   }
-  std::vector<Range<PhysAddr>> outside;
-  covered.for_each_gap({PhysAddr(0), memblock_.end_of_dram()}, [&](Range<PhysAddr> gap) { outside.push_back(gap); });
-  for (const Range<PhysAddr>& gap : outside) memblock_.remove(gap);
+  for (const Range<PhysAddr>& gap : covered.gaps({PhysAddr(0), memblock_.end_of_dram()})) memblock_.remove(gap);
   if (memblock_.memory().empty()) {
     return boot_error("the nodes' ranges hold no usable memory; name ranges that the firmware's map calls usable");
   }
@@ -114,6 +114,7 @@ BootStatus PhysBoot::take_node_memory() {
 }
 
 BootStatus PhysBoot::alloc_node_data() {
+  if (config_.arch != Arch::kX86_64) return {};  // one node, whose data is part of the kernel
   for (std::size_t i = 0; i < node_bytes_.size(); ++i) {
     const Nid nid(static_cast<int>(i));
     const auto at = boot_alloc({.size = kNodeDataBytes, .align = 64, .nid = nid});
@@ -164,11 +165,19 @@ void PhysBoot::build_all_zonelists() {
   mem.for_each_populated_zone([&](Zone& zone) {
     if (zone.type() <= ZoneType::kNormal) policy_zone = std::max(policy_zone, zone.type());
   });
-  log("Built {} zonelists, mobility grouping on.  Total pages: {}", mem.nodes_.size(), total_pages());
-  log("Policy zone: {}", zone_name(policy_zone));
+  // With so little memory each type's first page would take a large part of it; 2.4 does not know the types at all.
+  constexpr std::uint64_t kTypesOfReference = kMigrateTypes - 1;  // the reference kernel is built without CMA
+  mem.page_group_by_mobility_ =
+      total_pages() >= kPageblockPages * kTypesOfReference && config_.alloc_policy != AllocPolicyKind::kLinux24;
+  log("Built {} zonelists, mobility grouping {}.  Total pages: {}", mem.nodes_.size(),
+      mem.page_group_by_mobility_ ? "on" : "off", total_pages());
+  if (config_.arch == Arch::kX86_64) log("Policy zone: {}", zone_name(policy_zone));
 
   mem.fast_zones_.assign(static_cast<std::size_t>(config_.cpus) * kZoneTypes, nullptr);
-  for (unsigned cpu = 0; cpu < config_.cpus; ++cpu) {
+  // The short cut past the flow is linux-6's own, and takes the types for granted.
+  const bool short_cut =
+      config_.alloc_policy == AllocPolicyKind::kLinux6 && mem.page_group_by_mobility_ && config_.arch == Arch::kX86_64;
+  for (unsigned cpu = 0; cpu < config_.cpus && short_cut; ++cpu) {
     Node& home = mem.node(mem.cpu_to_node_[cpu]);
     if (!home.has_memory()) continue;
     for (unsigned highest = 0; highest < kZoneTypes; ++highest) {

@@ -10,6 +10,7 @@ namespace {
 
 constexpr Pfn kDmaEnd{16 * kMiB >> kPageShift};
 constexpr Pfn kDma32End{4 * kGiB >> kPageShift};
+constexpr std::uint64_t kPageBytesOfI386 = 40;
 
 }  // namespace
 
@@ -19,14 +20,18 @@ void PhysBoot::free_area_init() {
   const Pfn end = mem.max_pfn_;
   std::array<Range<Pfn>, kZoneTypes> limits{};
   Pfn at = lowest;
-  const std::array<Pfn, 3> ends = {std::min(kDmaEnd, end), std::min(kDma32End, end), end};
+  // Where each ends; HighMem begins where the kernel's direct map does.
+  const bool i386 = config_.arch != Arch::kX86_64;
+  const std::array<Pfn, 4> ends = {std::min(kDmaEnd, end), i386 ? Pfn{} : std::min(kDma32End, end),
+                                   i386 ? std::min(max_low_pfn_, end) : end, i386 ? end : Pfn{}};
   for (std::size_t i = 0; i < ends.size(); ++i) {
     limits[i] = {at, std::max(ends[i], at)};
     at = limits[i].end;
   }
 
   log("Zone ranges:");
-  for (const ZoneType type : {ZoneType::kDma, ZoneType::kDma32, ZoneType::kNormal, ZoneType::kDevice}) {
+  for (const ZoneType type : {ZoneType::kDma, ZoneType::kDma32, ZoneType::kNormal, ZoneType::kHighMem, ZoneType::kDevice}) {
+    if (!has_zone(config_.arch, type)) continue;
     const Range<Pfn>& limit = limits[static_cast<unsigned>(type)];
     if (limit.empty()) {
       log("  {:<8} empty", zone_name(type));
@@ -36,7 +41,7 @@ void PhysBoot::free_area_init() {
     }
   }
   ZoneType movable_zone = ZoneType::kDma;  // of which ZONE_MOVABLE takes the upper end
-  for (const ZoneType type : {ZoneType::kDma, ZoneType::kDma32, ZoneType::kNormal}) {
+  for (const ZoneType type : {ZoneType::kDma, ZoneType::kDma32, ZoneType::kNormal, ZoneType::kHighMem}) {
     if (!limits[static_cast<unsigned>(type)].empty()) movable_zone = type;
   }
   find_zone_movable_pfns_for_nodes(limits, movable_zone);
@@ -192,10 +197,14 @@ std::uint64_t PhysBoot::total_pages() const {
       const std::uint64_t spanned = zone.spanned_pages();
       const std::uint64_t present = zone.present_pages();
       const std::uint64_t covered = spanned > present + (present >> 4) ? present : spanned;
-      const std::uint64_t memmap = bytes_to_pages_up(covered * sizeof(Page));
-      total += present >= memmap ? present - memmap : present;
+      // On i386 struct page has 40 bytes, and the memory map of HighMem is not counted.
+      const bool i386 = config_.arch != Arch::kX86_64;
+      const std::uint64_t memmap = bytes_to_pages_up(covered * (i386 ? kPageBytesOfI386 : sizeof(Page)));
+      const bool counted = present >= memmap && zone.type() != ZoneType::kHighMem;
+      total += counted ? present - memmap : present;
     });
   }
+  if (config_.arch != Arch::kX86_64) return total;
   std::uint64_t reserved_below_dma_end = 0;
   const Range<PhysAddr> dma{PhysAddr(0), pfn_to_phys(kDmaEnd)};
   for (const MemblockRegion& m : memblock_.memory()) reserved_below_dma_end += m.range.intersect(dma).size();

@@ -7,8 +7,10 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 #include "quire/base/flags.h"
+#include "quire/base/user_error.h"
 #include "quire/phys/page.h"
 
 namespace quire::phys {
@@ -56,6 +58,7 @@ enum class Gfp : std::uint32_t {
   kTransHugeLight = (kHighUserMovable | kComp | kNoMemAlloc | kNoWarn) & ~kReclaim,
   kTransHuge = kTransHugeLight | kDirectReclaim,
 };
+inline constexpr Gfp kGfpBitsMask = static_cast<Gfp>(0x7fffff);  // __GFP_BITS_MASK: the allocator drops what lies above
 
 }  // namespace quire::phys
 
@@ -84,10 +87,19 @@ inline constexpr unsigned kMigratePcpTypes = 3;  // kUnmovable, kMovable, kRecla
   if (all(gfp, Gfp::kHighmem | Gfp::kMovable)) return ZoneType::kMovable;
   return ZoneType::kNormal;
 }
+// The same for i386, whose __GFP_HIGHMEM means a zone of its own, and whose __GFP_DMA32 means nothing.
+[[nodiscard]] constexpr ZoneType gfp_zone_i386(Gfp gfp) {
+  if (any(gfp, Gfp::kBareDma)) return ZoneType::kDma;
+  if (all(gfp, Gfp::kHighmem | Gfp::kMovable)) return ZoneType::kMovable;
+  return any(gfp, Gfp::kHighmem) ? ZoneType::kHighMem : ZoneType::kNormal;
+}
 [[nodiscard]] constexpr MigrateType gfp_migratetype(Gfp gfp) { return static_cast<MigrateType>((bits(gfp) >> 3) & 3); }
 [[nodiscard]] constexpr bool gfpflags_allow_blocking(Gfp gfp) { return any(gfp, Gfp::kDirectReclaim); }
 
 // "GFP_KERNEL|__GFP_ZERO", as the kernel's tracepoints print them.
 [[nodiscard]] std::string gfp_names(Gfp gfp);
+// The reverse: names of any case joined by |, with or without a leading "__GFP_" or "GFP_" where that is not ambiguous,
+// or a number (0xcc0). The error names the word and what is known.
+[[nodiscard]] Checked<Gfp> parse_gfp(std::string_view text);
 
 }  // namespace quire::phys

@@ -121,7 +121,7 @@ std::uint64_t memparse(std::string_view& text) {
   return value << (10 * (suffix + 1));
 }
 
-BootResult<KernelParameters> KernelParameters::parse(std::string_view cmdline, FirmwareMap& map) {
+BootResult<KernelParameters> KernelParameters::parse(std::string_view cmdline, FirmwareMap& map, Arch arch) {
   KernelParameters parameters;
   while (!cmdline.empty()) {
     const std::string_view word = cmdline.substr(0, cmdline.find(' '));
@@ -147,6 +147,10 @@ BootResult<KernelParameters> KernelParameters::parse(std::string_view cmdline, F
         status = memmap_one(word, one, map);
         parameters.map = Map::kUserDefined;
       }
+    } else if (name == "highmem" && arch != Arch::kX86_64) {
+      std::string_view rest = value;
+      parameters.highmem_pages = memparse(rest) >> kPageShift;
+      if (!rest.empty() || value.empty()) status = malformed(word, "write a size, as in highmem=512M");
     } else if (name == "kernelcore") {
       status = core(word, value, parameters.kernelcore);
     } else if (name == "movablecore") {

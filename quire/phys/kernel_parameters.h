@@ -15,12 +15,14 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "quire/phys/boot_error.h"
 #include "quire/phys/firmware_map.h"
+#include "quire/phys/phys_config.h"
 
 namespace quire::phys {
 
@@ -37,10 +39,11 @@ struct CoreRequest {
 struct KernelParameters {
   CoreRequest kernelcore;
   CoreRequest movablecore;
-  std::vector<std::string> unknown;  // "name" or "name=value"
+  std::optional<std::uint64_t> highmem_pages;  // highmem=: of i386
+  std::vector<std::string> unknown;            // "name" or "name=value"
 
   // Takes in a command line, words separated by blanks, and changes `map` as they say. An error names the word.
-  static BootResult<KernelParameters> parse(std::string_view cmdline, FirmwareMap& map);
+  static BootResult<KernelParameters> parse(std::string_view cmdline, FirmwareMap& map, Arch arch = Arch::kX86_64);
 
   enum class Map : std::uint8_t { kAsGiven, kUserDefined };
   Map map = Map::kAsGiven;  // did any word touch the map?

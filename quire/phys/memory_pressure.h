@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 
 #include "quire/phys/alloc_flags.h"
 #include "quire/phys/gfp.h"
@@ -22,6 +23,16 @@ enum class CompactResult : std::uint8_t {
   kSuccess
 };
 enum class CompactPriority : std::uint8_t { kSyncFull, kSyncLight, kAsync };
+[[nodiscard]] std::string_view compact_result_name(CompactResult result);  // "deferred"
+
+// What reclaim of one node on behalf of a local request came to (Linux's NODE_RECLAIM_*).
+enum class NodeReclaimResult : std::uint8_t {
+  kNoScan,   // not tried: the caller may not wait, or somebody is at it
+  kFull,     // too little there that may be reclaimed
+  kSome,     // fewer pages than asked for
+  kSuccess,  // as many as asked for
+};
+[[nodiscard]] std::string_view node_reclaim_result_name(NodeReclaimResult result);
 
 class MemoryPressure {
  public:
@@ -42,6 +53,21 @@ class MemoryPressure {
   }
   // A request of `order` got its block from the zone after compaction: the zone's failures are forgotten.
   virtual void compaction_succeeded(Zone&, Order) {}
+
+  // --- reclaim of a near node before a far one is used (vm.zone_reclaim_mode); linux-4.0, linux-6 ---
+  [[nodiscard]] virtual bool node_reclaim_enabled() const { return false; }
+  virtual NodeReclaimResult node_reclaim(Zone&, Gfp, Order) { return NodeReclaimResult::kNoScan; }
+
+  // --- what linux-2.4 asks for; its inactive-clean pages are those that reclaim_page could free at once ---
+  virtual void wakeup_bdflush() {}
+  [[nodiscard]] virtual std::uint64_t nr_inactive_clean_pages(const Zone&) const { return 0; }
+  [[nodiscard]] virtual std::uint64_t nr_inactive_dirty_pages() const { return 0; }
+  // Frees one inactive-clean page of the zone; false: it has none.
+  virtual bool reclaim_page(Zone&) { return false; }
+  // Writes inactive-dirty pages out and waits for them; gives how many became clean. May sleep.
+  virtual std::uint64_t page_launder(Gfp) { return 0; }
+  // Sleeps until kswapd has been over the node once more. False: kswapd has given up, waiting longer is no use.
+  virtual bool wait_for_kswapd(Node&) { return false; }
 
   // False when the node holds its share of dirty pages: __GFP_WRITE requests then look elsewhere.
   [[nodiscard]] virtual bool node_dirty_ok(const Node&) { return true; }

@@ -26,7 +26,9 @@
 
 namespace quire::phys {
 
-enum class ZoneType : std::uint8_t { kDma, kDma32, kNormal, kMovable, kDevice, kCount };
+// Of all architectures, lowest first. x86-64 has all but HighMem, i386 all but DMA32 and Device (zone.h: has_zone); a zone
+// that an architecture does not have stays empty and is shown to nobody.
+enum class ZoneType : std::uint8_t { kDma, kDma32, kNormal, kHighMem, kMovable, kDevice, kCount };
 
 inline constexpr std::uint64_t kMappingAnon = 1;
 inline constexpr std::uint64_t kMappingMovable = 2;

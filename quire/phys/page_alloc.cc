@@ -1,7 +1,11 @@
 // Allocation: preparing a request, taking a block from one zone, watermark checks, and preparing the page for its user.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
+#include "quire/phys/alloc/flow_trace.h"
 #include "quire/phys/phys_mem.h"
 #include "quire/sim/lock_guards.h"
 
@@ -22,7 +26,15 @@ std::uint64_t unusable_free(const Zone& zone, Order order, AllocFlags flags) {
 }  // namespace
 
 Page* PhysMem::alloc_pages_slow(Gfp gfp, Order order, Nid nid) {
-  if (order > kMaxOrder) return nullptr;
+  if (order > kMaxOrder) {
+    // As WARN_ON_ONCE: the caller has a bug, but a harmless one.
+    if (log_sink_ && !any(gfp, Gfp::kNoWarn) && !std::exchange(order_warned_, true)) {
+      log_line(fmt::format("WARNING: alloc_pages: order:{} is above MAX_ORDER - 1 = {}, mode:{:#x}({})", order.value(),
+                           kMaxOrder.value(), bits(gfp), gfp_names(gfp)));
+    }
+    return nullptr;
+  }
+  gfp &= kGfpBitsMask;
   if (nid == kNoNode) nid = numa_node_id();
   // current_gfp_context
   if (task_test(scheduler_, TaskFlag::kMemallocNoIo)) gfp &= ~(Gfp::kIo | Gfp::kFs);
@@ -31,7 +43,7 @@ Page* PhysMem::alloc_pages_slow(Gfp gfp, Order order, Nid nid) {
   Node& on = node(nid);
   ZoneList& zonelist = any(gfp, Gfp::kThisNode) ? on.zonelist_thisnode() : on.zonelist();
   const ZoneType highest = gfp_zone(gfp);
-  AllocContext ac{gfp, order, &zonelist, zonelist.first_zone(highest), highest, gfp_migratetype(gfp), any(gfp, Gfp::kWrite)};
+  AllocContext ac{gfp, order, &zonelist, zonelist.first_zone(highest), highest, allocation_type(gfp), any(gfp, Gfp::kWrite)};
   if (gfpflags_allow_blocking(gfp)) scheduler_.sync_point();  // might_alloc
   Page* page = policy_->alloc_pages(*this, ac);
   if (trace_.mm_page_alloc.enabled()) [[unlikely]]
@@ -43,8 +55,20 @@ Page* PhysMem::finish_pcp_page(Page& page, Gfp gfp) {
   page.clear(PageFlag::kPcp);
   check_new_page(page);
   prep_new_page(page, Order(0), gfp);
-  if (trace_.mm_page_alloc.enabled()) trace_alloc(&page, Order(0), gfp);
+  if (trace_.mm_page_alloc.enabled()) trace_pcp_alloc(page, gfp);
   return &page;
+}
+
+// The short cut in the words of the flow whose fast path it is.
+void PhysMem::trace_pcp_alloc(const Page& page, Gfp gfp) {
+  Zone& zone = page_zone(page);
+  const ZoneType highest = gfp_zone(gfp);
+  AllocContext ac{gfp, Order(0), nullptr, &zone, highest, gfp_migratetype(gfp), false};
+  flow::begin(*this, policy_->name(), ac);
+  flow::pass(*this, "fast path", AllocFlags::kWmarkLow);
+  flow::zone(*this, zone, Order(0), Watermark::kLow, zone.wmark_pages(Watermark::kLow), zone.lowmem_reserve(highest), "ok");
+  trace_.alloc_taken([&] { return AllocTaken{zone.node().nid().value(), zone.name(), page_to_pfn(page), "per-CPU list"}; });
+  trace_alloc(&page, Order(0), gfp);
 }
 
 void PhysMem::trace_alloc(const Page* page, Order order, Gfp gfp) {
@@ -57,8 +81,16 @@ void PhysMem::trace_alloc(const Page* page, Order order, Gfp gfp) {
 Page* PhysMem::rmqueue(Zone& preferred, Zone& zone, Order order, AllocFlags flags, MigrateType type) {
   scheduler_.charge(alloc_cost_);
   Page* page = nullptr;
-  if (PerCpuPages::order_allowed(order)) page = rmqueue_pcplist(preferred, zone, order, flags, type);
+  bool from_pcp = false;
+  if (PerCpuPages::order_allowed(order) && order <= pcp_max_order_) {
+    page = rmqueue_pcplist(preferred, zone, order, flags, type);
+    from_pcp = page != nullptr;
+  }
   if (page == nullptr) page = rmqueue_buddy(preferred, zone, order, flags, type);
+  trace_.alloc_taken([&] {
+    const Pfn pfn = page != nullptr ? page_to_pfn(*page) : Pfn(kNoPfn);
+    return AllocTaken{zone.node().nid().value(), zone.name(), pfn, from_pcp ? "per-CPU list" : "buddy"};
+  });
   if (zone.test(ZoneFlag::kBoostedWatermark)) [[unlikely]] {
     zone.clear(ZoneFlag::kBoostedWatermark);
     if (pressure_ != nullptr) pressure_->wakeup_kswapd(zone, Gfp::kNone, Order(0), zone.type());

@@ -10,6 +10,22 @@ void PhysMem::trace_free(const Page& page, Order order) {
   trace_.mm_page_free([&] { return MmPageFree{page_to_pfn(page), order.value()}; });
 }
 
+namespace {
+
+// Nothing to complain of and nothing to clear in any page of the block but its head: the common case, in one pass that only
+// reads.
+bool tails_are_clean(const Page& page, Order order) {
+  std::uint64_t found = 0;
+  for (std::uint64_t i = 1; i < order.pages(); ++i) {
+    const Page& tail = (&page)[i];
+    found |= (tail.flags & kPageFlagsMask) | tail.mapping | tail.memcg_data | tail.tail.head % 2 |
+             static_cast<std::uint32_t>(tail.mapcount) | static_cast<std::uint32_t>(tail.refcount);
+  }
+  return found == 0;
+}
+
+}  // namespace
+
 // Aborts on a page that must not be freed; else clears what a free page does not carry (free_pages_prepare).
 void PhysMem::free_pages_prepare(Page& page, Order order) {
   if (trace_.mm_page_free.enabled()) [[unlikely]]
@@ -17,7 +33,8 @@ void PhysMem::free_pages_prepare(Page& page, Order order) {
   if (page.is_tail()) bad_page(page, "a tail page was freed instead of its head");
   const bool compound = page.is_head();
   if (compound && compound_order(page) != order) bad_page(page, "freed with another order than it was allocated with");
-  for (std::uint64_t i = 1; i < order.pages(); ++i) {
+  const bool look_at_tails = compound || !tails_are_clean(page, order);
+  for (std::uint64_t i = 1; look_at_tails && i < order.pages(); ++i) {
     Page& tail = (&page)[i];
     if (compound) {
       if (tail.tail.head != (reinterpret_cast<std::uintptr_t>(&page) | 1)) {
@@ -51,7 +68,7 @@ void PhysMem::free_unref_page_slow(Page& page, Order order) {
   scheduler_.charge(free_cost_);
   Zone& zone = page_zone(page);
   const MigrateType type = sparse_.pageblock_type(page_to_pfn(page));
-  if (!PerCpuPages::order_allowed(order) || type == MigrateType::kIsolate) {
+  if (!PerCpuPages::order_allowed(order) || order > pcp_max_order_ || type == MigrateType::kIsolate) {
     vmstat_.count_vm_events(VmEvent::kPgfree, static_cast<std::int64_t>(order.pages()));
     return free_one_page(zone, page, order, type);
   }

@@ -35,7 +35,11 @@ enum class HugePagesAtBoot : std::uint8_t {
   kNever,  // there but switched off: khugepaged computes min_free_kbytes once more, now less what the watermarks keep
 };
 
-enum class AllocPolicyKind : std::uint8_t { kLinux6 };
+// Which machine's zones: i386 maps the lower 896 MiB only and addresses 4 GiB, with PAE 64 GiB.
+enum class Arch : std::uint8_t { kX86_64, kI386, kI386Pae };
+
+// Whose way of finding a page (alloc/alloc_policy.h).
+enum class AllocPolicyKind : std::uint8_t { kLinux24, kLinux40, kLinux6 };
 
 // A stretch that something other than memblock's own users took before or during boot.
 struct Reservation {
@@ -89,6 +93,7 @@ struct PhysConfig {
   std::vector<Reservation> reservations;      // more, at fixed places
   std::vector<ZoneManaged> zone_managed;
   RecordedBoot recorded;  // its zone_managed adds to the one above
+  Arch arch = Arch::kX86_64;
   DataMode data_mode = DataMode::kData;
   DeferredInit deferred_init = DeferredInit::kAuto;
   HugePagesAtBoot huge_pages = HugePagesAtBoot::kAuto;
@@ -98,7 +103,7 @@ struct PhysConfig {
   std::optional<std::uint64_t> min_free_kbytes;
   std::uint32_t watermark_scale_factor = 10;
   std::uint32_t watermark_boost_factor = 15000;
-  std::vector<std::uint32_t> lowmem_reserve_ratio = {256, 256, 32, 0, 0};
+  std::vector<std::uint32_t> lowmem_reserve_ratio;  // by the kernel's zone numbers; empty: 256 for DMA and DMA32, 32 for Normal
   std::uint32_t percpu_pagelist_high_fraction = 0;
 };
 

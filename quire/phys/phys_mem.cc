@@ -14,15 +14,23 @@ PhysMem::PhysMem(const PhysConfig& config, sim::Scheduler& scheduler, TraceRegis
       config_(config),
       arena_(std::move(arena)),
       data_mode_(config.data_mode),
-      buddy_(vmemmap_, sparse_, trace_, *this, config.watermark_boost_factor),
-      policy_(make_linux_6_alloc_policy()),
+      // Older kernels know no boost.
+      buddy_(vmemmap_, sparse_, trace_, *this,
+             config.alloc_policy == AllocPolicyKind::kLinux6 ? config.watermark_boost_factor : 0),
+      policy_(make_alloc_policy(config.alloc_policy)),
       page_waits_(scheduler, "folio"),
-      oom_lock_(scheduler, scheduler.locks().lock_class("oom_lock")) {}
+      oom_lock_(scheduler, scheduler.locks().lock_class("oom_lock")) {
+  // Per-CPU lists of larger blocks came with 5.13; 2.4 has none at all, which its lists' high mark of 0 says.
+  if (config.alloc_policy != AllocPolicyKind::kLinux6) pcp_max_order_ = Order(0);
+}
 
 PhysMem::~PhysMem() = default;
 
 WatermarkTunables PhysMem::watermark_tunables() const {
-  return {.min_free_kbytes = min_free_kbytes_,
+  const bool of_2_4 = config_.alloc_policy == AllocPolicyKind::kLinux24;
+  return {.rule = config_.alloc_policy,
+          .arch = config_.arch,
+          .min_free_kbytes = of_2_4 ? config_.min_free_kbytes.value_or(0) : min_free_kbytes_,
           .watermark_scale_factor = config_.watermark_scale_factor,
           .lowmem_reserve_ratio = config_.lowmem_reserve_ratio,
           .percpu_pagelist_high_fraction = config_.percpu_pagelist_high_fraction};
@@ -32,6 +40,7 @@ void PhysMem::update_watermarks() { totalreserve_pages_ = Watermarks(nodes_).set
 
 void PhysMem::set_min_free_kbytes(std::uint64_t kib) {
   min_free_kbytes_ = kib;
+  config_.min_free_kbytes = kib;
   totalreserve_pages_ = Watermarks(nodes_).update_wmarks(watermark_tunables());
 }
 

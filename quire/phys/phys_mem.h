@@ -133,6 +133,20 @@ class PhysMem final : Buddy::DeferredSource {
   [[nodiscard]] ZoneList& zonelist(Nid nid) { return node(nid).zonelist(); }
   [[nodiscard]] Nid cpu_to_node(unsigned cpu) const { return cpu_to_node_[cpu]; }
   [[nodiscard]] Nid numa_node_id() const { return cpu_to_node_[scheduler_.cpu()]; }
+  // The architecture, which zones its kernel knows and by what number, and the highest that a request may use.
+  [[nodiscard]] Arch arch() const { return config_.arch; }
+  [[nodiscard]] bool has_zone(ZoneType type) const { return phys::has_zone(config_.arch, type); }
+  [[nodiscard]] int zone_index(ZoneType type) const { return phys::zone_index(config_.arch, type); }
+  [[nodiscard]] ZoneType gfp_zone(Gfp gfp) const {
+    return config_.arch == Arch::kX86_64 ? phys::gfp_zone(gfp) : gfp_zone_i386(gfp);
+  }
+  // Calls f(ZoneType) for each zone of the architecture, lowest first.
+  template <class F>
+  void for_each_zone_type(F&& f) const {
+    for (unsigned type = 0; type < kZoneTypes; ++type) {
+      if (has_zone(static_cast<ZoneType>(type))) f(static_cast<ZoneType>(type));
+    }
+  }
   // Calls f(Zone&) for every populated zone of every node.
   template <class F>
   void for_each_populated_zone(F&& f) {
@@ -162,6 +176,10 @@ class PhysMem final : Buddy::DeferredSource {
   void reserve_highatomic_pageblock(Zone& zone, Page& page);
   enum class Unreserve : std::uint8_t { kKeepOne, kAll };  // of each zone's pageblocks
   bool unreserve_highatomic_pageblock(const AllocContext& ac, Unreserve how);
+  [[nodiscard]] PhysTracepoints& trace() { return trace_; }
+  // "page allocation failure" with the state of memory, to the log sink, unless the request says __GFP_NOWARN; at most ten
+  // in five seconds (warn_alloc, show_mem).
+  void warn_alloc(const AllocContext& ac);
   [[nodiscard]] sim::Mutex& oom_lock() { return oom_lock_; }
 
   // --- the rest -----------------------------------------------------------------------------------------------------
@@ -173,6 +191,11 @@ class PhysMem final : Buddy::DeferredSource {
   [[nodiscard]] const VmStat& vmstat() const { return vmstat_; }
   [[nodiscard]] sim::WaitTable& page_waits() { return page_waits_; }
   [[nodiscard]] sim::Scheduler& scheduler() { return scheduler_; }
+
+  // Where lines of the kernel's log go after boot (reports of failed allocations). Nobody: they are not even composed.
+  void set_log_sink(BootLogSink sink) { log_sink_ = std::move(sink); }
+  // False: memory is too small, or the kernel too old, to keep migrate types apart (page_group_by_mobility_disabled).
+  [[nodiscard]] bool page_group_by_mobility() const { return page_group_by_mobility_; }
 
   // Sums over the machine.
   [[nodiscard]] std::int64_t global_node_page_state(NodeStat s) const;
@@ -216,6 +239,9 @@ class PhysMem final : Buddy::DeferredSource {
 
   PhysMem(const PhysConfig& config, sim::Scheduler& scheduler, TraceRegistry& traces, Arena arena);
 
+  [[nodiscard]] MigrateType allocation_type(Gfp gfp) const {
+    return page_group_by_mobility_ ? gfp_migratetype(gfp) : MigrateType::kUnmovable;
+  }
   bool should_fail_alloc_page(Gfp gfp, Order order) {
     return !any(gfp, Gfp::kNoFail) && faults_->should_fail(sim::FaultPoint::kPageAlloc, order.bytes());
   }
@@ -227,6 +253,11 @@ class PhysMem final : Buddy::DeferredSource {
   Page* finish_pcp_page(Page& page, Gfp gfp);
   [[gnu::cold]] void trace_alloc(const Page* page, Order order, Gfp gfp);
   [[gnu::cold]] void trace_free(const Page& page, Order order);
+  [[gnu::cold]] void trace_pcp_alloc(const Page& page, Gfp gfp);
+  [[gnu::cold]] void log_line(std::string_view line) { log_sink_(line); }
+  [[gnu::cold]] bool warn_ratelimited();
+  [[gnu::cold]] void show_mem();
+  [[gnu::cold]] void show_zone(const Zone& zone);
   void free_pages_prepare(Page& page, Order order);
   void free_one_page(Zone& zone, Page& page, Order order, MigrateType type);
   Page* rmqueue_pcplist(Zone& preferred, Zone& zone, Order order, AllocFlags flags, MigrateType type);
@@ -275,13 +306,19 @@ class PhysMem final : Buddy::DeferredSource {
   sim::Mutex oom_lock_;
   std::uint64_t min_free_kbytes_ = 0;
   std::uint64_t totalreserve_pages_ = 0;
+  bool page_group_by_mobility_ = true;
+  Order pcp_max_order_ = kMaxOrder;  // larger blocks go past the per-CPU lists
   std::vector<std::string> boot_log_;
+  BootLogSink log_sink_;
+  sim::Nanos warn_interval_began_ = 0;
+  unsigned warned_ = 0;
+  bool order_warned_ = false;
 };
 
 // The order-0 path through the CPU's list: the preferred zone is above its low watermark and the list has a page.
 inline Page* PhysMem::alloc_from_pcp(Gfp gfp) {
   const unsigned cpu = scheduler_.cpu();
-  const ZoneType highest = gfp_zone(gfp);
+  const ZoneType highest = phys::gfp_zone(gfp);  // only x86-64 has fast zones
   Zone* zone = fast_zones_[cpu * kZoneTypes + static_cast<unsigned>(highest)];
   if (zone == nullptr) [[unlikely]]
     return nullptr;
@@ -338,7 +375,9 @@ inline bool PhysMem::free_to_pcp(Page& page) {
 
 // What free_pages_prepare demands. (An anonymous page keeps its mapping word until it is freed.)
 inline bool PhysMem::page_free_is_sane(const Page& page) const {
-  return (page.flags & bits(kPageFlagsCheckAtFree)) == 0 && page.refcount == 0 && page.mapcount == 0 &&
+  // A statement of its own: one load over both counts would wait for the store of refcount that has just been made.
+  if (page.refcount != 0) return false;
+  return (page.flags & bits(kPageFlagsCheckAtFree)) == 0 && page.mapcount == 0 &&
          (page.mapping == 0 || (page.mapping & kMappingFlags) != 0) && page.memcg_data == 0;
 }
 

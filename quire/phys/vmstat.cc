@@ -2,6 +2,8 @@
 
 #include <array>
 
+#include "quire/phys/zone.h"
+
 namespace quire::phys {
 
 namespace {
@@ -29,9 +31,9 @@ constexpr std::array<std::string_view, Counters<NodeStat>::kSize> kNodeStatNames
 };
 
 constexpr std::array<std::string_view, Counters<VmEvent>::kSize> kVmEventNames = {
-    "pgpgin", "pgpgout", "pswpin", "pswpout", "pgalloc_dma", "pgalloc_dma32", "pgalloc_normal", "pgalloc_movable",
-    "pgalloc_device", "allocstall_dma", "allocstall_dma32", "allocstall_normal", "allocstall_movable",
-    "allocstall_device", "pgskip_dma", "pgskip_dma32", "pgskip_normal", "pgskip_movable", "pgskip_device", "pgfree",
+    "pgpgin", "pgpgout", "pswpin", "pswpout", "pgalloc_dma", "pgalloc_dma32", "pgalloc_normal", "pgalloc_high", "pgalloc_movable",
+    "pgalloc_device", "allocstall_dma", "allocstall_dma32", "allocstall_normal", "allocstall_high", "allocstall_movable",
+    "allocstall_device", "pgskip_dma", "pgskip_dma32", "pgskip_normal", "pgskip_high", "pgskip_movable", "pgskip_device", "pgfree",
     "pgactivate", "pgdeactivate", "pglazyfree", "pgfault", "pgmajfault", "pglazyfreed", "pgrefill", "pgreuse",
     "pgsteal_kswapd", "pgsteal_direct", "pgdemote_kswapd", "pgdemote_direct", "pgscan_kswapd", "pgscan_direct",
     "pgscan_direct_throttle", "pgscan_anon", "pgscan_file", "pgsteal_anon", "pgsteal_file", "zone_reclaim_failed",
@@ -59,5 +61,15 @@ std::string_view counter_name(ZoneStat e) { return kZoneStatNames[static_cast<st
 std::string_view counter_name(NumaStat e) { return kNumaStatNames[static_cast<std::size_t>(e)]; }
 std::string_view counter_name(NodeStat e) { return kNodeStatNames[static_cast<std::size_t>(e)]; }
 std::string_view counter_name(VmEvent e) { return kVmEventNames[static_cast<std::size_t>(e)]; }
+
+bool counted(Arch arch, VmEvent event) {
+  for (const VmEvent family : {VmEvent::kPgallocDma, VmEvent::kAllocstallDma, VmEvent::kPgskipDma}) {
+    for (unsigned type = 0; type < static_cast<unsigned>(ZoneType::kCount); ++type) {
+      const auto zone = static_cast<ZoneType>(type);
+      if (for_zone(family, zone) == event) return has_zone(arch, zone);
+    }
+  }
+  return true;
+}
 
 }  // namespace quire::phys

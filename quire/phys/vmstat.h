@@ -11,6 +11,7 @@
 
 #include "quire/base/counters.h"
 #include "quire/phys/page.h"
+#include "quire/phys/phys_config.h"
 
 namespace quire::phys {
 
@@ -53,9 +54,9 @@ enum class NodeStat : std::uint16_t {
 // Events of the machine.
 // clang-format off
 enum class VmEvent : std::uint16_t {
-  kPgpgin, kPgpgout, kPswpin, kPswpout, kPgallocDma, kPgallocDma32, kPgallocNormal, kPgallocMovable,
-  kPgallocDevice, kAllocstallDma, kAllocstallDma32, kAllocstallNormal, kAllocstallMovable, kAllocstallDevice,
-  kPgskipDma, kPgskipDma32, kPgskipNormal, kPgskipMovable, kPgskipDevice, kPgfree, kPgactivate,
+  kPgpgin, kPgpgout, kPswpin, kPswpout, kPgallocDma, kPgallocDma32, kPgallocNormal, kPgallocHigh, kPgallocMovable,
+  kPgallocDevice, kAllocstallDma, kAllocstallDma32, kAllocstallNormal, kAllocstallHigh, kAllocstallMovable, kAllocstallDevice,
+  kPgskipDma, kPgskipDma32, kPgskipNormal, kPgskipHigh, kPgskipMovable, kPgskipDevice, kPgfree, kPgactivate,
   kPgdeactivate, kPglazyfree, kPgfault, kPgmajfault, kPglazyfreed, kPgrefill, kPgreuse, kPgstealKswapd,
   kPgstealDirect, kPgdemoteKswapd, kPgdemoteDirect, kPgscanKswapd, kPgscanDirect, kPgscanDirectThrottle,
   kPgscanAnon, kPgscanFile, kPgstealAnon, kPgstealFile, kZoneReclaimFailed, kPginodesteal, kSlabsScanned,
@@ -77,6 +78,9 @@ enum class VmEvent : std::uint16_t {
 };
 // clang-format on
 [[nodiscard]] std::string_view counter_name(VmEvent e);
+
+// False for a counter of a zone that the architecture does not have: its kernel does not print it.
+[[nodiscard]] bool counted(Arch arch, VmEvent event);
 
 // pgalloc_dma … pgalloc_device, allocstall_*, pgskip_*: the member of the family for a zone.
 [[nodiscard]] constexpr VmEvent for_zone(VmEvent dma_event, ZoneType zone) {

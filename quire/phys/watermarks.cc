@@ -70,7 +70,7 @@ std::uint64_t Watermarks::recommended_min_free_kbytes() const {
 std::uint64_t Watermarks::setup(const WatermarkTunables& tunables) {
   setup_per_zone_wmarks(tunables);
   refresh_zone_stat_thresholds();
-  setup_per_zone_lowmem_reserve(tunables.lowmem_reserve_ratio);
+  if (tunables.rule != AllocPolicyKind::kLinux24) setup_per_zone_lowmem_reserve(tunables);
   return calculate_totalreserve_pages();
 }
 
@@ -80,7 +80,7 @@ std::uint64_t Watermarks::update_wmarks(const WatermarkTunables& tunables) {
 }
 
 std::uint64_t Watermarks::update_protection(const WatermarkTunables& tunables) {
-  setup_per_zone_lowmem_reserve(tunables.lowmem_reserve_ratio);
+  if (tunables.rule != AllocPolicyKind::kLinux24) setup_per_zone_lowmem_reserve(tunables);
   return calculate_totalreserve_pages();
 }
 
@@ -94,17 +94,61 @@ void Watermarks::setup_per_zone_wmarks(const WatermarkTunables& tunables) {
   const std::uint64_t pages_min = tunables.min_free_kbytes / kKbytesPerPage;
   std::uint64_t lowmem_pages = 0;
   for (const auto& node : nodes_) {
-    node->for_each_zone([&](const Zone& zone) { lowmem_pages += zone.managed_pages(); });
+    node->for_each_zone([&](const Zone& zone) { lowmem_pages += is_highmem(zone, tunables) ? 0 : zone.managed_pages(); });
   }
   for (const auto& node : nodes_) {
     node->for_each_zone([&](Zone& zone) {
       const std::uint64_t min = lowmem_pages == 0 ? 0 : mult_div(pages_min, zone.managed_pages(), lowmem_pages);
-      const std::uint64_t gap = std::max(min / 4, mult_div(zone.managed_pages(), tunables.watermark_scale_factor, 10000));
-      zone.watermark_boost_ = 0;
-      zone.watermark_ = {min, min + gap, min + 2 * gap, min + 3 * gap};
+      if (is_highmem(zone, tunables)) {
+        set_highmem_marks(zone, min, tunables);
+      } else {
+        set_marks(zone, min, tunables);
+      }
       zone_pcp_update(zone, tunables);
     });
   }
+}
+
+// HighMem, and ZONE_MOVABLE where that is cut from it.
+bool Watermarks::is_highmem(const Zone& zone, const WatermarkTunables& tunables) const {
+  if (tunables.arch == Arch::kX86_64) return false;
+  if (zone.type() == ZoneType::kHighMem) return true;
+  if (zone.type() != ZoneType::kMovable) return false;
+  return std::ranges::any_of(nodes_, [](const auto& node) { return node->zone(ZoneType::kHighMem).spanned_pages() != 0; });
+}
+
+// The kernel's own requests cannot use it, so it needs no reserve for them: a few pages that are quickly found.
+void Watermarks::set_highmem_marks(Zone& zone, std::uint64_t share, const WatermarkTunables& tunables) {
+  constexpr std::uint64_t kSwapClusterMax = 32;
+  const std::uint64_t min = std::clamp<std::uint64_t>(zone.managed_pages() / 1024, kSwapClusterMax, 128);
+  std::uint64_t gap = share / 4;
+  if (tunables.rule == AllocPolicyKind::kLinux24) return set_marks(zone, 0, tunables);
+  if (tunables.rule == AllocPolicyKind::kLinux6) {
+    gap = std::max(gap, mult_div(zone.managed_pages(), tunables.watermark_scale_factor, 10000));
+  }
+  zone.watermark_boost_ = 0;
+  zone.watermark_ = {min, min + gap, min + 2 * gap, min + 3 * gap};
+}
+
+void Watermarks::set_marks(Zone& zone, std::uint64_t min, const WatermarkTunables& tunables) {
+  constexpr std::uint64_t kZoneBalanceRatio = 128;
+  constexpr std::uint64_t kZoneBalanceMin = 20;
+  constexpr std::uint64_t kZoneBalanceMax = 255;
+  zone.watermark_boost_ = 0;
+  std::uint64_t gap = min / 4;
+  switch (tunables.rule) {
+    case AllocPolicyKind::kLinux24:
+      if (tunables.min_free_kbytes == 0 && zone.managed()) {
+        min = std::clamp(zone.managed_pages() / kZoneBalanceRatio, kZoneBalanceMin, kZoneBalanceMax);
+      }
+      gap = min;
+      break;
+    case AllocPolicyKind::kLinux40: break;
+    case AllocPolicyKind::kLinux6:
+      gap = std::max(gap, mult_div(zone.managed_pages(), tunables.watermark_scale_factor, 10000));
+      break;
+  }
+  zone.watermark_ = {min, min + gap, min + 2 * gap, min + 3 * gap};
 }
 
 void Watermarks::zone_pcp_update(Zone& zone, const WatermarkTunables& tunables) const {
@@ -115,19 +159,22 @@ void Watermarks::zone_pcp_update(Zone& zone, const WatermarkTunables& tunables) 
   std::uint64_t sharers = zone.node().cpus().size();
   if (sharers == 0) sharers = online_cpus();
   const auto high = static_cast<std::int32_t>(total / std::max<std::uint64_t>(sharers, 1));
-  zone.pageset_batch_ = batch;
-  zone.pageset_high_ = std::max(high, batch * 4);
+  const bool no_lists = tunables.rule == AllocPolicyKind::kLinux24;  // a high mark of 0 sends each page on to the buddy
+  zone.pageset_batch_ = no_lists ? 1 : batch;
+  zone.pageset_high_ = no_lists ? 0 : std::max(high, batch * 4);
   for (unsigned cpu = 0; cpu < zone.cpus_; ++cpu) {
     zone.pcp_[cpu].batch = zone.pageset_batch_;
     zone.pcp_[cpu].high = zone.populated() ? zone.pageset_high_ : 0;
   }
 }
 
-void Watermarks::setup_per_zone_lowmem_reserve(std::span<const std::uint32_t> ratios) {
+void Watermarks::setup_per_zone_lowmem_reserve(const WatermarkTunables& tunables) {
+  const std::vector<std::uint32_t>& ratios = tunables.lowmem_reserve_ratio;
   for (const auto& node : nodes_) {
     for (unsigned low = 0; low + 1 < kZoneTypes; ++low) {
       Zone& zone = node->zone(static_cast<ZoneType>(low));
-      const std::uint32_t ratio = low < ratios.size() ? ratios[low] : 0;
+      const auto index = static_cast<std::size_t>(zone_index(tunables.arch, zone.type()));
+      const std::uint32_t ratio = index < ratios.size() ? ratios[index] : 0;
       const bool none = ratio == 0 || zone.managed_pages() == 0;
       std::uint64_t above = 0;
       for (unsigned high = low + 1; high < kZoneTypes; ++high) {

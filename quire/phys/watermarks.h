@@ -11,13 +11,18 @@
 #include <vector>
 
 #include "quire/phys/node.h"
+#include "quire/phys/phys_config.h"
 
 namespace quire::phys {
 
 struct WatermarkTunables {
-  std::uint64_t min_free_kbytes = 0;
+  // Whose formula: 2.4 gives each zone a 128th of its pages (20 … 255) as min, twice and three times that as low and high,
+  // and protects no zone; 4.0 has low and high a quarter and a half above min.
+  AllocPolicyKind rule = AllocPolicyKind::kLinux6;
+  Arch arch = Arch::kX86_64;
+  std::uint64_t min_free_kbytes = 0;  // 2.4: 0: as it computes
   std::uint32_t watermark_scale_factor = 10;
-  std::vector<std::uint32_t> lowmem_reserve_ratio;
+  std::vector<std::uint32_t> lowmem_reserve_ratio;  // by the kernel's zone numbers
   std::uint32_t percpu_pagelist_high_fraction = 0;
 };
 
@@ -47,7 +52,10 @@ class Watermarks {
 
  private:
   void setup_per_zone_wmarks(const WatermarkTunables& tunables);
-  void setup_per_zone_lowmem_reserve(std::span<const std::uint32_t> ratios);
+  [[nodiscard]] bool is_highmem(const Zone& zone, const WatermarkTunables& tunables) const;
+  static void set_highmem_marks(Zone& zone, std::uint64_t share, const WatermarkTunables& tunables);
+  static void set_marks(Zone& zone, std::uint64_t min, const WatermarkTunables& tunables);
+  void setup_per_zone_lowmem_reserve(const WatermarkTunables& tunables);
   void zone_pcp_update(Zone& zone, const WatermarkTunables& tunables) const;
   [[nodiscard]] std::uint64_t calculate_totalreserve_pages() const;
   [[nodiscard]] unsigned online_cpus() const;

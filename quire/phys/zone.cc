@@ -7,7 +7,7 @@
 namespace quire::phys {
 
 std::string_view zone_name(ZoneType type) {
-  constexpr std::array<std::string_view, kZoneTypes> kNames = {"DMA", "DMA32", "Normal", "Movable", "Device"};
+  constexpr std::array<std::string_view, kZoneTypes> kNames = {"DMA", "DMA32", "Normal", "HighMem", "Movable", "Device"};
   return type < ZoneType::kCount ? kNames[static_cast<unsigned>(type)] : "?";
 }
 

@@ -28,6 +28,7 @@
 #include "quire/base/types.h"
 #include "quire/phys/gfp.h"
 #include "quire/phys/page.h"
+#include "quire/phys/phys_config.h"
 #include "quire/phys/vmstat.h"
 #include "quire/sim/spin_lock.h"
 
@@ -44,6 +45,19 @@ inline constexpr Order kPageAllocCostlyOrder{3};
 
 [[nodiscard]] std::string_view zone_name(ZoneType type);            // "DMA32"
 [[nodiscard]] std::string_view migratetype_name(MigrateType type);  // "Unmovable"
+
+[[nodiscard]] constexpr bool has_zone(Arch arch, ZoneType type) {
+  const bool of_64_bit = type == ZoneType::kDma32 || type == ZoneType::kDevice;
+  return arch == Arch::kX86_64 ? type != ZoneType::kHighMem : !of_64_bit;
+}
+// The zone's number in that kernel (its enum zone_type), as tracepoints print it.
+[[nodiscard]] constexpr int zone_index(Arch arch, ZoneType type) {
+  int index = 0;
+  for (unsigned below = 0; below < static_cast<unsigned>(type); ++below) {
+    index += has_zone(arch, static_cast<ZoneType>(below)) ? 1 : 0;
+  }
+  return index;
+}
 
 enum class Watermark : std::uint8_t { kMin, kLow, kHigh, kPromo, kCount };
 

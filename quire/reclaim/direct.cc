@@ -28,7 +28,7 @@ std::uint64_t Reclaim::try_to_free_pages(phys::ZoneList& zonelist, Order order, 
   ScanControl sc{.reclaimer = Reclaimer::kDirect,
                  .gfp_mask = current_gfp_context(parts_.scheduler, gfp),
                  .order = order,
-                 .reclaim_idx = phys::gfp_zone(gfp)};
+                 .reclaim_idx = parts_.phys.gfp_zone(gfp)};
   // A killed task gets its memory another way; the 1 keeps the allocator from the OOM killer.
   if (throttle_direct_reclaim(sc.gfp_mask, zonelist)) return 1;
   events_.direct_reclaim_begin(
@@ -104,7 +104,7 @@ bool Reclaim::throttle_direct_reclaim(Gfp gfp, phys::ZoneList& zonelist) {
   const sim::Task* task = parts_.scheduler.current();
   if (task == nullptr || task->kind() == sim::TaskKind::kDaemon || fatal_signal_pending()) return false;
   NodeReclaim* throttled = nullptr;
-  zonelist.for_each_zone(phys::gfp_zone(gfp), [&](Zone& zone) {
+  zonelist.for_each_zone(parts_.phys.gfp_zone(gfp), [&](Zone& zone) {
     if (zone.type() > ZoneType::kNormal) return true;
     NodeReclaim& node = node_of(zone.node());
     // Without a kswapd nobody would end the wait.

@@ -65,6 +65,22 @@ struct MmVmscanDirectReclaimEnd {
   std::uint64_t nr_reclaimed;
   void fields(auto&& f) const { f("nr_reclaimed", nr_reclaimed); }
 };
+struct MmVmscanNodeReclaimBegin {
+  static constexpr std::string_view kName = "mm_vmscan_node_reclaim_begin";
+  int nid;
+  int order;
+  std::string gfp_flags;
+  void fields(auto&& f) const {
+    f("nid", nid);
+    f("order", order);
+    f("gfp_flags", std::string_view(gfp_flags));
+  }
+};
+struct MmVmscanNodeReclaimEnd {
+  static constexpr std::string_view kName = "mm_vmscan_node_reclaim_end";
+  std::uint64_t nr_reclaimed;
+  void fields(auto&& f) const { f("nr_reclaimed", nr_reclaimed); }
+};
 struct MmVmscanLruIsolate {
   static constexpr std::string_view kName = "mm_vmscan_lru_isolate";
   unsigned isolate_mode;
@@ -165,6 +181,8 @@ struct ReclaimEvents {
         wakeup_kswapd(registry),
         direct_reclaim_begin(registry),
         direct_reclaim_end(registry),
+        node_reclaim_begin(registry),
+        node_reclaim_end(registry),
         lru_isolate(registry),
         write_folio(registry),
         lru_shrink_inactive(registry),
@@ -176,6 +194,8 @@ struct ReclaimEvents {
   Tracepoint<MmVmscanWakeupKswapd> wakeup_kswapd;
   Tracepoint<MmVmscanDirectReclaimBegin> direct_reclaim_begin;
   Tracepoint<MmVmscanDirectReclaimEnd> direct_reclaim_end;
+  Tracepoint<MmVmscanNodeReclaimBegin> node_reclaim_begin;
+  Tracepoint<MmVmscanNodeReclaimEnd> node_reclaim_end;
   Tracepoint<MmVmscanLruIsolate> lru_isolate;
   Tracepoint<MmVmscanWriteFolio> write_folio;
   Tracepoint<MmVmscanLruShrinkInactive> lru_shrink_inactive;

@@ -71,7 +71,7 @@ std::uint64_t Reclaim::isolate_lru_folios(std::uint64_t nr_to_scan, Lruvec& lruv
   parts_.scheduler.charge(scan * parts_.scheduler.costs().reclaim_scan_page);
   events_.lru_isolate([&] {
     return MmVmscanLruIsolate{any(sc.may, May::kUnmap) ? 0 : kIsolateUnmapped,
-                              static_cast<int>(sc.reclaim_idx),
+                              parts_.phys.zone_index(sc.reclaim_idx),
                               static_cast<int>(sc.order.value()),
                               nr_to_scan,
                               total_scan,

@@ -94,8 +94,8 @@ void Reclaim::wakeup_kswapd(Zone& zone, Gfp gfp, Order order, ZoneType highest_z
     return;
   }
   events_.wakeup_kswapd([&] {
-    return MmVmscanWakeupKswapd{node.node.nid().value(), static_cast<int>(highest_zoneidx), static_cast<int>(order.value()),
-                                phys::gfp_names(gfp)};
+    return MmVmscanWakeupKswapd{node.node.nid().value(), parts_.phys.zone_index(highest_zoneidx),
+                                static_cast<int>(order.value()), phys::gfp_names(gfp)};
   });
   node.kswapd_wait.wake_one();
 }
@@ -119,10 +119,11 @@ void Reclaim::kswapd(NodeReclaim& node) {
     node.kswapd_order = Order(0);
     node.kswapd_highest_zoneidx = kNothingAsked;
     events_.kswapd_wake([&] {
-      return MmVmscanKswapdWake{node.node.nid().value(), static_cast<int>(highest_zoneidx),
+      return MmVmscanKswapdWake{node.node.nid().value(), parts_.phys.zone_index(highest_zoneidx),
                                 static_cast<int>(alloc_order.value())};
     });
     reclaim_order = balance_pgdat(node, alloc_order, highest_zoneidx);
+    node.kswapd_done.wake_all();
   }
 }
 

@@ -9,7 +9,7 @@
 //   phys: no progress ── out_of_memory ─ select_bad_process ─ OomVictims
 //
 // Mechanism here, policy in ReclaimPolicy. One file for each verb: kswapd.cc, direct.cc, shrink_node.cc, shrink_active.cc,
-// shrink_inactive.cc, shrink_folio_list.cc, throttle.cc, oom.cc.
+// shrink_inactive.cc, shrink_folio_list.cc, throttle.cc, oom.cc, node_reclaim.cc, launder.cc (what linux-2.4's allocation asks).
 //
 // Locks: lru_lock while folios are taken from and given back to the lists; a folio's lock (tried, never waited for) while
 // it is judged. An isolated folio belongs to the reclaimer that holds it: PG_lru is clear and NR_ISOLATED_* counts it.
@@ -53,6 +53,9 @@ struct ReclaimParts {
 struct ReclaimTunables {
   unsigned swappiness = 60;               // vm.swappiness, 0 … 200
   bool oom_kill_allocating_task = false;  // vm.oom_kill_allocating_task
+  unsigned zone_reclaim_mode = 0;         // vm.zone_reclaim_mode: 1 on, 2 may write, 4 may unmap (RECLAIM_*)
+  unsigned min_unmapped_ratio = 1;        // vm.min_unmapped_ratio, percent of a node: less page cache is left alone
+  unsigned min_slab_ratio = 5;            // vm.min_slab_ratio, percent of a node
 };
 
 // VMSCAN_THROTTLE_*
@@ -62,8 +65,9 @@ enum class VmscanThrottle : std::uint8_t { kWriteback, kIsolated, kNoProgress, k
 // PGDAT_*: what reclaim has found out about a node.
 enum class PgdatFlag : std::uint8_t {
   kNone = 0,
-  kDirty = 1u << 0,      // nothing but dirty file pages at the tail: kswapd writes them itself
-  kWriteback = 1u << 1,  // nothing but pages under writeback
+  kDirty = 1u << 0,          // nothing but dirty file pages at the tail: kswapd writes them itself
+  kWriteback = 1u << 1,      // nothing but pages under writeback
+  kReclaimLocked = 1u << 2,  // somebody reclaims it for a local request (PGDAT_RECLAIM_LOCKED)
 };
 
 }  // namespace quire::reclaim
@@ -81,6 +85,7 @@ struct NodeReclaim {
   sim::Task* kswapd = nullptr;
   sim::WaitQueue kswapd_wait;
   sim::WaitQueue pfmemalloc_wait;  // direct reclaimers throttled until the reserves recover
+  sim::WaitQueue kswapd_done;      // linux-2.4's callers, until kswapd has been over the node once more
   std::array<std::unique_ptr<sim::WaitQueue>, static_cast<std::size_t>(VmscanThrottle::kCount)> reclaim_wait;
   std::uint64_t nr_writeback_throttled = 0;
   Order kswapd_order{};
@@ -108,6 +113,14 @@ class Reclaim final : public phys::MemoryPressure {
                                            phys::CompactPriority priority) override;
   void compaction_succeeded(phys::Zone& zone, Order order) override;
   [[nodiscard]] std::uint64_t zone_reclaimable_pages(const phys::Zone& zone) const override;
+  [[nodiscard]] bool node_reclaim_enabled() const override { return tunables_.zone_reclaim_mode != 0; }
+  phys::NodeReclaimResult node_reclaim(phys::Zone& zone, phys::Gfp gfp, Order order) override;
+  void wakeup_bdflush() override;
+  [[nodiscard]] std::uint64_t nr_inactive_clean_pages(const phys::Zone& zone) const override;
+  [[nodiscard]] std::uint64_t nr_inactive_dirty_pages() const override;
+  bool reclaim_page(phys::Zone& zone) override;
+  std::uint64_t page_launder(phys::Gfp gfp) override;
+  bool wait_for_kswapd(phys::Node& node) override;
 
   // --- for madvise(MADV_PAGEOUT) and the like ---
   // Reclaims the folios of an isolated list whatever their references say; those left are put back. Pages reclaimed.
@@ -152,6 +165,15 @@ class Reclaim final : public phys::MemoryPressure {
   [[nodiscard]] bool allow_direct_reclaim(NodeReclaim& node);
   [[nodiscard]] bool compaction_ready(const phys::Zone& zone, const ScanControl& sc) const;
   [[nodiscard]] static phys::CompactSuitable compaction_suitable(const phys::Zone& zone, const ScanControl& sc);
+
+  // node_reclaim.cc
+  [[nodiscard]] std::uint64_t node_pagecache_reclaimable(const phys::Node& node) const;
+  [[nodiscard]] std::uint64_t do_node_reclaim(NodeReclaim& node, phys::Gfp gfp, Order order);
+
+  // launder.cc
+  [[nodiscard]] phys::Folio* isolate_inactive_file(NodeReclaim& node, lru::Lruvec& lruvec,
+                                                   FunctionRef<bool(phys::Folio&)> wanted);
+  void putback_inactive_file(NodeReclaim& node, lru::Lruvec& lruvec, phys::FolioList& folios);
 
   // shrink_node.cc
   void shrink_node(NodeReclaim& node, ScanControl& sc);

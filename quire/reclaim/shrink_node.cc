@@ -128,7 +128,7 @@ void Reclaim::note_laundering(NodeReclaim& node, Lruvec& lruvec, ScanControl& sc
 
 void Reclaim::clear_congested(NodeReclaim& node) {
   parts_.lru.lruvec(node.node.nid()).flags &= ~kLruvecCongested;
-  node.flags = PgdatFlag::kNone;
+  node.flags &= ~(PgdatFlag::kDirty | PgdatFlag::kWriteback);
 }
 
 // For a large block, order-0 pages alone do not do: go on while it makes progress and the lists still hold enough for

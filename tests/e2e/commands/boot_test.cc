@@ -23,6 +23,10 @@ TEST_F(Commands, BootShowsWhatTheKernelShows) {
   EXPECT_THAT(two.out, StartsWith("==> buddyinfo <==\nNode 0, zone      DMA "));
   EXPECT_THAT(two.out, HasSubstr("==> meminfo <==\nMemTotal:"));
 
+  const Output extfrag = quire("boot --ram 64M --show extfrag_index,unusable_index");
+  EXPECT_THAT(extfrag.out, HasSubstr("Node 0, zone    DMA32 -1.000 -1.000 "));
+  EXPECT_THAT(extfrag.out, HasSubstr("==> unusable_index <==\nNode 0, zone      DMA 0.000 "));
+
   const json views = json::parse(quire("boot --ram 64M --show iomem,memblock,nodes,pagetypeinfo --json").out);
   EXPECT_THAT(views["iomem"], HasSubstr("00100000-03fdffff : System RAM\n"));
   EXPECT_THAT(views["memblock"], StartsWith("MEMBLOCK configuration:"));

@@ -24,6 +24,8 @@ MachineConfig small_machine(std::uint64_t seed) {
   MachineConfig config;
   config.data_mode = phys::DataMode::kData;
   config.seed = seed;
+  constexpr std::array kPolicies = {"linux-6", "linux-4.0", "linux-2.4"};
+  config.alloc_policy = kPolicies[seed % kPolicies.size()];
   config.ram = (9 + rng.below(3)) * kMiB;
   config.kernel_reserved = 1 * kMiB;
   config.cpus = 1 + static_cast<unsigned>(rng.below(4));

@@ -3,7 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "quire/base/rng.h"
+#include <vector>
 
 namespace quire::phys {
 namespace {
@@ -71,48 +71,114 @@ TEST(Memblock, FreeRangesAreMemoryMinusReserved) {
   EXPECT_THAT(ranges, ElementsAre(std::pair(0x1000u, 0x3000u), std::pair(0x7000u, 0x9000u)));
 }
 
-// Against a bitmap of pages.
-TEST(Memblock, RandomOperationsAgreeWithABitmap) {
-  constexpr std::uint64_t kPages = 256;
-  for (std::uint64_t seed = 0; seed < 20; ++seed) {
-    Rng rng(seed);
-    Memblock m;
-    std::array<bool, kPages> memory{};
-    std::array<bool, kPages> reserved{};
-    for (int op = 0; op < 300; ++op) {
-      const std::uint64_t a = rng.below(kPages);
-      const std::uint64_t b = a + 1 + rng.below(kPages - a);
-      const auto range = pa(a << 12, b << 12);
-      switch (rng.below(4)) {
-        case 0:
-          m.add(range, Nid(static_cast<int>(rng.below(2))));
-          std::fill(&memory[a], &memory[b - 1] + 1, true);
-          break;
-        case 1:
-          m.remove(range);
-          std::fill(&memory[a], &memory[b - 1] + 1, false);
-          break;
-        case 2:
-          m.reserve(range);
-          std::fill(&reserved[a], &reserved[b - 1] + 1, true);
-          break;
-        default:
-          m.free(range);
-          std::fill(&reserved[a], &reserved[b - 1] + 1, false);
-          break;
-      }
-      m.validate();
-    }
-    std::array<bool, kPages> free{};
-    m.for_each_free_range([&](Range<PhysAddr> r, Nid) {
-      for (std::uint64_t p = r.begin.value() >> 12; p < r.end.value() >> 12; ++p) free[p] = true;
-    });
-    for (std::uint64_t p = 0; p < kPages; ++p) {
-      ASSERT_EQ(m.is_memory(PhysAddr(p << 12)), memory[p]) << "seed " << seed << " page " << p;
-      ASSERT_EQ(m.is_reserved(PhysAddr(p << 12)), reserved[p]);
-      ASSERT_EQ(free[p], memory[p] && !reserved[p]);
-    }
-  }
+TEST(Memblock, BottomUpAboveTheKernelFallsBackToTopDown) {
+  Memblock m;
+  m.add(pa(0x10'0000, 0x80'0000));
+  m.set_direction(MemblockDirection::kBottomUp, PhysAddr(0x40'0000));
+  EXPECT_EQ(m.alloc({.size = 0x1000, .align = 0x1000}), PhysAddr(0x40'0000));
+  m.reserve(pa(0x40'0000, 0x80'0000));
+  EXPECT_EQ(m.alloc({.size = 0x1000, .align = 0x1000}), PhysAddr(0x3f'f000));
+}
+
+TEST(Memblock, LimitsHoldForARangeAndTheLowerOneGivesWayForOthers) {
+  Memblock m;
+  m.add(pa(0x10'0000, 0x80'0000));
+  m.set_current_limit(PhysAddr(0x60'0000));
+  EXPECT_EQ(m.alloc({.size = 0x1000, .align = 0x1000}), PhysAddr(0x5f'f000));
+  const MemblockAllocSpec above{.size = 0x10'0000, .align = 0x1000, .min = PhysAddr(0x5f'0000)};
+  EXPECT_EQ(m.phys_alloc_range(above), std::nullopt);
+  EXPECT_EQ(m.alloc(above), PhysAddr(0x4f'f000));
+}
+
+TEST(Memblock, FlagsDecideWhatIsGivenOut) {
+  Memblock m;
+  m.add(pa(0x10'0000, 0x80'0000));
+  m.mark(pa(0x70'0000, 0x80'0000), MemblockFlag::kNoMap);
+  EXPECT_EQ(m.memory().size(), 2u);
+  EXPECT_TRUE(m.is_memory(PhysAddr(0x70'0000)));
+  EXPECT_FALSE(m.is_map_memory(PhysAddr(0x70'0000)));
+  EXPECT_EQ(m.alloc({.size = 0x1000, .align = 0x1000}), PhysAddr(0x6f'f000));
+  m.clear(pa(0x70'0000, 0x80'0000), MemblockFlag::kNoMap);
+  EXPECT_EQ(m.memory().size(), 1u);
+  EXPECT_EQ(m.alloc({.size = 0x1000, .align = 0x1000}), PhysAddr(0x7f'f000));
+  // What can be unplugged is left alone only where movable_node asks for it.
+  m.mark(pa(0x30'0000, 0x80'0000), MemblockFlag::kHotplug);
+  EXPECT_EQ(m.alloc({.size = 0x1000, .align = 0x1000}), PhysAddr(0x7f'e000));
+  m.set_movable_node(true);
+  EXPECT_EQ(m.alloc({.size = 0x1000, .align = 0x1000}), PhysAddr(0x2f'f000));
+}
+
+TEST(Memblock, MirroredMemoryComesFirstWhileThereIsSome) {
+  Memblock m;
+  m.add(pa(0x10'0000, 0x80'0000));
+  m.mark(pa(0x20'0000, 0x20'2000), MemblockFlag::kMirror);
+  EXPECT_EQ(m.alloc({.size = 0x2000, .align = 0x1000}), PhysAddr(0x20'0000));
+  EXPECT_EQ(m.alloc({.size = 0x2000, .align = 0x1000}), PhysAddr(0x7f'e000));
+}
+
+TEST(Memblock, CappingToARangeKeepsWhatIsNotMapped) {
+  Memblock m;
+  m.add(pa(0x10'0000, 0x80'0000));
+  m.mark(pa(0x70'0000, 0x78'0000), MemblockFlag::kNoMap);
+  m.reserve(pa(0x18'0000, 0x28'0000));
+  m.reserve(pa(0x60'0000, 0x61'0000));
+  m.cap_memory_range(pa(0x20'0000, 0x40'0000));
+  EXPECT_THAT(m.memory(), ElementsAre(MemblockRegion{pa(0x20'0000, 0x40'0000)},
+                                      MemblockRegion{pa(0x70'0000, 0x78'0000), kNoNode, MemblockFlag::kNoMap}));
+  EXPECT_THAT(m.reserved(), ElementsAre(MemblockRegion{pa(0x20'0000, 0x28'0000)}));
+}
+
+TEST(Memblock, AFullArrayMovesIntoTheMemoryItDescribes) {
+  constexpr std::uint64_t kBytes = 4 * kMiB;
+  std::vector<std::byte> backing(kBytes);
+  Memblock m;
+  m.add(pa(0, kBytes));
+  m.allow_resize(backing.data());
+  // Every other page, so that nothing merges.
+  std::uint64_t reserved = 0;
+  for (; reserved < 128; ++reserved) ASSERT_TRUE(m.reserve(pa(reserved * 0x2000, reserved * 0x2000 + 0x1000)));
+  EXPECT_EQ(m.reserved_capacity(), 128u);
+  EXPECT_EQ(m.reserved_size(), 128u * 0x1000);
+  ASSERT_TRUE(m.reserve(pa(reserved * 0x2000, reserved * 0x2000 + 0x1000)));
+  // 256 regions of 24 bytes take two pages, from the top.
+  EXPECT_EQ(m.reserved_capacity(), 256u);
+  ASSERT_THAT(m.places(), ElementsAre(pa(kBytes - 0x2000, kBytes)));
+  EXPECT_TRUE(m.is_reserved(PhysAddr(kBytes - 0x2000)));
+  m.validate();
+  for (++reserved; reserved < 300; ++reserved) ASSERT_TRUE(m.reserve(pa(reserved * 0x2000, reserved * 0x2000 + 0x1000)));
+  // The next doubling needs three pages and gives the two back.
+  EXPECT_EQ(m.reserved_capacity(), 512u);
+  EXPECT_THAT(m.places(), ElementsAre(pa(kBytes - 0x5000, kBytes - 0x2000)));
+  EXPECT_FALSE(m.is_reserved(PhysAddr(kBytes - 0x2000)));
+  EXPECT_EQ(m.reserved_size(), 303u * 0x1000);
+  // A copy, and what is left after discard, does not need that memory.
+  const Memblock copy = m;
+  EXPECT_THAT(m.discard(), ElementsAre(pa(kBytes - 0x5000, kBytes - 0x2000)));
+  std::fill(backing.begin(), backing.end(), std::byte{0xff});
+  copy.validate();
+  m.validate();
+  EXPECT_EQ(copy.reserved_size(), 303u * 0x1000);
+  EXPECT_EQ(m.reserved().size(), copy.reserved().size());
+}
+
+TEST(Memblock, WithoutMemoryTheHundredAndTwentyNinthRegionIsRefused) {
+  Memblock m;
+  m.add(pa(0, 4 * kMiB));
+  for (std::uint64_t i = 0; i < 128; ++i) ASSERT_TRUE(m.reserve(pa(i * 0x2000, i * 0x2000 + 0x1000)));
+  EXPECT_TRUE(m.complete());
+  EXPECT_EQ(m.reserve(pa(0x30'0000, 0x30'1000)).error(), Errno::kNoMem);
+  EXPECT_EQ(m.reserved().size(), 128u);
+  EXPECT_FALSE(m.is_reserved(PhysAddr(0x30'0000)));
+  EXPECT_FALSE(m.complete());
+  EXPECT_TRUE(m.reserve(pa(0x2000, 0x2800)));  // all of it is reserved already
+}
+
+TEST(Memblock, NothingOfSizeZeroAndNotThePageAtZero) {
+  Memblock m;
+  m.add(pa(0, 0x3000));
+  EXPECT_EQ(m.alloc({.size = 0}), std::nullopt);
+  EXPECT_EQ(m.alloc({.size = 0x3000, .align = 0x1000}), std::nullopt);
+  EXPECT_EQ(m.alloc({.size = 0x2000, .align = 0x1000}), PhysAddr(0x1000));
 }
 
 }  // namespace
