@@ -42,6 +42,7 @@ struct CommandLine {
 };
 
 void add_boot(CommandLine& line);
+void add_capture(CommandLine& line);
 void add_compare(CommandLine& line);
 void add_explain(CommandLine& line);
 void add_import(CommandLine& line);

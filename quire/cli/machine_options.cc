@@ -7,6 +7,7 @@
 
 #include "quire/base/size.h"
 #include "quire/cli/numbers.h"
+#include "quire/like/recorded.h"
 
 namespace quire::cli {
 
@@ -35,6 +36,7 @@ void MachineOptions::add_to(CLI::App& app, RamOption ram) {
   app.add_option("--machine", file_, "A TOML file that describes the machine; other options override it")
       ->type_name("FILE")
       ->group(group);
+  app.add_option("--like", like_, "The machine that this folder describes (see quire capture)")->type_name("DIR")->group(group);
   if (ram == RamOption::kOne) {
     app.add_option("--ram", one_ram_, "RAM, as in 64M (default 512M)")->type_name("SIZE")->group(group);
   } else {
@@ -57,6 +59,14 @@ void MachineOptions::add_to(CLI::App& app, RamOption ram) {
       ->delimiter(',')
       ->allow_extra_args(false)
       ->type_name("SIZE,SIZE,...")
+      ->group(group);
+  app.add_option("--node", node_,
+                 "One node, in place of --ram and --nodes: ram=SIZE (0: none), cpus=0-3:8, distance=10:20 (one number to each "
+                 "node); repeat for each node")
+      ->type_name("ram=SIZE,...")
+      ->expected(1)
+      ->take_all()
+      ->allow_extra_args(false)
       ->group(group);
   app.add_option("--swap", swap_,
                  "A swap area: zram:SIZE[,ratio=X][,limit=SIZE][,priority=N] or disk:SIZE[,priority=N]; may be repeated")
@@ -111,8 +121,54 @@ Checked<void> MachineOptions::take_numbers(kernel::MachineConfig& config) const 
   return take("--preempt", preempt_, {.most = 1000, .what = "preemptions per mille"}, config.preempt_permille);
 }
 
+// The folder says what the hardware is; what runs on it is for other options to say.
+Checked<void> MachineOptions::take_like(kernel::MachineConfig& config) const {
+  const std::pair<std::string_view, bool> hardware[] = {{"--machine", !file_.empty()},
+                                                        {"--ram", one_ram_ || !ram_.empty()},
+                                                        {"--e820", !e820_.empty()},
+                                                        {"--cmdline", cmdline_.has_value()},
+                                                        {"--cpus", cpus_.has_value()},
+                                                        {"--nodes", nodes_.has_value()},
+                                                        {"--node", !node_.empty()},
+                                                        {"--node-ram", !node_ram_.empty()},
+                                                        {"--kernel-reserved", kernel_reserved_.has_value()}};
+  for (const auto& [option, given] : hardware) {
+    if (given) return user_error(fmt::format("--like says what the machine is made of: leave {} out", option));
+  }
+  const auto folder = like::read_folder(like_);
+  if (!folder) return user_error(fmt::format("--like: {}", folder.error().sentence));
+  auto machine = like::describe(*folder);
+  if (!machine) return user_error(fmt::format("--like: {}", machine.error().sentence));
+  config = std::move(machine->config);
+  notes_ = std::move(machine->notes);
+  return {};
+}
+
+Checked<void> MachineOptions::take_nodes(kernel::MachineConfig& config) const {
+  if (node_.empty()) {
+    if (nodes_ || !node_ram_.empty()) config.node.clear();  // of the machine file
+    return {};
+  }
+  if (nodes_ || !node_ram_.empty()) {
+    return user_error("--node describes each node in full: leave --nodes and --node-ram out");
+  }
+  std::vector<phys::NodeConfig> nodes;
+  for (const std::string& text : node_) {
+    auto node = kernel::parse_node_spec(text);
+    if (!node) return user_error(fmt::format("--{}", node.error().sentence));
+    nodes.push_back(std::move(*node));
+  }
+  const std::uint64_t ram = config.ram;
+  kernel::set_nodes(std::move(nodes), cpus_ ? kernel::CpusGiven::kYes : kernel::CpusGiven::kNo, config);
+  if (config.firmware_map) config.ram = ram;  // the map's; the check compares the two
+  return {};
+}
+
 Checked<kernel::MachineConfig> MachineOptions::without_ram() const {
   kernel::MachineConfig config;
+  if (!like_.empty()) {
+    if (auto ok = take_like(config); !ok) return std::unexpected(ok.error());
+  }
   if (!file_.empty()) {
     if (auto ok = kernel::read_machine_file(file_, config); !ok) return std::unexpected(ok.error());
   }
@@ -140,6 +196,10 @@ Checked<kernel::MachineConfig> MachineOptions::without_ram() const {
     config.swap.push_back(*spec);
   }
   if (auto ok = assign_all(sysctl_, "--sysctl", config.sysctl); !ok) return std::unexpected(ok.error());
+  if (config.recorded) {  // what is asked for now counts more than what was recorded
+    if (config.sysctl.contains("vm.min_free_kbytes")) config.recorded->min_free_kbytes.reset();
+    if (config.sysctl.contains("vm.watermark_scale_factor")) config.recorded->watermark_scale_factor.reset();
+  }
   if (auto ok = assign_all(cost_, "--cost", config.cost); !ok) return std::unexpected(ok.error());
   if (!node_ram_.empty()) config.node_ram.clear();
   for (const std::string& text : node_ram_) {
@@ -151,6 +211,7 @@ Checked<kernel::MachineConfig> MachineOptions::without_ram() const {
     if (!nodes_) config.nodes = static_cast<unsigned>(config.node_ram.size());
     config.ram = std::accumulate(config.node_ram.begin(), config.node_ram.end(), std::uint64_t{0});
   }
+  if (auto ok = take_nodes(config); !ok) return std::unexpected(ok.error());
   return config;
 }
 
@@ -165,6 +226,9 @@ Checked<std::vector<kernel::MachineConfig>> MachineOptions::configs() const {
         fmt::format("--ram {}: the machine file's firmware map says how much RAM there is; cut memory with "
                     "--cmdline mem=SIZE instead",
                     sizes.front()));
+  }
+  if (!sizes.empty() && !node_.empty()) {
+    return user_error(fmt::format("--ram {}: the --node options say how much RAM there is; leave --ram out", sizes.front()));
   }
   if (sizes.empty()) machines.push_back(*base);
   for (const std::string& text : sizes) {

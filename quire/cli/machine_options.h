@@ -23,19 +23,27 @@ class MachineOptions {
   [[nodiscard]] Checked<kernel::MachineConfig> config() const;
   // With RamOption::kList: one machine for each size, in the order given.
   [[nodiscard]] Checked<std::vector<kernel::MachineConfig>> configs() const;
+  // The folder of --like; empty: not given. Its machine's notes are those of the last config().
+  [[nodiscard]] const std::string& like() const { return like_; }
+  [[nodiscard]] const std::vector<std::string>& notes() const { return notes_; }
 
  private:
+  [[nodiscard]] Checked<void> take_like(kernel::MachineConfig& config) const;
+  [[nodiscard]] Checked<void> take_nodes(kernel::MachineConfig& config) const;
   [[nodiscard]] Checked<kernel::MachineConfig> without_ram() const;
   [[nodiscard]] Checked<void> take_numbers(kernel::MachineConfig& config) const;
 
   std::string file_;
-  std::optional<std::string> one_ram_;  // RamOption::kOne
-  std::vector<std::string> ram_;        // RamOption::kList
+  std::string like_;
+  mutable std::vector<std::string> notes_;  // filled while the description is read
+  std::optional<std::string> one_ram_;      // RamOption::kOne
+  std::vector<std::string> ram_;            // RamOption::kList
   std::string e820_;
   std::optional<std::string> cmdline_;
   std::optional<std::string> cpus_;
   std::optional<std::string> nodes_;
   std::vector<std::string> node_ram_;
+  std::vector<std::string> node_;
   std::vector<std::string> swap_;
   std::optional<std::string> profile_;
   std::optional<std::string> arch_;

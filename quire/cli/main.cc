@@ -76,6 +76,7 @@ int main(int argc, char** argv) {
   add_info(line);
   add_import(line);
   add_boot(line);
+  add_capture(line);
   add_explain(line);
   const int status = run_command(line, std::span<const char* const>(argv, static_cast<std::size_t>(argc)));
   if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {

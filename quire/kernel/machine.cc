@@ -33,7 +33,9 @@ phys::PhysConfig phys_config(const MachineConfig& config) {
   out.arch = find_arch(config.arch).value_or(phys::Arch::kX86_64);
   const std::string& alloc_policy = config.alloc_policy.empty() ? config.profile : config.alloc_policy;
   out.alloc_policy = phys::find_alloc_policy(alloc_policy).value_or(phys::AllocPolicyKind::kLinux6);
-  for (unsigned n = 0; n < config.nodes && config.nodes > 1; ++n) {
+  out.nodes = config.node;
+  if (config.recorded) out.recorded = *config.recorded;
+  for (unsigned n = 0; n < config.nodes && config.nodes > 1 && config.node.empty(); ++n) {
     const std::uint64_t even = align_down(config.ram / config.nodes, kPageSize);
     const std::uint64_t rest = n + 1 == config.nodes ? config.ram - even * config.nodes : 0;
     out.nodes.push_back({.bytes = config.node_ram.empty() ? even + rest : config.node_ram[n], .cpus = {}, .distances = {}});

@@ -71,7 +71,7 @@ Checked<void> check_ram(const MachineConfig& config) {
 
 Checked<void> check_min_free(const MachineConfig& config) {
   const auto given = config.sysctl.find("vm.min_free_kbytes");
-  if (given == config.sysctl.end()) return {};
+  if (given == config.sysctl.end() || config.recorded) return {};
   const std::uint64_t nodes = config.nodes > 1 ? config.nodes * kLeastNodeRam : 0;
   const std::uint64_t taken = config.kernel_reserved + (config.ram + kSection - 1) / kSection * kMemoryMapPart + nodes;
   const std::uint64_t left = config.ram > taken ? config.ram - taken : 0;
@@ -87,6 +87,7 @@ Checked<void> check_nodes(const MachineConfig& config) {
   if (config.nodes < 1 || config.nodes > kMaxNodes) {
     return user_error(fmt::format("--nodes {}: a machine has 1 to {} nodes", config.nodes, kMaxNodes));
   }
+  if (!config.node.empty()) return {};
   if (config.node_ram.empty()) {
     if (config.nodes == 1 || config.ram / config.nodes >= kLeastNodeRam) return {};
     return user_error(
@@ -185,6 +186,7 @@ Checked<void> check(const MachineConfig& config) {
   if (config.cpus < 1 || config.cpus > kMaxCpus) {
     return user_error(fmt::format("--cpus {}: a machine has 1 to {} CPUs", config.cpus, kMaxCpus));
   }
+  if (auto ok = check_node_table(config); !ok) return ok;
   if (auto ok = check_ram(config); !ok) return ok;
   if (auto ok = check_nodes(config); !ok) return ok;
   if (config.profile != "linux-6") {

@@ -1,11 +1,16 @@
 // What a machine is made of, as a person says it: on the command line or in a TOML file. The same names serve both.
 //
 //   --ram 64M --cpus 2 --nodes 2 --swap zram:128M --profile linux-6 --seed 7 --kernel-reserved 16M --sysctl vm.swappiness=10
+//   --node ram=1G,cpus=0-3,distance=10:20 --node ram=0,cpus=4-7,distance=20:10     (in place of --ram and --nodes)
 //
 //   ram = "64M"
 //   cpus = 2
 //   swap = ["zram:128M"]
 //   vm.swappiness = 10
+//   [[node]]
+//   ram = "1G"
+//   cpus = "0-3"
+//   distance = [10, 20]
 //   [cost]
 //   clear_page = 100
 //
@@ -46,7 +51,9 @@ struct MachineConfig {
   std::uint64_t max_ram = 0;                      // bytes, with what may be plugged in later; 0: nothing may
   unsigned cpus = 1;
   unsigned nodes = 1;
-  std::vector<std::uint64_t> node_ram;  // bytes a node; empty: ram split evenly
+  std::vector<std::uint64_t> node_ram;         // bytes a node; empty: ram split evenly
+  std::vector<phys::NodeConfig> node;          // each node in full, in place of nodes and node_ram; `nodes` is their number
+  std::optional<phys::RecordedBoot> recorded;  // of a machine that was seen elsewhere; not part of a machine file
   std::vector<SwapSpec> swap;
   std::string profile = "linux-6";
   std::string arch = "x86-64";  // "i386", "i386-pae": zones of that machine; programs run on x86-64 only
@@ -64,6 +71,14 @@ inline constexpr unsigned kMaxNodes = 64;
 
 // "zram:128M", "disk:1G,priority=5", "zram:1G,ratio=2.5,limit=200M".
 Checked<SwapSpec> parse_swap_spec(std::string_view text);
+// "ram=1G,cpus=0-3:8,distance=10:20": lists within a word are joined by colons.
+Checked<phys::NodeConfig> parse_node_spec(std::string_view text);
+// Puts a list of nodes into `config`, with the RAM and CPUs that follow: all nodes' RAM; as many CPUs as the nodes name, when
+// `cpus_given` says nothing else.
+enum class CpusGiven : std::uint8_t { kNo, kYes };
+void set_nodes(std::vector<phys::NodeConfig> nodes, CpusGiven cpus_given, MachineConfig& config);
+// That each CPU is on one node and that the distances are a square with 10 on its diagonal.
+Checked<void> check_node_table(const MachineConfig& config);
 // "vm.swappiness=10" into `config.sysctl`; "vm.overcommit_memory" without a value is an error.
 Checked<std::pair<std::string, std::int64_t>> parse_assignment(std::string_view text, std::string_view option);
 // Reads a TOML file over `config`: what the file does not name stays as it was.

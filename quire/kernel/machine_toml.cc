@@ -1,6 +1,8 @@
 // Machine descriptions as TOML files.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -13,6 +15,7 @@
 #define TOML_HEADER_ONLY 1
 #include <toml++/toml.h>
 
+#include "quire/base/cpu_list.h"
 #include "quire/base/nearest.h"
 #include "quire/base/size.h"
 #include "quire/kernel/machine_config.h"
@@ -56,6 +59,7 @@ class Reader {
     for (const auto& [key, node] : root) {
       if (auto ok = read_key(key.str(), node); !ok) return ok;
     }
+    if (root.contains("node")) return agree(root);
     return {};
   }
 
@@ -70,6 +74,7 @@ class Reader {
         {"seed", &Reader::take_seed},       {"kernel_reserved", &Reader::take_kernel_reserved},
         {"preempt", &Reader::take_preempt}, {"vm", &Reader::take_vm},
         {"cost", &Reader::take_cost},       {"cmdline", &Reader::take_cmdline},
+        {"e820", &Reader::take_e820},       {"node", &Reader::take_node},
         {"e820", &Reader::take_e820},       {"alloc_policy", &Reader::take_alloc_policy},
         {"arch", &Reader::take_arch},
     };
@@ -82,6 +87,24 @@ class Reader {
     return user_error(fmt::format(
         "{}: unknown key '{}'; {}", place(file_, node), key,
         guess.empty() ? fmt::format("known are: {}", fmt::join(names, ", ")) : fmt::format("did you mean '{}'?", guess)));
+  }
+
+  // A list of nodes says how much RAM there is and how many nodes; the file may repeat that, but not otherwise.
+  Checked<void> agree(const toml::table& root) {
+    const bool placed = std::ranges::any_of(config_.node, [](const phys::NodeConfig& c) { return !c.memory.empty(); });
+    const std::uint64_t ram = config_.ram;
+    const unsigned nodes = config_.nodes;
+    set_nodes(config_.node, root.contains("cpus") ? CpusGiven::kYes : CpusGiven::kNo, config_);
+    if (root.contains("node_ram")) return wrong("node_ram", *root.get("node_ram"), "left out beside [[node]]");
+    if (root.contains("nodes") && nodes != config_.nodes) {
+      return wrong("nodes", *root.get("nodes"), fmt::format("{}, as many as there are [[node]] tables", config_.nodes));
+    }
+    if (root.contains("ram") && !placed && ram != config_.ram) {
+      return wrong("ram", *root.get("ram"),
+                   fmt::format("\"{}\", what the [[node]] tables sum up to", format_size(config_.ram)));
+    }
+    if (root.contains("e820") || root.contains("ram")) config_.ram = ram;
+    return {};
   }
 
   Checked<void> wrong(std::string_view key, const toml::node& node, std::string_view wanted) const {
@@ -171,6 +194,72 @@ class Reader {
     }
     return {};
   }
+  Checked<void> take_node_memory(std::string_view key, const toml::node& node, phys::NodeConfig& into) {
+    constexpr std::string_view kForm = "a list of ranges such as \"0x100000-0x1fffffff\"";
+    if (!node.is_array()) return wrong(key, node, kForm);
+    for (const auto& element : *node.as_array()) {
+      const auto text = element.value_exact<std::string_view>();
+      if (!text) return wrong(key, element, kForm);
+      const auto dash = std::min(text->find('-'), text->size());
+      const auto first = parse_size(text->substr(0, dash));
+      const auto last = parse_size(text->substr(std::min(text->size(), dash + 1)));
+      if (!first || !last || *last < *first || *last + 1 == 0) return wrong(key, element, kForm);
+      into.memory.push_back({PhysAddr(*first), PhysAddr(*last + 1)});
+    }
+    return {};
+  }
+  Checked<void> take_node_cpus(std::string_view key, const toml::node& node, phys::NodeConfig& into) {
+    const auto text = node.value_exact<std::string_view>();
+    const auto cpus = text ? parse_number_list(*text, kMaxCpus - 1) : std::nullopt;
+    if (!cpus) return wrong(key, node, "a list of CPUs such as \"0-3,8\"");
+    into.cpus = *cpus;
+    return {};
+  }
+  Checked<void> take_node_distance(std::string_view key, const toml::node& node, phys::NodeConfig& into) {
+    if (!node.is_array()) return wrong(key, node, "a list of numbers such as [10, 20]");
+    for (const auto& element : *node.as_array()) {
+      unsigned distance = 0;
+      if (auto ok = take_count(key, element, distance, 0, 255); !ok) return ok;
+      into.distances.push_back(distance);
+    }
+    return {};
+  }
+  Checked<void> take_one_node(const toml::node& node, phys::NodeConfig& into) {
+    if (!node.is_table()) return wrong("node", node, "a table: write [[node]]");
+    bool sized = false;
+    for (const auto& [key, element] : *node.as_table()) {
+      const std::string_view name = key.str();
+      Checked<void> ok;
+      if (name == "ram") {
+        ok = take_size("node.ram", element, into.bytes);
+        sized = true;
+      } else if (name == "memory") {
+        ok = take_node_memory("node.memory", element, into);
+        sized = true;
+      } else if (name == "cpus") {
+        ok = take_node_cpus("node.cpus", element, into);
+      } else if (name == "distance") {
+        ok = take_node_distance("node.distance", element, into);
+      } else {
+        ok = user_error(
+            fmt::format("{}: unknown key 'node.{}'; known are: ram, cpus, distance, memory", place(file_, element), name));
+      }
+      if (!ok) return ok;
+    }
+    if (!sized) return wrong("node", node, "given its memory, as in ram = \"1G\" (ram = 0: none)");
+    return {};
+  }
+  Checked<void> take_node(std::string_view key, const toml::node& node) {
+    if (!node.is_array()) return wrong(key, node, "one or more tables: write [[node]]");
+    std::vector<phys::NodeConfig> nodes;
+    for (const auto& element : *node.as_array()) {
+      nodes.emplace_back();
+      if (auto ok = take_one_node(element, nodes.back()); !ok) return ok;
+    }
+    if (nodes.size() > kMaxNodes) return wrong(key, node, fmt::format("at most {} tables", kMaxNodes));
+    set_nodes(std::move(nodes), CpusGiven::kYes, config_);
+    return {};
+  }
   Checked<void> take_one_swap(std::string_view key, const toml::node& node) {
     const auto text = node.value_exact<std::string_view>();
     if (!text) return wrong(key, node, "an area such as \"zram:128M\", or a list of them");
@@ -209,6 +298,18 @@ std::string toml_string(std::string_view text) {
   std::ostringstream out;
   out << toml::value<std::string>(std::string(text));
   return std::move(out).str();
+}
+
+std::string node_toml(const phys::NodeConfig& node) {
+  std::string out = fmt::format("[[node]]\nram = \"{}\"\n", format_size(node.bytes));
+  if (!node.cpus.empty()) out += fmt::format("cpus = \"{}\"\n", format_number_list(node.cpus));
+  if (!node.distances.empty()) out += fmt::format("distance = [{}]\n", fmt::join(node.distances, ", "));
+  if (node.memory.empty()) return out;
+  std::string ranges;
+  for (const Range<PhysAddr>& r : node.memory) {
+    ranges += fmt::format("{}\"{:#x}-{:#x}\"", ranges.empty() ? "" : ", ", r.begin.value(), r.end.value() - 1);
+  }
+  return out + fmt::format("memory = [{}]\n", ranges);
 }
 
 std::string swap_text(const SwapSpec& spec) {
@@ -268,6 +369,7 @@ std::string to_toml(const MachineConfig& config) {
   if (config.arch != MachineConfig{}.arch) out += fmt::format("arch = {}\n", toml_string(config.arch));
   if (!config.alloc_policy.empty()) out += fmt::format("alloc_policy = {}\n", toml_string(config.alloc_policy));
   for (const auto& [name, value] : config.sysctl) out += fmt::format("{} = {}\n", name, value);
+  for (const phys::NodeConfig& node : config.node) out += node_toml(node);
   if (!config.cost.empty()) out += "[cost]\n";
   for (const auto& [name, value] : config.cost) out += fmt::format("{} = {}\n", name, value);
   return out;

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "quire/base/cpu_list.h"
+#include "quire/observe/online.h"
 #include "quire/observe/proc_text.h"
 #include "quire/phys/cma.h"
 
@@ -98,18 +100,6 @@ void node_meminfo(std::string& text, const phys::Node& node) {
   }
 }
 
-std::string ranges(const std::vector<unsigned>& cpus) {
-  std::string text;
-  for (std::size_t i = 0; i < cpus.size();) {
-    std::size_t last = i;
-    while (last + 1 < cpus.size() && cpus[last + 1] == cpus[last] + 1) ++last;
-    if (!text.empty()) text += ',';
-    text += last == i ? fmt::format("{}", cpus[i]) : fmt::format("{}-{}", cpus[i], cpus[last]);
-    i = last + 1;
-  }
-  return text;
-}
-
 // What i386 has beyond its direct map, and what within.
 template <class Line>
 void highmem_lines(Line&& line, const phys::PhysMem& phys) {
@@ -174,13 +164,17 @@ std::string nodes(kernel::Machine& machine) {
   phys::PhysMem& phys = machine.phys();
   std::string text;
   for (const auto& node : phys.nodes()) {
+    if (!node_online(*node)) continue;
     text += fmt::format("== /sys/devices/system/node/node{}\n-- meminfo\n", node->nid().value());
     node_meminfo(text, *node);
     text += "-- distance\n";
-    for (std::size_t other = 0; other < phys.nodes().size(); ++other) {
-      text += fmt::format("{}{}", other == 0 ? "" : " ", node->distance(Nid(static_cast<int>(other))));
+    bool first = true;
+    for (const auto& other : phys.nodes()) {
+      if (!node_online(*other)) continue;
+      text += fmt::format("{}{}", first ? "" : " ", node->distance(other->nid()));
+      first = false;
     }
-    text += fmt::format("\n-- cpulist\n{}\n-- numastat\n", ranges(node->cpus()));
+    text += fmt::format("\n-- cpulist\n{}\n-- numastat\n", format_number_list(node->cpus()));
     constexpr std::pair<std::string_view, phys::NumaStat> kNumastat[] = {
         {"numa_hit", phys::NumaStat::kNumaHit},         {"numa_miss", phys::NumaStat::kNumaMiss},
         {"numa_foreign", phys::NumaStat::kNumaForeign}, {"interleave_hit", phys::NumaStat::kNumaInterleave},

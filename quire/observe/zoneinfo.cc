@@ -1,6 +1,7 @@
 // /proc/zoneinfo.
 #include <fmt/format.h>
 
+#include "quire/observe/online.h"
 #include "quire/observe/proc_text.h"
 #include "quire/reclaim/scan_control.h"
 
@@ -52,6 +53,7 @@ std::string zoneinfo(kernel::Machine& machine) {
   std::string text;
   const phys::PhysMem& phys = machine.phys();
   for (const auto& node : machine.phys().nodes()) {
+    if (!node_online(*node)) continue;
     bool first = true;  // of the node's populated zones: it shows the node's counters
     node->for_each_zone([&](const Zone& zone) {
       if (!phys.has_zone(zone.type())) return;

@@ -20,6 +20,12 @@ constexpr PhysAddr kLowMemory{kMiB};
 constexpr std::uint64_t kWorkingRoom = 2 * kMiB;  // a machine with less to run in is not worth booting
 constexpr unsigned kMaxNodes = 64;
 
+// No device is put right behind RAM: up to the next multiple of this the space is kept (e820__reserve_resources_late).
+std::uint64_t ram_alignment(PhysAddr at) {
+  if (at < kLowMemory) return 64 * kKiB;
+  return at < kKernelStart ? kMiB : 64 * kMiB;
+}
+
 }  // namespace
 
 BootResult<std::unique_ptr<PhysMem>> PhysMem::boot(const PhysConfig& config, sim::Scheduler& scheduler, TraceRegistry& traces,
@@ -54,7 +60,8 @@ BootResult<std::unique_ptr<PhysMem>> PhysBoot::run() {
   if (BootStatus status = check_enough(); !status) return std::unexpected(status.error());
   cma_init_reserved_areas();
   compute_watermarks();
-  free_late();
+  give_back(Stage::kLate);
+  apply_recorded_sysctl();
   e820_reserve_resources();
   mem_->firmware_map_ = map_;
   mem_->memblock_ = std::move(memblock_);
@@ -164,8 +171,73 @@ BootStatus PhysBoot::reserve_boot_images() {
     late_.push_back({"initrd", {phys_to_pfn(*at), phys_to_pfn(*at + bytes)}});
   }
   for (const Reservation& r : config_.reservations) memblock_.reserve(r.range);
+  if (BootStatus status = reserve_as_recorded(); !status) return status;
   for (const std::string& line : memblock_.dump()) log("{}", line);
   return {};
+}
+
+BootStatus PhysBoot::reserve_as_recorded() {
+  const RecordedBoot& r = config_.recorded;
+  if (r.reserved.empty()) return {};
+  for (const Range<PhysAddr>& range : r.reserved) {
+    memblock_.reserve(range);
+    recorded_.add(range);
+  }
+  // What is used or given back is no room for boot's tables.
+  recorded_.remove({PhysAddr(0), kLowMemory});
+  for (const Reservation& resource : r.resources) {
+    if (resource.name.starts_with("Kernel ")) recorded_.remove(resource.range);
+  }
+  for (const Reservation& part : r.freed_between) {
+    if (BootStatus status = add_late(part, Stage::kBetween, Use::kFree); !status) return status;
+  }
+  for (const Reservation& part : r.hugetlb) {
+    if (BootStatus status = add_late(part, Stage::kBetween, Use::kHugetlb); !status) return status;
+  }
+  for (const Reservation& part : r.freed_late) {
+    if (BootStatus status = add_late(part, Stage::kLate, Use::kFree); !status) return status;
+  }
+  return {};
+}
+
+BootStatus PhysBoot::add_late(const Reservation& reservation, Stage stage, Use use) {
+  const Range<Pfn> pfns{phys_to_pfn(align_up(reservation.range.begin, kPageSize)), phys_to_pfn(reservation.range.end)};
+  if (pfns.empty()) return {};
+  const Range<PhysAddr> whole{pfn_to_phys(pfns.begin), pfn_to_phys(pfns.end)};
+  const auto inside = [&whole](std::span<const MemblockRegion> regions) {
+    std::uint64_t bytes = 0;
+    for (const MemblockRegion& m : regions) bytes += m.range.intersect(whole).size();
+    return bytes == whole.size();
+  };
+  if (!inside(memblock_.memory()) || !inside(memblock_.reserved())) {
+    return boot_error(
+        fmt::format("{} at {:#x}-{:#x} cannot come free after boot: not all of it is reserved memory; leave it out",
+                    reservation.name, whole.begin.value(), whole.end.value() - 1));
+  }
+  recorded_.remove(whole);
+  late_.push_back({reservation.name, pfns, stage, use});
+  return {};
+}
+
+// The highest place of the recorded reservations that no boot table has taken yet.
+std::optional<PhysAddr> PhysBoot::recorded_alloc(const MemblockAllocSpec& spec) {
+  std::optional<PhysAddr> found;
+  const auto look = [&](bool anywhere) {
+    for (const MemblockRegion& m : memblock_.memory()) {
+      if (!anywhere && spec.nid != kNoNode && m.nid != spec.nid) continue;
+      for (const Range<PhysAddr>& room : recorded_.ranges()) {
+        const Range<PhysAddr> usable =
+            room.intersect(m.range).intersect({std::max(spec.min, PhysAddr(kPageSize)), m.range.end});
+        if (usable.size() < spec.size) continue;
+        const PhysAddr at = align_down(usable.end - spec.size, spec.align);
+        if (at >= usable.begin) found = std::max(found.value_or(at), at);
+      }
+    }
+  };
+  look(false);
+  if (!found && spec.node_rule == MemblockAllocSpec::Node::kPrefer) look(true);
+  if (found) recorded_.remove({*found, *found + spec.size});
+  return found;
 }
 
 // Which memory the kernel of i386 maps for good (lowmem), and which it reaches page by page only (HighMem).
@@ -259,7 +331,11 @@ BootStatus PhysBoot::create_phys_mem() {
 
 // Leaves each zone that the configuration names just as many free pages as it says.
 BootStatus PhysBoot::apply_zone_managed() {
-  for (const ZoneManaged& target : config_.zone_managed) {
+  std::vector<ZoneManaged> targets = config_.zone_managed;
+  const std::size_t strict = targets.size();  // a recorded machine's may ask for more than its map has: memory came later
+  targets.insert(targets.end(), config_.recorded.zone_managed.begin(), config_.recorded.zone_managed.end());
+  for (std::size_t i = 0; i < targets.size(); ++i) {
+    ZoneManaged& target = targets[i];
     const bool known = target.zone < kZoneTypes && has_zone(config_.arch, static_cast<ZoneType>(target.zone));
     if (static_cast<std::size_t>(target.nid.value()) >= mem_->nodes_.size() || !known) {
       return boot_error(
@@ -278,20 +354,23 @@ BootStatus PhysBoot::apply_zone_managed() {
       available +=
           Range<Pfn>{phys_to_pfn(range.begin), phys_to_pfn(range.end)}.intersect({zone.start_pfn(), zone.end_pfn()}).size();
     }
-    const std::uint64_t late = target.at_end - std::min(target.at_end, target.at_watermarks);
-    if (target.at_watermarks + late > available) {
+    const std::uint64_t most = std::max(target.at_end, target.at_watermarks);
+    if (most > available && i >= strict) {
+      target.at_watermarks = available - std::min(available, most - target.at_watermarks);
+      target.at_end = available;
+    } else if (most > available) {
       return boot_error(
           fmt::format("zone {} of node {} cannot manage {} pages: {} are left after the machine's own "
                       "reservations; lower the figure or --kernel-reserved",
-                      zone.name(), target.nid.value(), target.at_watermarks + late, available));
+                      zone.name(), target.nid.value(), most, available));
     }
-    if (BootStatus s = reserve_in_zone(zone, available - target.at_watermarks, late); !s) return s;
+    if (BootStatus s = reserve_in_zone(zone, available - target.at_watermarks, target); !s) return s;
   }
   return {};
 }
 
-// Reserves `pages` of the zone's free memory, lowest first; the first `freed_late` of them come free after boot.
-BootStatus PhysBoot::reserve_in_zone(Zone& zone, std::uint64_t pages, std::uint64_t freed_late) {
+// Reserves `pages` of the zone's free memory, lowest first; the first of them come to the zone later.
+BootStatus PhysBoot::reserve_in_zone(Zone& zone, std::uint64_t pages, const ZoneManaged& target) {
   std::vector<Range<Pfn>> taken;
   memblock_.for_each_free_range([&](Range<PhysAddr> range, Nid nid) {
     if (nid != zone.node().nid() || pages == 0) return;
@@ -302,11 +381,25 @@ BootStatus PhysBoot::reserve_in_zone(Zone& zone, std::uint64_t pages, std::uint6
     pages -= part.size();
     taken.push_back(part);
   });
+  const std::uint64_t all = target.at_end - std::min(target.at_end, target.at_watermarks);
+  const std::uint64_t between = std::min(target.freed_between, all);
+  const std::uint64_t hugetlb = std::min(target.hugetlb, all - between);
+  struct Share {
+    std::uint64_t pages;
+    Stage stage;
+    Use use;
+  } shares[] = {{between, Stage::kBetween, Use::kFree},
+                {hugetlb, Stage::kBetween, Use::kHugetlb},
+                {all - between - hugetlb, Stage::kLate, Use::kFree}};
   for (Range<Pfn> part : taken) {
     boot_reserve({pfn_to_phys(part.begin), pfn_to_phys(part.end)}, zone.node().nid());
-    const std::uint64_t late = std::min(freed_late, part.size());
-    freed_late -= late;
-    if (late != 0) late_.push_back({"", {part.begin, part.begin + late}});
+    for (Share& share : shares) {
+      const std::uint64_t n = std::min(share.pages, part.size());
+      if (n == 0) continue;
+      share.pages -= n;
+      late_.push_back({"", {part.begin, part.begin + n}, share.stage, share.use});
+      part.begin += n;
+    }
   }
   return {};
 }
@@ -371,7 +464,13 @@ void PhysBoot::e820_reserve_resources() {
   };
   for (const E820Entry& e : usable_.entries()) insert(e.range, iomem_name(e.type), iomem_use(e));
   if (!image_.empty()) insert(image_, "Kernel code", ResourceUse::kBusy);
-  if (config_.firmware_map) return;  // what devices such a machine has, its map does not say
+  for (const Reservation& r : config_.recorded.resources) insert(r.range, r.name);
+  const auto reserve_ram_buffers = [&] {
+    for (const E820Entry& e : usable_.entries()) {
+      if (e.type == E820Type::kRam) iomem.fill({e.range.end, align_up(e.range.end, ram_alignment(e.range.end))}, "RAM buffer");
+    }
+  };
+  if (config_.firmware_map) return reserve_ram_buffers();  // what devices such a machine has, its map does not say
   // The devices of the PC whose map this is: PCI's windows are what RAM leaves.
   constexpr PhysAddr kPciEnd{0xfec0'0000};
   constexpr std::uint64_t kPciHole64 = 2 * kGiB;
@@ -391,6 +490,7 @@ void PhysBoot::e820_reserve_resources() {
   insert({PhysAddr(0xfed0'0000), PhysAddr(0xfed0'0400)}, "PNP0103:00");
   insert({PhysAddr(0xfee0'0000), PhysAddr(0xfee0'1000)}, "Local APIC");
   insert({hole64, hole64 + kPciHole64}, "PCI Bus 0000:00");
+  reserve_ram_buffers();
 }
 
 // The drivers that come up last: memory blocks, then persistent memory, whose regions may lie in any node's stretch.
@@ -418,7 +518,8 @@ Nid PhysBoot::target_node(PhysAddr at) const {
 BootStatus PhysBoot::check_enough() {
   std::uint64_t managed = 0;
   for (const auto& node : mem_->nodes_) managed += node->managed_pages();
-  if (config_.zone_managed.empty() && managed * kPageSize < kWorkingRoom) return std::unexpected(too_small("the machine"));
+  if (config_.zone_managed.empty() && config_.recorded.zone_managed.empty() && managed * kPageSize < kWorkingRoom)
+    return std::unexpected(too_small("the machine"));
   return {};
 }
 
@@ -435,24 +536,55 @@ void PhysBoot::compute_watermarks() {
   mem_->min_free_kbytes_ = config_.min_free_kbytes.value_or(watermarks.calculate_min_free_kbytes());
   mem_->update_watermarks();
   // hugepage_init comes after: khugepaged raises min_free_kbytes, and everything but protection is computed again.
+  give_back(Stage::kBetween);
+  watermarks.refresh_zone_stat_thresholds();
+  const HugePagesAtBoot huge = huge_pages_at_boot();
+  if (huge == HugePagesAtBoot::kOff || config_.min_free_kbytes) return;
+  mem_->min_free_kbytes_ = huge == HugePagesAtBoot::kNever
+                               ? watermarks.calculate_min_free_kbytes()
+                               : std::max(watermarks.recommended_min_free_kbytes(), mem_->min_free_kbytes_);
+  mem_->khugepaged_ = huge == HugePagesAtBoot::kOn;
+  mem_->totalreserve_pages_ = watermarks.update_wmarks(mem_->watermark_tunables());
+}
+
+HugePagesAtBoot PhysBoot::huge_pages_at_boot() const {
+  const RecordedBoot& recorded = config_.recorded;
+  const HugePagesAtBoot asked = recorded.huge_pages == HugePagesAtBoot::kAuto ? config_.huge_pages : recorded.huge_pages;
+  if (asked != HugePagesAtBoot::kAuto) return asked;
   constexpr std::uint64_t kHugePagesFrom = 512 * kMiB;
   std::uint64_t managed = 0;
   for (const auto& node : mem_->nodes_) managed += node->managed_pages();
-  const bool by_size = managed * kPageSize >= kHugePagesFrom;
-  const bool huge = config_.huge_pages == HugePagesAtBoot::kOn || (config_.huge_pages == HugePagesAtBoot::kAuto && by_size);
-  if (!huge || config_.min_free_kbytes) return;
-  mem_->khugepaged_ = true;
-  const std::uint64_t recommended = watermarks.recommended_min_free_kbytes();
-  if (recommended > mem_->min_free_kbytes_) mem_->min_free_kbytes_ = recommended;
-  mem_->update_watermarks();
+  if (managed * kPageSize < kHugePagesFrom) return HugePagesAtBoot::kOff;
+  const bool never = std::ranges::count(parameters_.unknown, "transparent_hugepage=never") != 0;
+  return never ? HugePagesAtBoot::kNever : HugePagesAtBoot::kOn;
 }
 
 // The initrd and what else boot alone needed. Watermarks stay as they were computed (Linux does not compute them again).
-void PhysBoot::free_late() {
+void PhysBoot::give_back(Stage stage) {
   for (const LateFree& late : late_) {
+    if (late.stage != stage) continue;
+    if (late.use == Use::kHugetlb) {
+      for (const auto& node : mem_->nodes_) {
+        for_each_zone_part(*node, late.pfns, [](Zone& zone, Range<Pfn> part) { zone.managed_pages_ += part.size(); });
+      }
+      continue;
+    }
     memblock_.free({pfn_to_phys(late.pfns.begin), pfn_to_phys(late.pfns.end)});
     free_reserved_area(late.pfns);
     if (!late.what.empty()) log("Freeing {} memory: {}K", late.what, late.pfns.size() * 4);
+  }
+}
+
+// What somebody wrote to /proc/sys/vm on the running machine: each recomputes only what Linux's handler of it does, from the
+// pages that the zones manage by then.
+void PhysBoot::apply_recorded_sysctl() {
+  const RecordedBoot& r = config_.recorded;
+  if (r.watermark_scale_factor) mem_->set_watermark_scale_factor(*r.watermark_scale_factor);
+  if (r.min_free_kbytes || r.watermarks_again) mem_->set_min_free_kbytes(r.min_free_kbytes.value_or(mem_->min_free_kbytes_));
+  if (r.percpu_pagelist_high_fraction) mem_->set_percpu_pagelist_high_fraction(*r.percpu_pagelist_high_fraction);
+  if (!r.lowmem_reserve_ratio.empty() || r.protection_again) {
+    const auto ratios = r.lowmem_reserve_ratio.empty() ? mem_->config_.lowmem_reserve_ratio : r.lowmem_reserve_ratio;
+    mem_->set_lowmem_reserve_ratio(ratios);
   }
 }
 

@@ -16,6 +16,7 @@
 #include "quire/phys/bootmem.h"
 #include "quire/phys/kernel_parameters.h"
 #include "quire/phys/phys_mem.h"
+#include "quire/phys/range_set.h"
 
 namespace quire::phys {
 
@@ -32,14 +33,21 @@ class PhysBoot {
   static void for_each_zone_part(Node& node, Range<Pfn> pfns, F&& f);
 
  private:
+  // When something reserved comes to its zone: between init_per_zone_wmark_min and huge pages, or after both.
+  enum class Stage : std::uint8_t { kBetween, kLate };
+  enum class Use : std::uint8_t { kFree, kHugetlb };  // the latter: managed, but in no free list
+
   // boot.cc
   BootStatus check_config();
   BootStatus e820_memory_setup();
   BootStatus reserve_boot_images();
+  BootStatus reserve_as_recorded();
+  std::optional<PhysAddr> recorded_alloc(const MemblockAllocSpec& spec);
   BootStatus find_low_pfn_range();
   BootStatus create_arena();
   BootStatus create_phys_mem();
-  // The boot allocator of the machine's kernel: bootmem for 2.4, memblock else. Memblock knows of all that is taken.
+  // The boot allocator of the machine's kernel: bootmem for 2.4, memblock else. Memblock knows of all that is taken. On a
+  // recorded machine from what its own boot had reserved, as long as there is room.
   std::optional<PhysAddr> boot_alloc(const MemblockAllocSpec& spec);
   void boot_reserve(Range<PhysAddr> range, Nid nid);
   BootStatus setup_bootmem();
@@ -51,13 +59,15 @@ class PhysBoot {
   BootStatus memory_dev_init();
   [[nodiscard]] Nid target_node(PhysAddr at) const;
   BootStatus apply_zone_managed();
-  BootStatus reserve_in_zone(Zone& zone, std::uint64_t pages, std::uint64_t freed_late);
+  BootStatus reserve_in_zone(Zone& zone, std::uint64_t pages, const ZoneManaged& target);
   void memblock_free_all();
   void mem_init_print_info();
   void e820_reserve_resources();
   BootStatus check_enough();
   void compute_watermarks();
-  void free_late();
+  [[nodiscard]] HugePagesAtBoot huge_pages_at_boot() const;
+  void give_back(Stage stage);
+  void apply_recorded_sysctl();
   void free_reserved_area(Range<Pfn> pfns);
   [[nodiscard]] BootError too_small(std::string_view what) const;
 
@@ -65,6 +75,7 @@ class PhysBoot {
   BootStatus initmem_init();
   [[nodiscard]] std::vector<Range<PhysAddr>> installed_ram() const;
   BootStatus split_ram();
+  BootStatus take_node_memory();
   BootStatus alloc_node_data();
   void create_nodes();
   void build_all_zonelists();
@@ -99,6 +110,7 @@ class PhysBoot {
   KernelParameters parameters_;
   std::vector<Pfn> movable_start_;  // by node: where ZONE_MOVABLE begins; 0: it has none
   Memblock memblock_;
+  RangeSet recorded_;           // of what a recorded machine had reserved, the part that boot has not used yet
   std::optional<Arena> arena_;  // until PhysMem has it
   std::optional<Bootmem> bootmem_;
   std::uint64_t ram_bytes_ = 0;
@@ -108,7 +120,10 @@ class PhysBoot {
   struct LateFree {
     std::string what;  // "initrd"; empty: say nothing
     Range<Pfn> pfns;
+    Stage stage = Stage::kLate;
+    Use use = Use::kFree;
   };
+  BootStatus add_late(const Reservation& reservation, Stage stage, Use use);
   std::vector<LateFree> late_;
   std::unique_ptr<PhysMem> mem_;
 };

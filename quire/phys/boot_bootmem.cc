@@ -14,6 +14,10 @@ constexpr PhysAddr kMaxDmaAddress{16 * kMiB};  // what need not lie below is lef
 }  // namespace
 
 std::optional<PhysAddr> PhysBoot::boot_alloc(const MemblockAllocSpec& spec) {
+  if (!bootmem_ && !config_.recorded.reserved.empty()) {
+    const auto at = recorded_alloc(spec);
+    if (at || spec.node_rule == MemblockAllocSpec::Node::kExact) return at;  // who asks so has a second way
+  }
   if (!bootmem_) {
     const auto found = memblock_.alloc(spec);
     if (found || config_.arch == Arch::kX86_64) return found;

@@ -54,6 +54,7 @@ BootStatus PhysBoot::split_ram() {
     return {};
   }
   const std::size_t n = config_.nodes.size();
+  if (std::ranges::any_of(config_.nodes, [](const NodeConfig& c) { return !c.memory.empty(); })) return take_node_memory();
   for (const NodeConfig& node : config_.nodes) node_bytes_.push_back(node.bytes);
   if (std::ranges::all_of(node_bytes_, [](std::uint64_t b) { return b == 0; })) {
     for (std::uint64_t& bytes : node_bytes_) bytes = align_down(ram_bytes_ / n, kNumaAlign);
@@ -90,12 +91,36 @@ BootStatus PhysBoot::split_ram() {
   return {};
 }
 
+// Nodes that name their memory: what is on none of them is not memory.
+BootStatus PhysBoot::take_node_memory() {
+  RangeSet covered;
+  for (std::size_t i = 0; i < config_.nodes.size(); ++i) {
+    const Nid nid(static_cast<int>(i));
+    std::uint64_t bytes = 0;
+    for (const Range<PhysAddr>& given : config_.nodes[i].memory) {
+      const Range<PhysAddr> range{align_up(given.begin, kPageSize), align_down(given.end, kPageSize)};
+      if (range.empty()) continue;
+      for (const MemblockRegion& m : memblock_.memory()) bytes += m.range.intersect(range).size();
+      memblock_.set_node(range, nid);
+      covered.add(range);
+      log("ACPI: SRAT: Node {0} PXM {0} [mem {1:#010x}-{2:#010x}]", i, range.begin.value(), range.end.value() - 1);
+    }
+    node_bytes_.push_back(bytes);
+  }
+  for (const Range<PhysAddr>& gap : covered.gaps({PhysAddr(0), memblock_.end_of_dram()})) memblock_.remove(gap);
+  if (memblock_.memory().empty()) {
+    return boot_error("the nodes' ranges hold no usable memory; name ranges that the firmware's map calls usable");
+  }
+  return {};
+}
+
 BootStatus PhysBoot::alloc_node_data() {
   if (config_.arch != Arch::kX86_64) return {};  // one node, whose data is part of the kernel
   for (std::size_t i = 0; i < node_bytes_.size(); ++i) {
     const Nid nid(static_cast<int>(i));
     const auto at = boot_alloc({.size = kNodeDataBytes, .align = 64, .nid = nid});
     if (!at) return std::unexpected(too_small("node data"));
+    if (node_bytes_[i] == 0) continue;
     log("NODE_DATA({}) allocated [mem {:#010x}-{:#010x}]", i, at->value(), at->value() + kNodeDataBytes - 1);
   }
   return {};
@@ -139,7 +164,7 @@ void PhysBoot::build_all_zonelists() {
   constexpr std::uint64_t kTypesOfReference = kMigrateTypes - 1;  // the reference kernel is built without CMA
   mem.page_group_by_mobility_ =
       total_pages() >= kPageblockPages * kTypesOfReference && config_.alloc_policy != AllocPolicyKind::kLinux24;
-  for (const std::string& line : mem.build_all_zonelists()) log("{}", line);
+  for (const std::string& line : mem.build_all_zonelists(PhysMem::CpusOnNodes::kNotYet)) log("{}", line);
   ZoneType policy_zone = ZoneType::kDma;
   mem.for_each_populated_zone([&](Zone& zone) {
     if (zone.type() <= ZoneType::kNormal) policy_zone = std::max(policy_zone, zone.type());

@@ -141,6 +141,19 @@ Status IomemTree::request(Range<PhysAddr> range, std::string name, ResourceUse u
   return {};
 }
 
+void IomemTree::fill(Range<PhysAddr> range, std::string_view name) {
+  const auto [first, last] = touching(root_, range);
+  std::vector<Range<PhysAddr>> gaps;
+  PhysAddr at = range.begin;
+  for (std::size_t i = first; i < last; ++i) {
+    const Range<PhysAddr>& there = root_.children[i].range;
+    if (at < there.begin) gaps.push_back({at, there.begin});
+    at = std::max(at, there.end);
+  }
+  if (at < range.end) gaps.push_back({at, range.end});
+  for (const Range<PhysAddr>& gap : gaps) place(root_, Resource{.range = gap, .name = std::string(name), .children = {}});
+}
+
 Status IomemTree::release(Range<PhysAddr> range, std::string_view name) {
   if (!release_from(root_, range, name)) return fail(Errno::kNoEnt);
   return {};

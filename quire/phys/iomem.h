@@ -35,6 +35,8 @@ class IomemTree {
   // Claims a range, within a resource that is not busy itself if there is one around it (request_mem_region). kBusy:
   // something busy is there, or something that the range does not lie in.
   Status request(Range<PhysAddr> range, std::string name, ResourceUse use = ResourceUse::kBusy);
+  // Claims what of the range nothing at the top has yet (reserve_region_with_split).
+  void fill(Range<PhysAddr> range, std::string_view name);
   // Gives back a claim without children. kNoEnt: there is none of exactly this range and name.
   Status release(Range<PhysAddr> range, std::string_view name);
   // Takes a part off a busy resource without children, which shrinks or falls in two (release_mem_region_adjustable).

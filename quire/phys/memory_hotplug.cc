@@ -347,7 +347,7 @@ void MemoryHotplug::online_pages(Zone& zone, Range<Pfn> pfns) {
     zone.present_pages_ += pfns.size();
     zone.node().present_pages_ += pfns.size();
   }
-  if (first_of_zone) static_cast<void>(mem_.build_all_zonelists());
+  if (first_of_zone) static_cast<void>(mem_.build_all_zonelists(PhysMem::CpusOnNodes::kKnown));
   PageIsolation(mem_).undo_isolate_page_range(pfns, MigrateType::kMovable);
   mem_.init_per_zone_wmark_min();
 }

@@ -68,7 +68,7 @@ Status MemoryHotplug::offline_block(std::uint64_t id) {
   offline_isolated_pages(zone, pfns);
   zone_pcp_enable(zone);
   mem_.init_per_zone_wmark_min();
-  if (!zone.populated()) static_cast<void>(mem_.build_all_zonelists());
+  if (!zone.populated()) static_cast<void>(mem_.build_all_zonelists(PhysMem::CpusOnNodes::kKnown));
   block.state = MemoryState::kOffline;
   block.zone = nullptr;
   tell(&HotplugListener::offline, what);

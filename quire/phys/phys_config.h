@@ -15,9 +15,10 @@
 namespace quire::phys {
 
 struct NodeConfig {
-  std::uint64_t bytes = 0;               // RAM of this node (as installed, before the firmware's holes); 0: memory-less
-  std::vector<unsigned> cpus = {};       // empty on every node: CPUs are dealt out in turn
-  std::vector<unsigned> distances = {};  // to each node; empty: 10 to itself, 20 to the others
+  std::uint64_t bytes = 0;                   // RAM of this node (as installed, before the firmware's holes); 0: memory-less
+  std::vector<unsigned> cpus = {};           // empty on every node: CPUs are dealt out in turn
+  std::vector<unsigned> distances = {};      // to each node; empty: 10 to itself, 20 to the others
+  std::vector<Range<PhysAddr>> memory = {};  // where its RAM lies, in place of `bytes`; named on one node, it counts on all
 };
 
 enum class DeferredInit : std::uint8_t {
@@ -26,8 +27,13 @@ enum class DeferredInit : std::uint8_t {
   kOn,
 };
 
-// Whether huge pages are compiled in and on at boot, which raises min_free_kbytes as khugepaged does.
-enum class HugePagesAtBoot : std::uint8_t { kAuto /* on from 512 MiB, as Linux */, kOff, kOn };
+// Whether huge pages are on at boot, which raises min_free_kbytes as khugepaged does.
+enum class HugePagesAtBoot : std::uint8_t {
+  kAuto,  // as Linux: on from 512 MiB, unless the command line says never
+  kOff,   // not compiled in, or the machine is too small for them
+  kOn,
+  kNever,  // there but switched off: khugepaged computes min_free_kbytes once more, now less what the watermarks keep
+};
 
 // What becomes of persistent memory (memmap=nn!ss) at boot: the pmem driver takes it and gives it struct Pages, as on a
 // system whose initrd loads nd_pmem, or it lies untouched.
@@ -46,12 +52,38 @@ struct Reservation {
 };
 
 // How many pages a zone manages, given from outside (a recorded machine): boot reserves the rest of what is free there.
-// Linux computes watermarks before the initrd and the init sections are freed, so there are two figures.
+// Linux computes watermarks before all of it is there, so there are several figures.
 struct ZoneManaged {
   Nid nid{};
   unsigned zone = 0;                // ZoneType
   std::uint64_t at_watermarks = 0;  // when init_per_zone_wmark_min runs
   std::uint64_t at_end = 0;         // when boot is over
+  // Of the difference, what came between that and the huge pages, which compute watermarks again: what was freed (EFI's boot
+  // services), and what stays in the pool of gigantic pages. The rest (initrd, init sections) comes after.
+  std::uint64_t freed_between = 0;
+  std::uint64_t hugetlb = 0;
+};
+
+// What is known of a recorded machine's boot besides its map and parameters; what is empty is not known.
+struct RecordedBoot {
+  // All that memblock had reserved when it gave the rest to the buddy. Boot puts what it allocates itself inside.
+  std::vector<Range<PhysAddr>> reserved;
+  // Parts of it that were freed, and what the log calls them: between init_per_zone_wmark_min and the huge pages' start, which
+  // computes watermarks again, and after both.
+  std::vector<Reservation> freed_between;
+  std::vector<Reservation> freed_late;
+  std::vector<Reservation> hugetlb;       // gigantic pages: their zone manages them from the first of these moments on
+  std::vector<ZoneManaged> zone_managed;  // for a machine whose `reserved` is not known
+  std::vector<Reservation> resources;     // lines of iomem that no memory map tells: devices, sections of the kernel's image
+  HugePagesAtBoot huge_pages = HugePagesAtBoot::kAuto;
+
+  // What was written to /proc/sys/vm when boot was over; Linux then computes what hangs on it from the final figures.
+  std::optional<std::uint64_t> min_free_kbytes;
+  std::optional<std::uint32_t> watermark_scale_factor;
+  std::optional<std::uint32_t> percpu_pagelist_high_fraction;
+  std::vector<std::uint32_t> lowmem_reserve_ratio;  // empty: not written
+  bool watermarks_again = false;  // computed again without another value (huge pages switched, the same written)
+  bool protection_again = false;
 };
 
 // A CMA area to be reserved at boot (cma.h).
@@ -78,6 +110,7 @@ struct PhysConfig {
   unsigned memory_slots = 0;        // for modules plugged in later; each widens the room by 1 GiB to align in
   std::vector<CmaRequest> cma;      // areas besides that of the parameter cma=
   PmemAtBoot pmem = PmemAtBoot::kFsdax;
+  RecordedBoot recorded;  // its zone_managed adds to the one above
   Arch arch = Arch::kX86_64;
   DataMode data_mode = DataMode::kData;
   DeferredInit deferred_init = DeferredInit::kAuto;

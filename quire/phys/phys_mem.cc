@@ -29,16 +29,17 @@ PhysMem::PhysMem(const PhysConfig& config, sim::Scheduler& scheduler, TraceRegis
 
 PhysMem::~PhysMem() = default;
 
-void PhysMem::update_watermarks() {
+WatermarkTunables PhysMem::watermark_tunables() const {
   const bool of_2_4 = config_.alloc_policy == AllocPolicyKind::kLinux24;
-  totalreserve_pages_ =
-      Watermarks(nodes_).setup({.rule = config_.alloc_policy,
-                                .arch = config_.arch,
-                                .min_free_kbytes = of_2_4 ? config_.min_free_kbytes.value_or(0) : min_free_kbytes_,
-                                .watermark_scale_factor = config_.watermark_scale_factor,
-                                .lowmem_reserve_ratio = config_.lowmem_reserve_ratio,
-                                .percpu_pagelist_high_fraction = config_.percpu_pagelist_high_fraction});
+  return {.rule = config_.alloc_policy,
+          .arch = config_.arch,
+          .min_free_kbytes = of_2_4 ? config_.min_free_kbytes.value_or(0) : min_free_kbytes_,
+          .watermark_scale_factor = config_.watermark_scale_factor,
+          .lowmem_reserve_ratio = config_.lowmem_reserve_ratio,
+          .percpu_pagelist_high_fraction = config_.percpu_pagelist_high_fraction};
 }
+
+void PhysMem::update_watermarks() { totalreserve_pages_ = Watermarks(nodes_).setup(watermark_tunables()); }
 
 // What Linux does at boot and whenever memory comes or goes. (At boot PhysBoot does it step by step.)
 void PhysMem::init_per_zone_wmark_min() {
@@ -54,17 +55,22 @@ void PhysMem::set_min_free_kbytes(std::uint64_t kib) {
   user_min_free_kbytes_ = kib;
   min_free_kbytes_ = kib;
   config_.min_free_kbytes = kib;
-  update_watermarks();
+  totalreserve_pages_ = Watermarks(nodes_).update_wmarks(watermark_tunables());
 }
 
 void PhysMem::set_watermark_scale_factor(std::uint32_t factor) {
   config_.watermark_scale_factor = factor;
-  update_watermarks();
+  totalreserve_pages_ = Watermarks(nodes_).update_wmarks(watermark_tunables());
 }
 
 void PhysMem::set_lowmem_reserve_ratio(std::span<const std::uint32_t> ratios) {
   config_.lowmem_reserve_ratio.assign(ratios.begin(), ratios.end());
-  update_watermarks();
+  totalreserve_pages_ = Watermarks(nodes_).update_protection(watermark_tunables());
+}
+
+void PhysMem::set_percpu_pagelist_high_fraction(std::uint32_t fraction) {
+  config_.percpu_pagelist_high_fraction = fraction;
+  Watermarks(nodes_).update_pagesets(watermark_tunables());
 }
 
 std::int64_t PhysMem::global_node_page_state(NodeStat s) const {

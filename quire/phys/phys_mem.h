@@ -46,6 +46,7 @@ namespace quire::phys {
 class CmaAreas;
 class DeviceMemory;
 class MemoryHotplug;
+struct WatermarkTunables;
 
 struct MemInfo {
   std::uint64_t totalram = 0;  // pages the buddy manages (MemTotal)
@@ -226,11 +227,12 @@ class PhysMem final : Buddy::DeferredSource {
   [[nodiscard]] std::uint64_t totalram_pages() const;
   [[nodiscard]] std::uint64_t totalreserve_pages() const { return totalreserve_pages_; }
 
-  // Sysctls; each recomputes watermarks, protection and per-CPU list sizes as Linux does.
+  // Sysctls; each recomputes what Linux's handler of it does (protection by lowmem_reserve_ratio alone).
   [[nodiscard]] std::uint64_t min_free_kbytes() const { return min_free_kbytes_; }
   void set_min_free_kbytes(std::uint64_t kib);
   void set_watermark_scale_factor(std::uint32_t factor);
   void set_lowmem_reserve_ratio(std::span<const std::uint32_t> ratios);
+  void set_percpu_pagelist_high_fraction(std::uint32_t fraction);
 
   [[nodiscard]] const std::vector<std::string>& boot_log() const { return boot_log_; }
   [[nodiscard]] const FirmwareMap& firmware_map() const { return firmware_map_; }
@@ -301,10 +303,13 @@ class PhysMem final : Buddy::DeferredSource {
   void init_deferred(Range<Pfn> pfns);
   Pfn take_isolated_range(Zone& zone, Range<Pfn> pfns);
   [[nodiscard]] bool pfn_range_valid_contig(const Zone& zone, Range<Pfn> pfns) const;
+  [[nodiscard]] WatermarkTunables watermark_tunables() const;
   void update_watermarks();
   void init_per_zone_wmark_min();
-  std::vector<std::string> build_all_zonelists();
-  std::string build_zonelist(Node& local, std::vector<unsigned>& load);
+  // While Linux boots, no CPU is on any node yet.
+  enum class CpusOnNodes : std::uint8_t { kNotYet, kKnown };
+  std::vector<std::string> build_all_zonelists(CpusOnNodes cpus);
+  std::string build_zonelist(Node& local, CpusOnNodes cpus, std::vector<unsigned>& load);
   [[nodiscard]] bool page_free_is_sane(const Page& page) const;
 
   // Hot words first.

@@ -74,6 +74,22 @@ std::uint64_t Watermarks::setup(const WatermarkTunables& tunables) {
   return calculate_totalreserve_pages();
 }
 
+std::uint64_t Watermarks::update_wmarks(const WatermarkTunables& tunables) {
+  setup_per_zone_wmarks(tunables);
+  return calculate_totalreserve_pages();
+}
+
+std::uint64_t Watermarks::update_protection(const WatermarkTunables& tunables) {
+  if (tunables.rule != AllocPolicyKind::kLinux24) setup_per_zone_lowmem_reserve(tunables);
+  return calculate_totalreserve_pages();
+}
+
+void Watermarks::update_pagesets(const WatermarkTunables& tunables) {
+  for (const auto& node : nodes_) {
+    node->for_each_zone([&](Zone& zone) { zone_pcp_update(zone, tunables); });
+  }
+}
+
 void Watermarks::setup_per_zone_wmarks(const WatermarkTunables& tunables) {
   const std::uint64_t pages_min = tunables.min_free_kbytes / kKbytesPerPage;
   std::uint64_t lowmem_pages = 0;

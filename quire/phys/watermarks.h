@@ -42,6 +42,13 @@ class Watermarks {
   // Sets every zone's watermarks (and takes boosts back), per-CPU list sizes, stat thresholds and protection; gives
   // totalreserve_pages.
   std::uint64_t setup(const WatermarkTunables& tunables);
+  // The parts of it that a tunable's handler recomputes: watermarks with per-CPU list sizes, per-CPU list sizes alone, and
+  // protection. Each gives totalreserve_pages.
+  std::uint64_t update_wmarks(const WatermarkTunables& tunables);
+  std::uint64_t update_protection(const WatermarkTunables& tunables);
+  void update_pagesets(const WatermarkTunables& tunables);
+  // How far a CPU's part of a zone's counters may drift, by the zone's size and the number of CPUs.
+  void refresh_zone_stat_thresholds();
 
  private:
   void setup_per_zone_wmarks(const WatermarkTunables& tunables);
@@ -49,7 +56,6 @@ class Watermarks {
   static void set_highmem_marks(Zone& zone, std::uint64_t share, const WatermarkTunables& tunables);
   static void set_marks(Zone& zone, std::uint64_t min, const WatermarkTunables& tunables);
   void setup_per_zone_lowmem_reserve(const WatermarkTunables& tunables);
-  void refresh_zone_stat_thresholds();
   void zone_pcp_update(Zone& zone, const WatermarkTunables& tunables) const;
   [[nodiscard]] std::uint64_t calculate_totalreserve_pages() const;
   [[nodiscard]] unsigned online_cpus() const;

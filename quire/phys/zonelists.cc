@@ -10,10 +10,10 @@
 namespace quire::phys {
 
 // Gives the boot log's line for each node.
-std::vector<std::string> PhysMem::build_all_zonelists() {
+std::vector<std::string> PhysMem::build_all_zonelists(CpusOnNodes cpus) {
   std::vector<unsigned> load(nodes_.size(), 0);
   std::vector<std::string> lines;
-  for (const auto& node : nodes_) lines.push_back(build_zonelist(*node, load));
+  for (const auto& node : nodes_) lines.push_back(build_zonelist(*node, cpus, load));
   fast_zones_.assign(static_cast<std::size_t>(config_.cpus) * kZoneTypes, nullptr);
   // The short cut past the flow is linux-6's own, and takes the types for granted.
   const bool short_cut =
@@ -32,7 +32,7 @@ std::vector<std::string> PhysMem::build_all_zonelists() {
 
 // Nearest node first; among equals one with CPUs counts as a little farther, later nodes come before earlier ones that
 // are another's first choice already (find_next_best_node).
-std::string PhysMem::build_zonelist(Node& local, std::vector<unsigned>& load) {
+std::string PhysMem::build_zonelist(Node& local, CpusOnNodes cpus, std::vector<unsigned>& load) {
   std::vector<Node*> order;
   std::vector<bool> used(nodes_.size(), false);
   const auto index = [](const Node& n) { return static_cast<std::size_t>(n.nid().value()); };
@@ -46,7 +46,7 @@ std::string PhysMem::build_zonelist(Node& local, std::vector<unsigned>& load) {
       if (used[index(*candidate)] || !candidate->has_memory()) continue;
       std::uint64_t value = local.distance(candidate->nid());
       if (candidate->nid() < local.nid()) ++value;
-      if (!candidate->cpus().empty()) ++value;
+      if (cpus == CpusOnNodes::kKnown && !candidate->cpus().empty()) ++value;
       value = value * 1024 + load[index(*candidate)];
       if (value < best_value) {
         best_value = value;

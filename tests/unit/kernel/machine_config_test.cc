@@ -110,6 +110,83 @@ TEST(MachineToml, RoundTrip) {
   EXPECT_EQ(back.swap.front().bytes, 128u << 20);
 }
 
+TEST(MachineToml, NodesRoundTrip) {
+  MachineConfig config;
+  set_nodes({*parse_node_spec("ram=256M,cpus=0-2:5,distance=10:17"), *parse_node_spec("ram=0,cpus=3-4,distance=17:10")},
+            CpusGiven::kNo, config);
+  EXPECT_EQ(config.ram, 256u << 20);
+  EXPECT_EQ(config.cpus, 6u);
+  MachineConfig back;
+  const auto ok = read_machine_toml(to_toml(config), "back", back);
+  ASSERT_TRUE(ok.has_value()) << ok.error().sentence;
+  EXPECT_EQ(to_toml(back), to_toml(config));
+  ASSERT_EQ(back.node.size(), 2u);
+  EXPECT_EQ(back.node[0].cpus, (std::vector<unsigned>{0, 1, 2, 5}));
+  EXPECT_EQ(back.node[1].distances, (std::vector<unsigned>{17, 10}));
+  EXPECT_TRUE(check(back));
+
+  // By address, as a recorded machine has them.
+  config.node[0].memory = {{PhysAddr(0x1000), PhysAddr(0x9f000)}, {PhysAddr(0x100000), PhysAddr(0x10000000)}};
+  ASSERT_TRUE(read_machine_toml(to_toml(config), "back", back));
+  EXPECT_EQ(back.node[0].memory, config.node[0].memory);
+}
+
+TEST(MachineToml, NodeMistakesNameTheirLine) {
+  const auto sentence = [](std::string_view text) {
+    MachineConfig config;
+    const auto result = read_machine_toml(text, "m.toml", config);
+    return result ? std::string("accepted") : result.error().sentence;
+  };
+  EXPECT_EQ(sentence("[[node]]\nram = \"64M\"\n"), "accepted");
+  EXPECT_THAT(sentence("[[node]]\ncpus = \"0\"\n"), HasSubstr("given its memory"));
+  EXPECT_THAT(sentence("[[node]]\nram = \"64M\"\ncpus = 0\n"), HasSubstr("m.toml:3: node.cpus must be a list of CPUs"));
+  EXPECT_THAT(sentence("[[node]]\nram = \"64M\"\ndistance = 10\n"), HasSubstr("[10, 20]"));
+  EXPECT_THAT(sentence("[[node]]\nram = \"64M\"\nsize = 1\n"), HasSubstr("known are: ram, cpus, distance, memory"));
+  EXPECT_THAT(sentence("[[node]]\nmemory = [\"0x100000\"]\n"), HasSubstr("0x100000-0x1fffffff"));
+  EXPECT_THAT(sentence("nodes = 3\n[[node]]\nram = \"64M\"\n"), HasSubstr("m.toml:1: nodes must be 1"));
+  EXPECT_THAT(sentence("ram = \"1G\"\n[[node]]\nram = \"64M\"\n"), HasSubstr("ram must be \"64M\""));
+  EXPECT_THAT(sentence("node = 1\n"), HasSubstr("write [[node]]"));
+}
+
+TEST(MachineNodes, MemoryByAddressIsWholePagesAndTheRestIsNone) {
+  MachineConfig config;
+  config.cpus = 2;
+  set_nodes({{.bytes = 0, .cpus = {0}, .distances = {}, .memory = {{PhysAddr(0x1001), PhysAddr(0x2000'0001)}}},
+             {.bytes = 0, .cpus = {1}, .distances = {}, .memory = {{PhysAddr(0x3000'0000), PhysAddr(0x3800'0000)}}}},
+            CpusGiven::kYes, config);
+  config.ram = 1ull << 30;
+  config.firmware_map = phys::FirmwareMap::pc(config.ram);
+  const auto machine = Machine::boot(config);
+  ASSERT_TRUE(machine) << machine.error().sentence;
+  phys::PhysMem& phys = (*machine)->phys();
+  EXPECT_EQ(phys.node(Nid(0)).start_pfn(), Pfn(2));
+  EXPECT_EQ(phys.node(Nid(1)).present_pages(), 0x800'0000u >> kPageShift);
+  EXPECT_EQ(phys.max_pfn(), Pfn(0x38000));
+  (*machine)->validate();
+
+  for (phys::NodeConfig& node : config.node) node.memory = {{PhysAddr(0x8000'0000), PhysAddr(0x9000'0000)}};
+  const auto nothing = Machine::boot(config);
+  ASSERT_FALSE(nothing);
+  EXPECT_THAT(nothing.error().sentence, HasSubstr("hold no usable memory"));
+}
+
+// Nodes without memory serve their CPUs from the nearest that has some; nodes without CPUs serve others.
+TEST(MachineNodes, ACpuOnANodeWithoutMemoryAllocatesFromTheNearest) {
+  MachineConfig config;
+  set_nodes({*parse_node_spec("ram=64M,distance=10:40:40"), *parse_node_spec("ram=0,cpus=0,distance=40:10:20"),
+             *parse_node_spec("ram=64M,distance=40:20:10")},
+            CpusGiven::kNo, config);
+  const auto machine = Machine::boot(config);
+  ASSERT_TRUE(machine) << machine.error().sentence;
+  phys::PhysMem& phys = (*machine)->phys();
+  EXPECT_EQ(phys.numa_node_id(), Nid(1));
+  phys::Page* page = phys.alloc_page(phys::Gfp::kKernel);
+  ASSERT_NE(page, nullptr);
+  EXPECT_EQ(page->nid(), Nid(2));
+  phys.free_page(*page);
+  (*machine)->validate();
+}
+
 TEST(MachineCheck, NamesTheFigureThatDoesNotFit) {
   const auto sentence = [](auto&& change) {
     MachineConfig config;
