@@ -17,7 +17,7 @@ struct ZoneFigures {
   int node;
   ZoneType zone;
   std::uint64_t start_pfn, spanned, present, managed, min, low, high;
-  std::array<std::int64_t, kZoneTypes> protection;
+  std::array<std::int64_t, 5> protection;
   int pcp_high, pcp_batch;
 };
 
@@ -39,9 +39,8 @@ void expect_zones(PhysMem& mem, const std::vector<ZoneFigures>& expected, int li
     EXPECT_EQ(zone.watermark(Watermark::kMin), e.min);
     EXPECT_EQ(zone.watermark(Watermark::kLow), e.low);
     EXPECT_EQ(zone.watermark(Watermark::kHigh), e.high);
-    for (unsigned i = 0; i < kZoneTypes; ++i) {
-      EXPECT_EQ(zone.lowmem_reserve(static_cast<ZoneType>(i)), e.protection[i]) << "protection " << i;
-    }
+    std::size_t i = 0;
+    mem.for_each_zone_type([&](ZoneType type) { EXPECT_EQ(zone.lowmem_reserve(type), e.protection[i++]) << zone_name(type); });
     if (e.present == 0) continue;
     EXPECT_EQ(zone.pcp(0).high, e.pcp_high);
     EXPECT_EQ(zone.pcp(0).batch, e.pcp_batch);
