@@ -68,6 +68,15 @@ void MachineOptions::add_to(CLI::App& app, RamOption ram) {
       ->take_all()
       ->allow_extra_args(false)
       ->group(group);
+  app.add_option(
+         "--plug", plug_,
+         "Memory that comes when the machine has booted: SIZE[,at=ADDRESS][,node=N][,online=movable|kernel|no], or pmemN "
+         "(a region of memmap=SIZE!START as RAM); may be repeated")
+      ->type_name("SIZE,...")
+      ->expected(1)
+      ->take_all()
+      ->allow_extra_args(false)
+      ->group(group);
   app.add_option("--swap", swap_,
                  "A swap area: zram:SIZE[,ratio=X][,limit=SIZE][,priority=N] or disk:SIZE[,priority=N]; may be repeated")
       ->type_name("KIND:SIZE")
@@ -188,6 +197,12 @@ Checked<kernel::MachineConfig> MachineOptions::without_ram() const {
     const auto bytes = size_option("--kernel-reserved", *kernel_reserved_);
     if (!bytes) return std::unexpected(bytes.error());
     config.kernel_reserved = *bytes;
+  }
+  if (!plug_.empty()) config.plug.clear();
+  for (const std::string& text : plug_) {
+    auto spec = kernel::parse_plug_spec(text);
+    if (!spec) return user_error(fmt::format("--{}", spec.error().sentence));
+    config.plug.push_back(*spec);
   }
   if (!swap_.empty()) config.swap.clear();
   for (const std::string& text : swap_) {

@@ -44,6 +44,7 @@ class MachineOptions {
   std::optional<std::string> nodes_;
   std::vector<std::string> node_ram_;
   std::vector<std::string> node_;
+  std::vector<std::string> plug_;
   std::vector<std::string> swap_;
   std::optional<std::string> profile_;
   std::optional<std::string> arch_;

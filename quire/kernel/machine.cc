@@ -26,7 +26,11 @@ phys::PhysConfig phys_config(const MachineConfig& config) {
   out.ram_bytes = config.ram;
   out.firmware_map = config.firmware_map;
   out.cmdline = config.cmdline;
-  out.max_ram_bytes = config.max_ram;
+  std::uint64_t plugged = 0;
+  for (const PlugSpec& spec : config.plug) plugged += spec.bytes;
+  const auto modules = std::ranges::count_if(config.plug, [](const PlugSpec& spec) { return !spec.region; });
+  out.max_ram_bytes = config.ram + plugged;
+  out.memory_slots = static_cast<unsigned>(modules);
   out.cpus = config.cpus;
   out.kernel_reserved = config.kernel_reserved;
   out.data_mode = config.data_mode;
@@ -66,6 +70,7 @@ Checked<std::unique_ptr<Machine>> Machine::boot(const MachineConfig& config) {
   if (auto ok = machine->boot_phys(costs); !ok) return std::unexpected(ok.error());
   machine->boot_memory_management();
   machine->apply_sysctl();
+  if (auto ok = machine->plug_all(); !ok) return std::unexpected(ok.error());
   if (auto ok = machine->swapon_all(); !ok) return std::unexpected(ok.error());
   return machine;
 }

@@ -81,6 +81,9 @@ class Machine {
   Checked<void> boot_phys(const sim::CostModel& costs);
   void boot_memory_management();
   void apply_sysctl();
+  Checked<void> plug_all();
+  Checked<Range<PhysAddr>> plug_module(const PlugSpec& spec, PhysAddr next);
+  Checked<Range<PhysAddr>> plug_region(const PlugSpec& spec);
   Checked<void> swapon_all();
   Checked<void> swapon(const SwapSpec& spec, unsigned index);
 

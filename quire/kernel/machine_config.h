@@ -28,6 +28,7 @@
 #include "quire/base/user_error.h"
 #include "quire/phys/data_mode.h"
 #include "quire/phys/firmware_map.h"
+#include "quire/phys/memory_hotplug.h"
 #include "quire/phys/phys_config.h"
 #include "quire/vm/cpu_mask.h"
 
@@ -44,16 +45,26 @@ struct SwapSpec {
   std::optional<std::uint64_t> limit;  // zram: most bytes of RAM it may take (mem_limit)
 };
 
+// Memory that is plugged in when the machine has booted: a module, or a persistent region (memmap=nn!ss) given to the system
+// as RAM, as the dax kmem driver does.
+struct PlugSpec {
+  std::uint64_t bytes = 0;                                              // of a module
+  std::optional<unsigned> region;                                       // instead: which region, counted by address
+  std::optional<std::uint64_t> at;                                      // where a module goes; none: behind what is there
+  unsigned node = 0;                                                    // whose memory it becomes
+  std::optional<phys::OnlineType> online = phys::OnlineType::kMovable;  // none: its memory blocks stay offline
+};
+
 struct MachineConfig {
   std::uint64_t ram = 512ull << 20;               // bytes, all nodes together; with a firmware map, what is usable in it
   std::optional<phys::FirmwareMap> firmware_map;  // none: the map that QEMU's PC has for `ram`
   std::string cmdline;                            // kernel parameters: mem=, memmap=, kernelcore=, movablecore=
-  std::uint64_t max_ram = 0;                      // bytes, with what may be plugged in later; 0: nothing may
   unsigned cpus = 1;
   unsigned nodes = 1;
   std::vector<std::uint64_t> node_ram;         // bytes a node; empty: ram split evenly
   std::vector<phys::NodeConfig> node;          // each node in full, in place of nodes and node_ram; `nodes` is their number
   std::optional<phys::RecordedBoot> recorded;  // of a machine that was seen elsewhere; not part of a machine file
+  std::vector<PlugSpec> plug;
   std::vector<SwapSpec> swap;
   std::string profile = "linux-6";
   std::string arch = "x86-64";  // "i386", "i386-pae": zones of that machine; programs run on x86-64 only
@@ -71,6 +82,9 @@ inline constexpr unsigned kMaxNodes = 64;
 
 // "zram:128M", "disk:1G,priority=5", "zram:1G,ratio=2.5,limit=200M".
 Checked<SwapSpec> parse_swap_spec(std::string_view text);
+// "512M", "1G,at=8G,node=1,online=kernel", "pmem0,node=1,online=no"; and back.
+Checked<PlugSpec> parse_plug_spec(std::string_view text);
+[[nodiscard]] std::string plug_text(const PlugSpec& spec);
 // "ram=1G,cpus=0-3:8,distance=10:20": lists within a word are joined by colons.
 Checked<phys::NodeConfig> parse_node_spec(std::string_view text);
 // Puts a list of nodes into `config`, with the RAM and CPUs that follow: all nodes' RAM; as many CPUs as the nodes name, when

@@ -68,14 +68,23 @@ class Reader {
 
   Checked<void> read_key(std::string_view key, const toml::node& node) {
     static constexpr std::pair<std::string_view, Take> kKeys[] = {
-        {"ram", &Reader::take_ram},         {"cpus", &Reader::take_cpus},
-        {"nodes", &Reader::take_nodes},     {"node_ram", &Reader::take_node_ram},
-        {"swap", &Reader::take_swap},       {"profile", &Reader::take_profile},
-        {"seed", &Reader::take_seed},       {"kernel_reserved", &Reader::take_kernel_reserved},
-        {"preempt", &Reader::take_preempt}, {"vm", &Reader::take_vm},
-        {"cost", &Reader::take_cost},       {"cmdline", &Reader::take_cmdline},
-        {"e820", &Reader::take_e820},       {"node", &Reader::take_node},
-        {"e820", &Reader::take_e820},       {"alloc_policy", &Reader::take_alloc_policy},
+        {"ram", &Reader::take_ram},
+        {"cpus", &Reader::take_cpus},
+        {"nodes", &Reader::take_nodes},
+        {"node_ram", &Reader::take_node_ram},
+        {"plug", &Reader::take_plug},
+        {"swap", &Reader::take_swap},
+        {"profile", &Reader::take_profile},
+        {"seed", &Reader::take_seed},
+        {"kernel_reserved", &Reader::take_kernel_reserved},
+        {"preempt", &Reader::take_preempt},
+        {"vm", &Reader::take_vm},
+        {"cost", &Reader::take_cost},
+        {"cmdline", &Reader::take_cmdline},
+        {"e820", &Reader::take_e820},
+        {"node", &Reader::take_node},
+        {"e820", &Reader::take_e820},
+        {"alloc_policy", &Reader::take_alloc_policy},
         {"arch", &Reader::take_arch},
     };
     std::vector<std::string_view> names;
@@ -260,6 +269,19 @@ class Reader {
     set_nodes(std::move(nodes), CpusGiven::kYes, config_);
     return {};
   }
+  Checked<void> take_plug(std::string_view key, const toml::node& node) {
+    config_.plug.clear();
+    const toml::array* list = node.as_array();
+    if (list == nullptr) return wrong(key, node, "a list such as [\"512M,node=1\"]");
+    for (const auto& element : *list) {
+      const auto text = element.value_exact<std::string_view>();
+      if (!text) return wrong(key, element, "memory such as \"512M,node=1\"");
+      auto spec = parse_plug_spec(*text);
+      if (!spec) return user_error(fmt::format("{}: {}", place(file_, element), spec.error().sentence));
+      config_.plug.push_back(*spec);
+    }
+    return {};
+  }
   Checked<void> take_one_swap(std::string_view key, const toml::node& node) {
     const auto text = node.value_exact<std::string_view>();
     if (!text) return wrong(key, node, "an area such as \"zram:128M\", or a list of them");
@@ -363,6 +385,7 @@ std::string to_toml(const MachineConfig& config) {
   if (!config.node_ram.empty()) {
     out += fmt::format("node_ram = [{}]\n", list(config.node_ram, [](std::uint64_t bytes) { return format_size(bytes); }));
   }
+  if (!config.plug.empty()) out += fmt::format("plug = [{}]\n", list(config.plug, plug_text));
   out += fmt::format("swap = [{}]\n", list(config.swap, swap_text));
   out += fmt::format("profile = \"{}\"\nseed = {}\nkernel_reserved = \"{}\"\npreempt = {}\n", config.profile, config.seed,
                      format_size(config.kernel_reserved), config.preempt_permille);

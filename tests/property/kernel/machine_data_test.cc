@@ -189,12 +189,11 @@ void run_with_plugged_memory(std::uint64_t seed, Totals& totals, std::uint64_t& 
   SCOPED_TRACE(fmt::format("seed {}", seed));
   MachineConfig config = small_machine(seed);
   config.ram = 48 * kMiB;
-  config.max_ram = 1 * kGiB;
+  config.plug.push_back({.bytes = 256 * kMiB, .at = 4 * kGiB, .online = std::nullopt});
   auto booted = Machine::boot(config);
   ASSERT_TRUE(booted.has_value()) << booted.error().sentence;
   Machine& machine = **booted;
   const Range<PhysAddr> plugged{PhysAddr(4 * kGiB), PhysAddr(4 * kGiB + 256 * kMiB)};
-  ASSERT_TRUE(machine.phys().hotplug().add_memory(Nid(0), plugged.begin, plugged.size()));
   Mover mover(machine, seed, plugged);
   for (std::uint64_t round = 0; round < 3; ++round) {
     run_programs(machine, mover, seed * 10 + round, totals);
