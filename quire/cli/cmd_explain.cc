@@ -56,7 +56,7 @@ Checked<Question> question(const ExplainOptions& options, unsigned nodes) {
     q.state.fragmented = q.order;
   }
   if (options.node) {
-    const auto nid = whole_number("--node", *options.node, {.least = 0, .most = nodes - 1, .what = "this machine's nodes"});
+    const auto nid = whole_number("--on-node", *options.node, {.least = 0, .most = nodes - 1, .what = "this machine's nodes"});
     if (!nid) return std::unexpected(nid.error());
     q.nid = Nid(static_cast<int>(*nid));
   }
@@ -382,7 +382,7 @@ void add_explain(CommandLine& line) {
   command->add_option("--fill", options->fill, "Have this much of memory in use first (default 0: as it booted)")
       ->type_name("PERCENT");
   command->add_flag("--fragment", options->fragment, "Leave no free block of that order: what is free lies in smaller pieces");
-  command->add_option("--node", options->node, "The node to ask first (default: the CPU's)")->type_name("N");
+  command->add_option("--on-node", options->node, "The node to ask first (default: the CPU's)")->type_name("N");
   command->add_flag("--json", options->json, "One JSON object instead of text");
   options->machine.add_to(*command, RamOption::kOne);
   command->callback([options, &line] { line.chosen = [options] { return explain(*options); }; });

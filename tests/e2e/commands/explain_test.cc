@@ -85,7 +85,7 @@ TEST_F(Explain, WhoMayNotWaitGetsNothingAndAReport) {
 }
 
 TEST_F(Explain, TheNodeAskedFirstAndZoneReclaim) {
-  EXPECT_THAT(quire("explain alloc --ram 256M --nodes 2 --node 1").out, HasSubstr("node 1 DMA32    gives pfn"));
+  EXPECT_THAT(quire("explain alloc --ram 256M --nodes 2 --on-node 1").out, HasSubstr("node 1 DMA32    gives pfn"));
   const std::string full = "explain alloc --ram 256M --nodes 2 --fill 97 ";
   EXPECT_THAT(quire(full + "--sysctl vm.zone_reclaim_mode=1").out, HasSubstr("node reclaim"));
   EXPECT_THAT(quire(full).out, Not(HasSubstr("node reclaim")));
@@ -103,7 +103,7 @@ TEST_F(Explain, MistakesAreNamed) {
   expect_sentence(quire("explain alloc --alloc-policy linux-5"), "there are: linux-2.4, linux-4.0, linux-6", 2);
   expect_sentence(quire("explain alloc --fill 101"), "percent from 0 to 100", 2);
   expect_sentence(quire("explain alloc --fragment"), "--order 1 or more", 2);
-  expect_sentence(quire("explain alloc --nodes 2 --node 2"), "from 0 to 1", 2);
+  expect_sentence(quire("explain alloc --nodes 2 --on-node 2"), "from 0 to 1", 2);
   expect_sentence(quire("explain fault"), "'alloc'", 2);
   expect_sentence(quire("explain alloc --ram 64M --fill 1 --swap zram:1G"), "ask for more", 1);
 }
