@@ -37,8 +37,8 @@ struct CompactControl {
   Pfn free_pfn{};     // the free scanner goes down from here: the start of a pageblock, or a place inside it
   std::uint64_t total_migrate_scanned = 0;
   std::uint64_t total_free_scanned = 0;
-  bool rescan = false;     // the same pageblock again: take it whole this time
-  bool contended = false;  // killed, or in somebody's way
+  bool rescan = false;             // the same pageblock again: take it whole this time
+  bool update_sync_cache = false;  // nothing taken yet: what an asynchronous run has seen, a synchronous one need not look at
 
   [[nodiscard]] phys::MigrateType migratetype() const { return phys::gfp_migratetype(gfp); }
   [[nodiscard]] bool sync() const { return mode != phys::MigrateMode::kAsync; }

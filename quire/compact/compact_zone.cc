@@ -13,7 +13,7 @@ using phys::Zone;
 
 CompactSuitable Compaction::suitable(const Zone& zone, Order order, phys::AllocFlags flags, phys::ZoneType highest) {
   const CompactSuitable answer =
-      phys::compaction_suitable(zone, order, flags, highest, zone.free_pages(), tunables_.extfrag_threshold);
+      phys::compaction_suitable(zone, order, flags, highest, zone.free_pages(), parts_.phys.extfrag_threshold());
   events_.suitable([&] {
     CompactResult ret = CompactResult::kContinue;
     if (answer == CompactSuitable::kSuccess) ret = CompactResult::kSuccess;
@@ -54,6 +54,7 @@ CompactResult Compaction::compact_zone(CompactControl& cc) {
   }
   set_up_scanners(cc);
   const Zone& zone = cc.zone;
+  cc.update_sync_cache = !cc.sync() && zone.compaction.cached_migrate_pfn[0] == zone.compaction.cached_migrate_pfn[1];
   events_.begin([&] { return MmCompactionBegin{zone.start_pfn(), cc.migrate_pfn, cc.free_pfn, zone.end_pfn(), cc.sync()}; });
   parts_.lru.lru_add_drain();  // what waits in batches cannot be isolated
 
@@ -83,13 +84,13 @@ bool Compaction::compact_step(CompactControl& cc, CompactResult& result, Pfn& la
       return false;
     case Isolated::kNone:
       // Nothing in this pageblock: the asynchronous scanner has seen it, so the next synchronous one need not look either.
-      if (!cc.sync()) {
-        auto& cached = cc.zone.compaction.cached_migrate_pfn;
-        cached[1] = std::max(cached[1], cached[0]);
-      }
+      if (cc.update_sync_cache) cc.zone.compaction.cached_migrate_pfn[1] = cc.zone.compaction.cached_migrate_pfn[0];
       drain_for_block(cc, last_migrated);
       return true;
-    case Isolated::kSuccess: last_migrated = start; break;
+    case Isolated::kSuccess:
+      cc.update_sync_cache = false;
+      last_migrated = start;
+      break;
   }
   const auto get = [&](Folio&) { return compaction_alloc(cc); };
   const auto put = [&](Folio& unused) {
@@ -158,14 +159,15 @@ CompactResult Compaction::finished_reason(CompactControl& cc) {
     return cc.whole_zone ? CompactResult::kComplete : CompactResult::kPartialSkipped;
   }
   if (cc.proactive) {
-    return fragmentation_score_node(cc.zone.node()) > fragmentation_score_wmark(true) ? CompactResult::kContinue
-                                                                                      : CompactResult::kSuccess;
+    if (cc.zone.test(phys::ZoneFlag::kReclaimActive)) return CompactResult::kPartialSkipped;  // kswapd comes first
+    return fragmentation_score_zone(cc.zone) > fragmentation_score_wmark(true) ? CompactResult::kContinue
+                                                                               : CompactResult::kSuccess;
   }
   if (!cc.order) return fatal_signal_pending() ? CompactResult::kContended : CompactResult::kContinue;
   // A pageblock that was begun is finished first, or the next run would have to start it again.
   if (cc.migrate_pfn != CompactControl::block_start(cc.migrate_pfn)) return CompactResult::kContinue;
   if (zone_has_block(cc)) return CompactResult::kSuccess;
-  if (cc.contended || fatal_signal_pending()) return CompactResult::kContended;
+  if (fatal_signal_pending()) return CompactResult::kContended;
   return CompactResult::kNoSuitablePage;
 }
 

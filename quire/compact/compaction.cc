@@ -77,7 +77,10 @@ void Compaction::lru_add_drain_all() { parts_.lru.lru_add_drain_all(); }
 
 std::uint64_t Compaction::migrate_range(Range<Pfn> pfns, MigrateMode mode, phys::MigrateReason reason) {
   phys::PhysMem& phys = parts_.phys;
-  const auto get = [&](phys::Folio&) { return phys.folio_alloc(Gfp::kHighUserMovable | Gfp::kRetryMayFail); };
+  // On the node where it is, if that has room: the caller's isolation keeps the range itself out.
+  const auto get = [&](phys::Folio& from) {
+    return phys.folio_alloc(Gfp::kHighUserMovable | Gfp::kRetryMayFail, Order(0), from.nid());
+  };
   const auto put = [&](phys::Folio& unused) { phys.free_page(unused); };
   std::uint64_t failed = 0;
   for (Pfn at = pfns.begin; at < pfns.end;) {
@@ -92,6 +95,7 @@ std::uint64_t Compaction::migrate_range(Range<Pfn> pfns, MigrateMode mode, phys:
     failed += migration_.migrate_pages(batch, get, put, mode, reason).failed;
     migration_.putback_movable_pages(batch);
   }
+  if (failed != 0) parts_.lru.lru_add_drain_all();  // back on their lists, where another try finds them
   return failed;
 }
 

@@ -36,7 +36,6 @@ namespace quire::compact {
 
 struct CompactionTunables {
   unsigned compaction_proactiveness = 20;   // vm.compaction_proactiveness, 0 … 100; 0: never of its own accord
-  int extfrag_threshold = 500;              // vm.extfrag_threshold, 0 … 1000
   bool compact_unevictable_allowed = true;  // vm.compact_unevictable_allowed
 };
 
@@ -81,6 +80,7 @@ class Compaction final : public phys::PageMover, private phys::HotplugListener {
   [[nodiscard]] vm::Migration& migration() { return migration_; }
   // How fragmented the node is for huge pages, 0 … 100 (fragmentation_score_node).
   [[nodiscard]] static unsigned fragmentation_score_node(const phys::Node& node);
+  [[nodiscard]] static unsigned fragmentation_score_zone(const phys::Zone& zone);
 
  private:
   enum class Isolated : std::uint8_t { kAbort, kNone, kSuccess };

@@ -53,7 +53,7 @@ bool Compaction::suitable_migration_source(const CompactControl& cc, Pfn pfn) co
 bool Compaction::may_isolate(const CompactControl& cc, Folio& folio) const {
   if (!phys::folio_test_lru(folio) || folio_ref_count(folio) == 0) return false;
   if (phys::folio_test_unevictable(folio) && !tunables_.compact_unevictable_allowed) return false;
-  if (!cc.sync() && phys::folio_test_writeback(folio)) return false;
+  if (cc.mode != MigrateMode::kSync && phys::folio_test_writeback(folio)) return false;  // nobody would wait for it
   const bool in_cache = phys::folio_test_swapcache(folio) || file::AddressSpace::of(folio) != nullptr;
   // More references than mappings: somebody has pinned it.
   if (!in_cache && folio_ref_count(folio) > phys::folio_mapcount(folio)) return false;
@@ -67,7 +67,6 @@ bool Compaction::isolate_migratepages_block(CompactControl& cc, Pfn low, Pfn end
   const Pfn start = low;
   std::uint64_t nr_scanned = 0;
   std::uint64_t nr_isolated = 0;
-  // A direct compactor that cannot have the whole block need not move any page of it.
   while (low < end) {
     ++nr_scanned;
     Page& page = phys.pfn_to_page(low);

@@ -108,11 +108,13 @@ void Compaction::kcompactd_do_work(NodeCompaction& node) {
   if (node.kcompactd_highest_zoneidx >= highest) node.kcompactd_highest_zoneidx = ZoneType::kMovable;
 }
 
+unsigned Compaction::fragmentation_score_zone(const Zone& zone) { return extfrag_for_order(zone, kHugePage); }
+
 unsigned Compaction::fragmentation_score_node(const phys::Node& node) {
   unsigned score = 0;
   node.for_each_zone([&](const Zone& zone) {
     if (!zone.populated()) return;
-    score += static_cast<unsigned>(zone.present_pages() * extfrag_for_order(zone, kHugePage) / (node.present_pages() + 1));
+    score += static_cast<unsigned>(zone.present_pages() * fragmentation_score_zone(zone) / (node.present_pages() + 1));
   });
   return score;
 }
@@ -123,7 +125,10 @@ unsigned Compaction::fragmentation_score_wmark(bool low) const {
 }
 
 bool Compaction::should_proactive_compact_node(const NodeCompaction& node) const {
-  return fragmentation_score_node(node.node) > fragmentation_score_wmark(false);
+  bool kswapd_is_running = false;
+  static_cast<const phys::Node&>(node.node).for_each_zone(
+      [&](const Zone& zone) { kswapd_is_running = kswapd_is_running || zone.test(phys::ZoneFlag::kReclaimActive); });
+  return !kswapd_is_running && fragmentation_score_node(node.node) > fragmentation_score_wmark(false);
 }
 
 void Compaction::proactive_compact_node(NodeCompaction& node) {

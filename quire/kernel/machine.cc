@@ -128,7 +128,7 @@ void Machine::apply_sysctl() {
   apply("vm.dirty_writeback_centisecs", [&](auto v) { dirty.dirty_writeback_centisecs = static_cast<std::uint32_t>(v); });
   compact::CompactionTunables& compaction = compaction_->tunables();
   apply("vm.compaction_proactiveness", [&](auto v) { compaction.compaction_proactiveness = static_cast<unsigned>(v); });
-  apply("vm.extfrag_threshold", [&](auto v) { compaction.extfrag_threshold = static_cast<int>(v); });
+  apply("vm.extfrag_threshold", [&](auto v) { phys_->set_extfrag_threshold(static_cast<int>(v)); });
   apply("vm.compact_unevictable_allowed", [&](auto v) { compaction.compact_unevictable_allowed = v != 0; });
   apply("vm.max_map_count", [&](auto v) { vm.max_map_count = static_cast<int>(v); });
   apply("vm.mmap_min_addr", [&](auto v) { vm.mmap_min_addr = VirtAddr(static_cast<std::uint64_t>(v)); });

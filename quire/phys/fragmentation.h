@@ -28,6 +28,6 @@ enum class CompactSuitable : std::uint8_t {
 // What compaction could do for a request in this zone; `free_pages` lets the caller ask "what if". Large orders are left to
 // reclaim, too, when the fragmentation index does not exceed `extfrag_threshold` (vm.extfrag_threshold).
 [[nodiscard]] CompactSuitable compaction_suitable(const Zone& zone, Order order, AllocFlags flags, ZoneType highest,
-                                                  std::uint64_t free_pages, int extfrag_threshold = 500);
+                                                  std::uint64_t free_pages, int extfrag_threshold);
 
 }  // namespace quire::phys

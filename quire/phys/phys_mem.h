@@ -234,6 +234,10 @@ class PhysMem final : Buddy::DeferredSource {
   void set_lowmem_reserve_ratio(std::span<const std::uint32_t> ratios);
   void set_percpu_pagelist_high_fraction(std::uint32_t fraction);
 
+  // vm.extfrag_threshold, 0 … 1000: what compaction_suitable is asked with.
+  [[nodiscard]] int extfrag_threshold() const { return extfrag_threshold_; }
+  void set_extfrag_threshold(int threshold) { extfrag_threshold_ = threshold; }
+
   [[nodiscard]] const std::vector<std::string>& boot_log() const { return boot_log_; }
   [[nodiscard]] const FirmwareMap& firmware_map() const { return firmware_map_; }
   [[nodiscard]] IomemTree& iomem() { return iomem_; }
@@ -344,6 +348,7 @@ class PhysMem final : Buddy::DeferredSource {
   std::uint64_t user_min_free_kbytes_ = 0;  // what a person asked for; the computed figure counts when it is more
   bool khugepaged_ = false;                 // runs, and so raises min_free_kbytes
   std::uint64_t totalreserve_pages_ = 0;
+  int extfrag_threshold_ = 500;
   bool page_group_by_mobility_ = true;
   Order pcp_max_order_ = kMaxOrder;  // larger blocks go past the per-CPU lists
   std::vector<std::string> boot_log_;

@@ -217,7 +217,9 @@ class ZoneList {
   // Calls f(Zone&) for each zone not above `highest` until f gives false.
   template <class F>
   void for_each_zone(ZoneType highest, F&& f) const {
-    for (const ZoneRef& ref : zones_) {
+    // By index, since f may sleep and the list be made anew meanwhile (hotplug); its memory stays where it is.
+    for (std::size_t i = 0; i < zones_.size(); ++i) {
+      const ZoneRef ref = zones_[i];
       if (ref.type <= highest && !f(*ref.zone)) return;
     }
   }
@@ -226,6 +228,12 @@ class ZoneList {
 
  private:
   friend class PhysMem;
+  // Empty, with room for every zone there may ever be: who is in the middle of it goes on in the same memory.
+  void reset(std::size_t most) {
+    zones_.clear();
+    zones_.reserve(most);
+    first_ = {};
+  }
   std::vector<ZoneRef> zones_;
   std::array<Zone*, kZoneTypes> first_{};
 };

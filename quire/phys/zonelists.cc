@@ -66,7 +66,7 @@ std::string PhysMem::build_zonelist(Node& local, CpusOnNodes cpus, std::vector<u
       if (zone.populated() && zone.type() != ZoneType::kDevice) list.zones_.push_back({&zone, zone.type()});
     }
   };
-  for (ZoneList* list : {&local.zonelist_, &local.zonelist_thisnode_}) *list = ZoneList();
+  for (ZoneList* list : {&local.zonelist_, &local.zonelist_thisnode_}) list->reset(nodes_.size() * kZoneTypes);
   for (Node* node : order) add_zones(local.zonelist_, *node);
   add_zones(local.zonelist_thisnode_, local);
   for (ZoneList* list : {&local.zonelist_, &local.zonelist_thisnode_}) {

@@ -84,8 +84,9 @@ void Reclaim::shrink_zones(phys::ZoneList& zonelist, ScanControl& sc) {
   if (first != nullptr) consider_reclaim_throttle(*first, sc);
 }
 
-phys::CompactSuitable Reclaim::compaction_suitable(const Zone& zone, const ScanControl& sc) {
-  return phys::compaction_suitable(zone, sc.order, phys::AllocFlags::kWmarkMin, sc.reclaim_idx, zone.free_pages());
+phys::CompactSuitable Reclaim::compaction_suitable(const Zone& zone, const ScanControl& sc) const {
+  return phys::compaction_suitable(zone, sc.order, phys::AllocFlags::kWmarkMin, sc.reclaim_idx, zone.free_pages(),
+                                   parts_.phys.extfrag_threshold());
 }
 
 bool Reclaim::compaction_ready(const Zone& zone, const ScanControl& sc) const {

@@ -169,7 +169,7 @@ class Reclaim final : public phys::MemoryPressure, private phys::HotplugListener
   [[nodiscard]] bool throttle_direct_reclaim(phys::Gfp gfp, phys::ZoneList& zonelist);
   [[nodiscard]] bool allow_direct_reclaim(NodeReclaim& node);
   [[nodiscard]] bool compaction_ready(const phys::Zone& zone, const ScanControl& sc) const;
-  [[nodiscard]] static phys::CompactSuitable compaction_suitable(const phys::Zone& zone, const ScanControl& sc);
+  [[nodiscard]] phys::CompactSuitable compaction_suitable(const phys::Zone& zone, const ScanControl& sc) const;
 
   // node_reclaim.cc
   [[nodiscard]] std::uint64_t node_pagecache_reclaimable(const phys::Node& node) const;

@@ -18,6 +18,12 @@ namespace quire::vm {
   return vma.has(VmFlags::kWrite) ? arch::pte_mkwrite(pte) : pte;
 }
 
+// A mapping in the area counts as a lock of its folio. While mlock(2) itself goes over an area's folios, the area is marked
+// kIo, so that none is counted twice.
+[[nodiscard]] inline bool vma_mlocks_folios(const Vma& vma) {
+  return (vma.vm_flags & (VmFlags::kLocked | VmFlags::kSpecial)) == VmFlags::kLocked;
+}
+
 // Private and writable: what may ever be written costs memory of its own (accountable_mapping).
 [[nodiscard]] inline bool accountable_mapping(VmFlags flags) {
   return (flags & (VmFlags::kNoReserve | VmFlags::kShared | VmFlags::kWrite)) == VmFlags::kWrite;

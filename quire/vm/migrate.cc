@@ -16,7 +16,6 @@ using phys::VmEvent;
 namespace {
 
 constexpr int kPasses = 10;
-constexpr int kAsyncPasses = 3;
 constexpr int kPassesWithoutForce = 2;
 
 // What a folio is to the floors above, apart from its place in a cache (folio_migrate_flags).
@@ -63,10 +62,9 @@ void Migration::putback_movable_pages(FolioList& folios) {
 MigrateOutcome Migration::migrate_pages(FolioList& folios, GetNewFolio get, PutNewFolio put, MigrateMode mode,
                                         phys::MigrateReason reason) {
   MigrateOutcome outcome;
-  const int passes = mode == MigrateMode::kAsync ? kAsyncPasses : kPasses;
   FolioList failed;  // for good
   bool again = true;
-  for (int pass = 0; pass < passes && again && !outcome.no_memory; ++pass) {
+  for (int pass = 0; pass < kPasses && again && !outcome.no_memory; ++pass) {
     again = false;
     const Force force = pass > kPassesWithoutForce ? Force::kYes : Force::kNo;
     FolioList later;
@@ -140,8 +138,9 @@ Migration::Moved Migration::move(Folio& from, Folio& to, MigrateMode mode, Force
   QUIRE_BUG_ON(!phys::folio_trylock(to));
   const bool was_mapped = phys::folio_mapped(from);
   bool done = false;
-  // Without a mapping it was truncated, or has only just been read into the swap cache: wait and see.
-  if (from.mapping != 0 && (!was_mapped || vm_.rmap().try_to_migrate(from))) done = move_to_new_folio(from, to);
+  // Without a mapping it was truncated, unless it is only just read into the swap cache, where nobody has mapped it yet.
+  const bool has_place = from.mapping != 0 || phys::folio_test_swapcache(from);
+  if (has_place && (!was_mapped || vm_.rmap().try_to_migrate(from))) done = move_to_new_folio(from, to);
   if (done) {
     vm_.parts().lru.folio_add_lru(to);
     if (was_mapped) vm_.parts().lru.lru_add_drain();  // so that a locked area finds it on its list

@@ -20,7 +20,10 @@ Status Vm::mlock_fixup(Vma** vma, Vma** prev, Range<VirtAddr> range, VmFlags fla
   const bool is = any(flags, VmFlags::kLocked);
   if (was == is) return {};
   is ? mm.locked_vm += pages : mm.locked_vm -= pages;
-  mlock_vma_pages_range(**vma, range, flags);
+  Vma& area = **vma;
+  if (is) area.vm_flags |= VmFlags::kIo;  // see vma_mlocks_folios
+  mlock_vma_pages_range(area, range, flags);
+  if (is) area.vm_flags &= ~VmFlags::kIo;
   return {};
 }
 

@@ -45,7 +45,7 @@ void Rmap::page_add_anon_rmap(Page& page, Vma& vma, VirtAddr address, RmapExclus
     page.index = vma.linear_page_index(address).value();
   }
   if (exclusive == RmapExclusive::kYes) page.set(PageFlag::kAnonExclusive);
-  if (vma.has(VmFlags::kLocked)) vm_.parts_.lru.mlock_folio(phys::page_folio(page));
+  if (vma_mlocks_folios(vma)) vm_.parts_.lru.mlock_folio(phys::page_folio(page));
 }
 
 void Rmap::page_dup_anon_rmap(Page& page) {
@@ -55,7 +55,7 @@ void Rmap::page_dup_anon_rmap(Page& page) {
 
 void Rmap::page_add_file_rmap(Page& page, Vma& vma) {
   if (++page.mapcount == 1) vm_.parts_.phys.page_node(page).stats.add(NodeStat::kNrMapped);
-  if (vma.has(VmFlags::kLocked)) vm_.parts_.lru.mlock_folio(phys::page_folio(page));
+  if (vma_mlocks_folios(vma)) vm_.parts_.lru.mlock_folio(phys::page_folio(page));
 }
 
 void Rmap::page_remove_rmap(Page& page, Vma& vma) {
@@ -64,7 +64,7 @@ void Rmap::page_remove_rmap(Page& page, Vma& vma) {
     const bool anon = (page.mapping & phys::kMappingAnon) != 0;
     vm_.parts_.phys.page_node(page).stats.sub(anon ? NodeStat::kNrAnonPages : NodeStat::kNrMapped);
   }
-  if (vma.has(VmFlags::kLocked)) vm_.parts_.lru.munlock_folio(phys::page_folio(page));
+  if (vma_mlocks_folios(vma)) vm_.parts_.lru.munlock_folio(phys::page_folio(page));
 }
 
 void Rmap::page_move_anon_rmap(Page& page, Vma& vma) {

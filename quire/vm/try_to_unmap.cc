@@ -24,7 +24,7 @@ Rmap::Walk Rmap::try_to_unmap_one(Folio& folio, Vma& vma, VirtAddr address, TtuF
   arch::Pte* pte = page_vma_mapped(folio, vma, address);
   if (pte == nullptr) return Walk::kContinue;
   if (vma.has(VmFlags::kLocked)) {
-    vm_.parts_.lru.mlock_folio(folio);  // back to the unevictable list
+    if (vma_mlocks_folios(vma)) vm_.parts_.lru.mlock_folio(folio);  // back to the unevictable list
     return Walk::kStop;
   }
   scheduler.charge(scheduler.costs().reclaim_unmap_page);

@@ -189,7 +189,7 @@ void run_with_plugged_memory(std::uint64_t seed, Totals& totals, std::uint64_t& 
   SCOPED_TRACE(fmt::format("seed {}", seed));
   MachineConfig config = small_machine(seed);
   config.ram = 48 * kMiB;
-  config.plug.push_back({.bytes = 256 * kMiB, .at = 4 * kGiB, .online = std::nullopt});
+  config.plug.push_back({.bytes = 256 * kMiB, .region = std::nullopt, .at = 4 * kGiB, .node = 0, .online = std::nullopt});
   auto booted = Machine::boot(config);
   ASSERT_TRUE(booted.has_value()) << booted.error().sentence;
   Machine& machine = **booted;
@@ -211,7 +211,9 @@ TEST(MachineData, MemoryComesAndGoesUnderThePrograms) {
     run_with_plugged_memory(seed, totals, offlined);
     if (HasFatalFailure()) return;
   }
-  if (seeds >= 6) EXPECT_GT(offlined, seeds);
+  if (seeds >= 6) {
+    EXPECT_GT(offlined, seeds);
+  }
   fmt::print("{} seeds: {} reads, {} writes, {} times a memory block went offline\n", seeds, totals.findings.reads,
              totals.findings.writes, offlined);
 }

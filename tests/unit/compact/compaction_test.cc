@@ -10,6 +10,7 @@
 
 #include "quire/kernel/machine.h"
 #include "quire/phys/fragmentation.h"
+#include "quire/phys/page_isolation.h"
 
 namespace quire::compact {
 namespace {
@@ -102,7 +103,8 @@ TEST_F(Fragmented, ARequestForALargeBlockIsServedByMovingPages) {
     EXPECT_GT(event(VmEvent::kPgmigrateSuccess), 0);
     EXPECT_GT(event(VmEvent::kCompactMigrateScanned), 0);
     EXPECT_GT(event(VmEvent::kCompactFreeScanned), 0);
-    EXPECT_EQ(event(VmEvent::kPswpout), 0);  // nothing had to be reclaimed
+    EXPECT_GE(event(VmEvent::kCompactIsolated), 2 * event(VmEvent::kPgmigrateSuccess));  // each page, and a frame for it
+    EXPECT_EQ(event(VmEvent::kPswpout), 0);                                              // nothing had to be reclaimed
     machine_->phys().free_pages(*block, kHuge);
   });
 }
@@ -217,9 +219,12 @@ TEST_F(Fragmented, ARangeIsEmptiedOfEveryPageThatCanMove) {
     };
     const unsigned before = in_use();
     ASSERT_GT(before, 100u);
-    // Without isolation some of them may move to frames of the range itself; a few rounds are enough to see them go.
+    phys::PageIsolation isolation(machine_->phys());
+    ASSERT_TRUE(isolation.start_isolate_page_range(range, phys::MigrateType::kMovable));
     EXPECT_EQ(machine_->compaction().migrate_range(range, phys::MigrateMode::kSync, phys::MigrateReason::kContigRange), 0u);
-    EXPECT_GE(event(VmEvent::kPgmigrateSuccess), before);
+    EXPECT_EQ(in_use(), 0u);
+    EXPECT_EQ(event(VmEvent::kPgmigrateSuccess), before);
+    isolation.undo_isolate_page_range(range, phys::MigrateType::kMovable);
   });
 }
 
@@ -234,8 +239,9 @@ TEST(Fragmentation, IndicesSayWhetherMemoryIsShortOrInPieces) {
   EXPECT_EQ(phys::fragmentation_index(zone, Order(11)), 0);
   EXPECT_LT(phys::unusable_free_index(zone, kHuge), 200u);
   EXPECT_EQ(phys::unusable_free_index(zone, Order(0)), 0u);
-  EXPECT_EQ(phys::compaction_suitable(zone, kHuge, phys::AllocFlags::kWmarkMin, phys::ZoneType::kMovable, zone.free_pages()),
-            CompactSuitable::kSuccess);
+  EXPECT_EQ(
+      phys::compaction_suitable(zone, kHuge, phys::AllocFlags::kWmarkMin, phys::ZoneType::kMovable, zone.free_pages(), 500),
+      CompactSuitable::kSuccess);
 }
 
 }  // namespace

@@ -134,6 +134,43 @@ TEST_F(MigrateTest, ASwapCachePageKeepsItsSlot) {
   });
 }
 
+TEST_F(MigrateTest, APageReadAheadFromSwapMovesThoughNobodyMapsIt) {
+  in_task([&] {
+    const VirtAddr at = m_.anon(mm_, 1);
+    m_.write(mm_, at, 5);
+    ASSERT_TRUE(m_.swap_out(mm_, at));
+    Folio* cached = m_.swap.read_swap_cache_async(entry_at(mm_, at), phys::Gfp::kHighUserMovable);
+    ASSERT_NE(cached, nullptr);
+    ASSERT_EQ(cached->mapping, 0u);
+    m_.lru.folio_put(*cached);
+    ASSERT_TRUE(migrate(*cached));
+    EXPECT_EQ(m_.read(mm_, at), 5);
+    EXPECT_NE(&m_.folio_at(mm_, at), cached);
+  });
+}
+
+TEST_F(MigrateTest, MlockCountsAPageOnceThoughItMovesMeanwhile) {
+  in_task([&] {
+    const VirtAddr at = m_.anon(mm_, 1);
+    m_.write(mm_, at, 5);
+    Folio& folio = m_.folio_at(mm_, at);
+    phys::folio_get(folio);
+    phys::folio_lock(*m_.phys, folio);
+    AnonVma* anon_vma = m_.vm.rmap().folio_get_anon_vma(folio);
+    ASSERT_TRUE(m_.vm.rmap().try_to_migrate(folio));
+    // mlock finds nothing present; the page comes back into a locked area and is counted then, and only then.
+    ASSERT_TRUE(m_.vm.mlock(mm_, at, kPageSize, MlockFlags::kOnFault));
+    m_.vm.rmap().remove_migration_ptes(folio, folio);
+    m_.vm.rmap().put_anon_vma(*anon_vma);
+    phys::folio_unlock(*m_.phys, folio);
+    m_.lru.folio_put(folio);
+    EXPECT_TRUE(phys::folio_test_mlocked(folio));
+    ASSERT_TRUE(m_.vm.munlock(mm_, at, kPageSize));
+    EXPECT_FALSE(phys::folio_test_mlocked(folio));
+    EXPECT_EQ(m_.phys->global_zone_page_state(phys::ZoneStat::kNrMlock), 0);
+  });
+}
+
 TEST_F(MigrateTest, APinnedPageStaysWhereItIs) {
   in_task([&] {
     const VirtAddr at = m_.anon(mm_, 1);
