@@ -14,6 +14,7 @@ constexpr PhysAddr kMaxDmaAddress{16 * kMiB};  // what need not lie below is lef
 }  // namespace
 
 std::optional<PhysAddr> PhysBoot::boot_alloc(const MemblockAllocSpec& spec) {
+  if (config_.faults != nullptr && config_.faults->should_fail(sim::FaultPoint::kPageAlloc, spec.size)) return std::nullopt;
   if (!bootmem_ && !config_.recorded.reserved.empty()) {
     const auto at = recorded_alloc(spec);
     if (at || spec.node_rule == MemblockAllocSpec::Node::kExact) return at;  // who asks so has a second way

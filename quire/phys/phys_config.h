@@ -11,6 +11,7 @@
 #include "quire/base/types.h"
 #include "quire/phys/data_mode.h"
 #include "quire/phys/firmware_map.h"
+#include "quire/sim/fault_injection.h"
 
 namespace quire::phys {
 
@@ -97,7 +98,8 @@ struct CmaRequest {
 };
 
 struct PhysConfig {
-  std::uint64_t ram_bytes = 0;  // used when firmware_map is not given
+  sim::FaultInjection* faults = nullptr;  // failures of boot's own allocations (FaultPoint::kPageAlloc); not kept
+  std::uint64_t ram_bytes = 0;            // used when firmware_map is not given
   std::optional<FirmwareMap> firmware_map;
   std::string cmdline;            // the kernel's parameters; kernel_parameters.h says which count
   std::vector<NodeConfig> nodes;  // empty: one node with everything

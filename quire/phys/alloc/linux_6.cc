@@ -387,7 +387,6 @@ bool SlowPath::compaction_zonelist_suitable() {
   return suitable;
 }
 
-// Compaction failed: once more, harder, as long as that can change anything.
 // Without compaction a small block may still come of what others free, as long as there is memory at all.
 bool SlowPath::any_zone_has_free_pages() const {
   bool found = false;
@@ -399,6 +398,7 @@ bool SlowPath::any_zone_has_free_pages() const {
   return found;
 }
 
+// Compaction failed: once more, harder, as long as that can change anything.
 bool SlowPath::should_compact_retry() {
   if (ac_.order.value() == 0 || task_test(mem_.scheduler(), TaskFlag::kOomVictim)) return false;
   if (!mem_.memory_pressure()->compaction_enabled()) return !costly() && any_zone_has_free_pages();
