@@ -9,66 +9,51 @@
 
 namespace quire::phys {
 
-namespace {
-
-// Ends the isolation of a range, whatever way the caller leaves: as before, or, once it succeeded, with its type.
-class IsolatedRange {
- public:
-  IsolatedRange(PageIsolation& isolation, Range<Pfn> pfns) : isolation_(isolation), pfns_(pfns) {}
-  ~IsolatedRange() { isolation_.cancel_isolate_page_range(pfns_); }
-  IsolatedRange(const IsolatedRange&) = delete;
-  IsolatedRange& operator=(const IsolatedRange&) = delete;
-  void done(MigrateType type) { isolation_.undo_isolate_page_range(pfns_, type); }
-
- private:
-  PageIsolation& isolation_;
-  Range<Pfn> pfns_;
-};
-
-}  // namespace
-
 Status PhysMem::alloc_contig_range(Range<Pfn> pfns, MigrateType type, Gfp gfp) {
   if (pfns.empty() || (type != MigrateType::kMovable && type != MigrateType::kCma)) return fail(Errno::kInval);
   if (gfpflags_allow_blocking(gfp)) scheduler_.sync_point();
   PageIsolation isolation(*this);
   if (Status status = isolation.start_isolate_page_range(pfns, type); !status) return status;
-  IsolatedRange isolated(isolation, pfns);
   drain_all_pages();
   // Pages that would not move may have come free meanwhile: what the range is like now decides, not the move.
-  const Status moved = isolation.migrate_range(pfns, MigrateReason::kContigRange);
-  if (!moved && moved.error() != Errno::kBusy) return moved;
+  Status status = isolation.migrate_range(pfns, MigrateReason::kContigRange);
+  if (status || status.error() == Errno::kBusy) {
+    const Pfn end = take_isolated_range(page_zone(pfn_to_page(pfns.begin)), pfns);
+    status = end == pfns.begin ? Status(fail(Errno::kBusy)) : Status();
+  }
+  // (No destructor does this: locks are sync points, and what unwinds a task cannot pass a destructor.)
+  if (status) {
+    isolation.undo_isolate_page_range(pfns, type);
+  } else {
+    isolation.cancel_isolate_page_range(pfns);
+  }
+  return status;
+}
 
+// Takes every free block with a part in [pfns) off its list and makes single pages in use of those in [pfns), if all of it
+// is free and isolated; gives where the last block ends, or where [pfns) begins if nothing was taken. Looking and taking are
+// one hold of the lock: a page that comes free beside the range may join the range's first block to a larger one.
+Pfn PhysMem::take_isolated_range(Zone& zone, Range<Pfn> pfns) {
   // The first free block may begin before the range, the last one end behind it: they are taken whole, the rest goes back.
-  Zone& zone = page_zone(pfn_to_page(pfns.begin));
   Range<Pfn> outer = pfns;
   {
     const sim::SpinGuard guard(zone.lock);
     for (unsigned order = 0; order < kNrOrders; ++order) {
       const Pfn head = align_down(pfns.begin, std::uint64_t{1} << order);
+      if (!page_initialised(head)) continue;
       const Page& page = pfn_to_page(head);
-      if (!page_initialised(head) || !page.test(PageFlag::kBuddy)) continue;
+      if (!page.test(PageFlag::kBuddy)) continue;
       if (head + (std::uint64_t{1} << page.private_) > pfns.begin) outer.begin = head;
       break;
     }
+    if (!PageIsolation(*this).test_pages_isolated_locked(outer)) return pfns.begin;
+    Pfn pfn = outer.begin;
+    while (pfn < pfns.end) pfn += isolate_free_page(zone, pfn_to_page(pfn));
+    outer.end = pfn;
   }
-  if (Status status = isolation.test_pages_isolated(outer); !status) return status;
-  outer.end = take_isolated_range(zone, outer);
   free_contig_range({outer.begin, pfns.begin});
   free_contig_range({pfns.end, outer.end});
-  isolated.done(type);
-  return {};
-}
-
-// Takes every free block that begins in [pfns) off its list and makes single pages in use of it; gives where the last ends.
-Pfn PhysMem::take_isolated_range(Zone& zone, Range<Pfn> pfns) {
-  const sim::SpinGuard guard(zone.lock);
-  Pfn pfn = pfns.begin;
-  while (pfn < pfns.end) {
-    const std::uint64_t taken = isolate_free_page(zone, pfn_to_page(pfn));
-    QUIRE_BUG_ON(taken == 0);
-    pfn += taken;
-  }
-  return pfn;
+  return outer.end;
 }
 
 void PhysMem::free_contig_range(Range<Pfn> pfns) {

@@ -42,7 +42,7 @@ const Page* PageIsolation::has_unmovable_pages(Range<Pfn> pfns, MigrateType type
     if (page.zone_type() == ZoneType::kMovable) continue;  // nothing else lives there
     if (page.is_compound()) {
       const Page& head = compound_head(page);
-      if (!head.test(PageFlag::kLru) && !movable_by_driver(page)) return &page;
+      if (!head.test(PageFlag::kLru) && !movable_by_driver(head)) return &page;
       pfn = mem_.page_to_pfn(head) + compound_order(head).pages() - 1;
       continue;
     }
@@ -140,13 +140,17 @@ Status PageIsolation::start_isolate_page_range(Range<Pfn> pfns, MigrateType type
 }
 
 Status PageIsolation::test_pages_isolated(Range<Pfn> pfns, IsolateFlags flags) {
+  if (pfns.empty() || !mem_.pfn_valid(pfns.begin)) return fail(Errno::kBusy);
+  const sim::SpinGuard guard(mem_.page_zone(mem_.pfn_to_page(pfns.begin)).lock);
+  return test_pages_isolated_locked(pfns, flags);
+}
+
+Status PageIsolation::test_pages_isolated_locked(Range<Pfn> pfns, IsolateFlags flags) const {
   if (pfns.empty()) return fail(Errno::kBusy);
   for (Pfn block = pageblock_start(pfns.begin); block < pfns.end; block += kPageblockPages) {
     if (!mem_.pfn_valid(block) || mem_.pageblock_migratetype(block) != MigrateType::kIsolate) return fail(Errno::kBusy);
   }
   const bool offline = any(flags, IsolateFlags::kMemoryOffline);
-  Zone& zone = mem_.page_zone(mem_.pfn_to_page(pfns.begin));
-  const sim::SpinGuard guard(zone.lock);
   for (Pfn pfn = pfns.begin; pfn < pfns.end;) {
     const Page& page = mem_.pfn_to_page(pfn);
     if (page.test(PageFlag::kBuddy)) {
@@ -163,8 +167,8 @@ Status PageIsolation::test_pages_isolated(Range<Pfn> pfns, IsolateFlags flags) {
 Status PageIsolation::migrate_range(Range<Pfn> pfns, MigrateReason reason) {
   PageMover* mover = mem_.page_mover();
   if (mover == nullptr) return {};
-  mover->lru_add_drain_all();
   for (int tries = 0; tries < kMigrateTries; ++tries) {
+    mover->lru_add_drain_all();  // each time: what did not move waits in some CPU's batch, where nobody can take it
     if (task_test(mem_.scheduler(), TaskFlag::kOomVictim)) return fail(Errno::kIntr);
     if (mover->migrate_range(pfns, MigrateMode::kSync, reason) == 0) return {};
   }

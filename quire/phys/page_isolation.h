@@ -50,6 +50,8 @@ class PageIsolation {
   void cancel_isolate_page_range(Range<Pfn> pfns);
   // kBusy unless every frame of [pfns) lies in a free block of an isolated pageblock.
   [[nodiscard]] Status test_pages_isolated(Range<Pfn> pfns, IsolateFlags flags = IsolateFlags::kNone);
+  // The same under the Zone::lock of their zone, which the caller holds: what it says is true until that is dropped.
+  [[nodiscard]] Status test_pages_isolated_locked(Range<Pfn> pfns, IsolateFlags flags = IsolateFlags::kNone) const;
 
   // The first page of [pfns) (within one pageblock) that cannot be moved away; null: none.
   [[nodiscard]] const Page* has_unmovable_pages(Range<Pfn> pfns, MigrateType type, IsolateFlags flags) const;

@@ -58,11 +58,99 @@ TEST_F(ContigTest, APageThatStaysFailsItAfterFiveTriesAndNothingIsLost) {
   const std::uint64_t free = free_pages();
   EXPECT_EQ(mem.alloc_contig_range({begin, begin + kPageblockPages}, MigrateType::kMovable, kNow).error(), Errno::kBusy);
   EXPECT_EQ(mover.calls(), 5);
+  EXPECT_EQ(mover.drains(), 5) << "before each try";
   EXPECT_EQ(free_pages(), free);
   EXPECT_EQ(mem.pageblock_migratetype(begin), MigrateType::kMovable);
   EXPECT_TRUE(mover.intact());
   mem.validate();
   mover.clear();
+}
+
+// As the LRU does it: a page whose migration failed is put back into a CPU's batch, where the next try does not see it.
+class BatchingMover final : public PageMover {
+ public:
+  explicit BatchingMover(PhysMem& mem) : pages(mem) { mem.set_page_mover(this); }
+  void lru_add_drain_all() override { batched_ = false; }
+  std::uint64_t migrate_range(Range<Pfn> pfns, MigrateMode mode, MigrateReason reason) override {
+    if (batched_) return 0;
+    batched_ = failures > 0;
+    if (failures == 0) return pages.migrate_range(pfns, mode, reason);
+    --failures;
+    return 1;
+  }
+  FakeMover pages;
+  int failures = 0;
+
+ private:
+  bool batched_ = false;
+};
+
+TEST(ContigMover, APageThatWaitsInABatchIsSeenByTheNextTry) {
+  const TestMachine machine(small_machine(128));
+  BatchingMover mover(*machine.mem);
+  for (std::uint64_t i = 0; i < 5000; ++i) ASSERT_TRUE(mover.pages.add(i));
+  const Range<Pfn> range = mover.pages.full_block();
+  mover.failures = 4;
+  ASSERT_TRUE(machine.mem->alloc_contig_range(range, MigrateType::kMovable, kNow));
+  EXPECT_EQ(mover.pages.pages().size(), 5000u);
+  machine.mem->free_contig_range(range);
+  mover.pages.clear();
+  machine.mem->validate();
+}
+
+// A page just before the range comes free on another CPU at any time meanwhile, and joins the range's first block.
+TEST(ContigRace, ANeighbourThatComesFreeMeanwhileHarmsNothing) {
+  PhysConfig config = small_machine(128);
+  config.cpus = 2;
+  TraceRegistry traces;
+  sim::Scheduler scheduler({.cpus = 2, .seed = 1, .preempt_permille = 300}, sim::CostModel{}, traces);
+  auto booted = PhysMem::boot(config, scheduler, traces);
+  ASSERT_TRUE(booted);
+  PhysMem& mem = **booted;
+  FakeMover mover(mem);
+  const Pfn at(0x4200);
+  const Range<Pfn> range{at + 1, at + 64};
+  mem.drain_all_pages();
+  const std::uint64_t free = mem.meminfo().freeram;
+  Rng rng(1);
+  unsigned taken = 0;
+  unsigned meanwhile = 0;
+  sim::Nanos usual = sim::kMicrosecond;  // how long it takes
+  for (int round = 0; round < 500; ++round) {
+    ASSERT_TRUE(mem.alloc_contig_range({at, at + 1}, MigrateType::kMovable, kNow));
+    mover.adopt(mem.pfn_to_page(at), 7);
+    Status status;
+    bool running = false;
+    scheduler.spawn("contig",
+                    [&] {
+                      const sim::Nanos begin = scheduler.now();
+                      running = true;
+                      status = mem.alloc_contig_range(range, MigrateType::kMovable, kNow);
+                      running = false;
+                      usual = (7 * usual + scheduler.now() - begin) / 8;
+                    },
+                    {.cpu = 0});
+    scheduler.spawn("free",
+                    [&, delay = rng.below(usual + 1)] {
+                      scheduler.charge(delay);
+                      scheduler.sync_point();
+                      meanwhile += running ? 1 : 0;
+                      mover.remove(at);
+                    },
+                    {.cpu = 1});
+    ASSERT_TRUE(scheduler.run().done());
+    if (status) {
+      ++taken;
+      mem.free_contig_range(range);
+    } else {
+      ASSERT_EQ(status.error(), Errno::kBusy);
+    }
+    mem.drain_all_pages();
+    ASSERT_EQ(mem.meminfo().freeram, free) << "round " << round;
+    mem.validate();
+  }
+  EXPECT_GT(taken, 0u);
+  EXPECT_GT(meanwhile, 50u) << "there was no race; it takes " << usual;
 }
 
 TEST_F(ContigTest, AKernelPageRefusesAndTheMachineIsAsBefore) {

@@ -196,6 +196,19 @@ TEST_F(IsolationTest, TheAtomicReserveShrinksWithItsBlock) {
   mem.validate();
 }
 
+// Whether a driver can move a compound page, its head says; the tails say nothing.
+TEST_F(IsolationTest, ACompoundPageOfADriverIsJudgedByItsHead) {
+  Page* page = mem.alloc_pages(kKernelNow | Gfp::kComp, Order(3));
+  ASSERT_NE(page, nullptr);
+  const Pfn pfn = mem.page_to_pfn(*page);
+  const Range<Pfn> tails{pfn + 3, pfn + 8};
+  EXPECT_EQ(isolation.has_unmovable_pages(tails, MigrateType::kMovable, IsolateFlags::kNone), &mem.pfn_to_page(pfn + 3));
+  page->mapping |= kMappingMovable;
+  EXPECT_EQ(isolation.has_unmovable_pages(tails, MigrateType::kMovable, IsolateFlags::kNone), nullptr);
+  page->mapping = 0;
+  mem.free_pages(*page, Order(3));
+}
+
 TEST(DeferredIsolation, FramesThatWaitAreInitialisedFirst) {
   PhysConfig config = small_machine(4096);
   config.deferred_init = DeferredInit::kOn;
