@@ -135,6 +135,11 @@ Status MemoryHotplug::add_memory_resource(Nid nid, Range<PhysAddr> range) {
 Status MemoryHotplug::remove_memory(PhysAddr start, std::uint64_t size) {
   if (!whole_blocks(start, size)) return fail(Errno::kInval);
   const sim::MutexGuard guard(lock_);
+  return remove_memory_locked(start, size);
+}
+
+Status MemoryHotplug::remove_memory_locked(PhysAddr start, std::uint64_t size) {
+  lock_.assert_held();
   const Range<std::uint64_t> ids = block_ids(start, size);
   const Range<PhysAddr> range{start, start + size};
   const Range<Pfn> pfns{phys_to_pfn(range.begin), phys_to_pfn(range.end)};
@@ -161,19 +166,20 @@ Status MemoryHotplug::remove_memory(PhysAddr start, std::uint64_t size) {
 Status MemoryHotplug::offline_and_remove_memory(PhysAddr start, std::uint64_t size) {
   if (!whole_blocks(start, size)) return fail(Errno::kInval);
   const Range<std::uint64_t> ids = block_ids(start, size);
-  std::vector<std::pair<std::uint64_t, OnlineType>> done;
+  const sim::MutexGuard guard(lock_);
+  const Marks before = marks();
+  Offlined done;
   Status status;
   for (std::uint64_t id = ids.begin; id < ids.end && status; ++id) {
     const auto block = blocks_.find(id);
     if (block == blocks_.end()) status = fail(Errno::kInval);
     if (!status || block->second.state == MemoryState::kOffline) continue;
-    const bool movable = block->second.zone != nullptr && block->second.zone->type() == ZoneType::kMovable;
-    status = offline(PhysAddr(id * block_size_), block_size_);
-    if (status) done.emplace_back(id, movable ? OnlineType::kMovable : OnlineType::kKernel);
+    Zone* zone = block->second.zone;
+    status = offline_block(id, Undo::kNo);
+    if (status) done.emplace_back(id, zone);
   }
-  if (status) status = remove_memory(start, size);
-  if (status) return status;
-  for (const auto& [id, type] : done) static_cast<void>(online(PhysAddr(id * block_size_), block_size_, type));
+  if (status) status = remove_memory_locked(start, size);
+  if (!status) put_back(done, before);
   return status;
 }
 
@@ -212,6 +218,7 @@ MemoryHotplug::Spans MemoryHotplug::spans(const Zone& zone) {
 }
 
 void MemoryHotplug::restore(Zone& zone, const Spans& spans) {
+  const sim::SpinGuard guard(zone.lock);
   zone.start_pfn_ = spans.zone_start;
   zone.spanned_pages_ = spans.zone_spanned;
   zone.node().start_pfn_ = spans.node_start;
@@ -268,14 +275,14 @@ void MemoryHotplug::memmap_init_range(const Zone& zone, Range<Pfn> pfns, Migrate
 // --- listeners --------------------------------------------------------------------------------------------------------
 
 Status MemoryHotplug::notify(Status (HotplugListener::*going)(const MemoryNotify&),
-                             void (HotplugListener::*cancel)(const MemoryNotify&), const MemoryNotify& what) {
+                             void (HotplugListener::*cancel)(const MemoryNotify&), const MemoryNotify& what, Undo undo) {
   for (std::size_t i = 0; i < listeners_.size(); ++i) {
     const Status status = (listeners_[i]->*going)(what);
-    if (status) continue;
+    if (status || undo == Undo::kYes) continue;
     for (std::size_t told = 0; told < i; ++told) (listeners_[told]->*cancel)(what);
     return status;
   }
-  if (!step_fails()) return {};
+  if (undo == Undo::kYes || !step_fails()) return {};
   tell(cancel, what);
   return fail(Errno::kNoMem);
 }
@@ -289,33 +296,51 @@ void MemoryHotplug::tell(void (HotplugListener::*what)(const MemoryNotify&), con
 Status MemoryHotplug::online(PhysAddr start, std::uint64_t size, OnlineType type) {
   if (!whole_blocks(start, size)) return fail(Errno::kInval);
   const Range<std::uint64_t> ids = block_ids(start, size);
-  for (std::uint64_t id = ids.begin; id < ids.end; ++id) {
-    const auto block = blocks_.find(id);
-    if (block == blocks_.end() || block->second.state != MemoryState::kOffline) return fail(Errno::kInval);
-  }
   const sim::MutexGuard guard(lock_);
+  if (!all_in_state(ids, MemoryState::kOffline)) return fail(Errno::kInval);
   const Marks before = marks();
   for (std::uint64_t id = ids.begin; id < ids.end; ++id) {
-    const Status status = online_block(id, type);
+    Zone& zone = zone_for_pfn_range(type, blocks_.at(id).nid, block_pfns(id));
+    const Status status = online_block(id, zone, Undo::kNo);
     if (status) continue;
-    if (id == ids.begin) return status;
-    while (id-- > ids.begin) static_cast<void>(offline_block(id));
-    restore(before);
+    take_back({ids.begin, id}, before);
     return status;
   }
   return {};
 }
 
-Status MemoryHotplug::online_block(std::uint64_t id, OnlineType type) {
+bool MemoryHotplug::all_in_state(Range<std::uint64_t> ids, MemoryState state) const {
+  for (std::uint64_t id = ids.begin; id < ids.end; ++id) {
+    const auto block = blocks_.find(id);
+    if (block == blocks_.end() || block->second.state != state) return false;
+  }
+  return true;
+}
+
+// Blocks that were just brought online go offline again. A page of theirs may be somebody's already who cannot let it move:
+// then its block stays, and the marks are computed for what there is.
+void MemoryHotplug::take_back(Range<std::uint64_t> ids, const Marks& before) {
+  bool all = true;
+  for (std::uint64_t id = ids.end; id-- > ids.begin;) {
+    if (!offline_block(id, Undo::kYes)) all = false;
+  }
+  if (all) {
+    restore(before);
+  } else {
+    mem_.init_per_zone_wmark_min();
+  }
+}
+
+Status MemoryHotplug::online_block(std::uint64_t id, Zone& zone, Undo undo) {
+  lock_.assert_held();
   MemoryBlock& block = blocks_.at(id);
   const Range<Pfn> pfns = block_pfns(id);
-  Zone& zone = zone_for_pfn_range(type, block.nid, pfns);
-  if (step_fails()) return fail(Errno::kNoMem);
+  if (undo == Undo::kNo && step_fails()) return fail(Errno::kNoMem);
   const Spans before = spans(zone);
   resize_zone_range(zone, pfns);
   memmap_init_range(zone, pfns, MigrateType::kIsolate);
   MemoryNotify what{pfns, block.nid, &zone, zone.node().has_memory() ? kNoNode : block.nid};
-  if (Status status = notify(&HotplugListener::going_online, &HotplugListener::cancel_online, what); !status) {
+  if (Status status = notify(&HotplugListener::going_online, &HotplugListener::cancel_online, what, undo); !status) {
     restore(zone, before);
     set_sections(pfns, false);
     return status;

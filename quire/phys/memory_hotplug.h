@@ -12,7 +12,8 @@
 // an injected fault) leaves the machine as it was. Floors above follow as HotplugListener.
 //
 // The unit is the memory block: 128 MiB, larger on machines of 64 GiB and more.
-// Locking: mem_hotplug_lock, taken inside; the buddy's part under Zone::lock. A task calls offline (it may sleep).
+// Locking: mem_hotplug_lock, taken inside before anything is looked at, and held to the end of the call; the buddy's part
+// under Zone::lock. A task calls offline (it may sleep).
 // Differs from Linux: RAM of boot goes offline but cannot be removed; a migration that makes no progress gives up after some
 // rounds instead of trying until a signal comes; memory for struct Pages never comes out of the added range.
 #pragma once
@@ -22,6 +23,7 @@
 #include <map>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "quire/base/result.h"
@@ -55,7 +57,7 @@ struct MemoryNotify {
 };
 
 // Told of each step, in the order of registration. A refusal of the first two is an errno; who was told before then hears
-// the cancel.
+// the cancel. A step that undoes an earlier one is told the same way, but cannot be refused.
 class HotplugListener {
  public:
   virtual ~HotplugListener() = default;
@@ -79,7 +81,8 @@ class MemoryHotplug {
   // kBusy: a block of it is not offline. kInval: not whole blocks that were added.
   [[nodiscard]] Status remove_memory(PhysAddr start, std::uint64_t size);
 
-  // All blocks of a range; the first failure stops, and what was done by this call is undone. kInval: a block is in that
+  // All blocks of a range; the first failure stops, and what was done by this call is undone. (A block that was brought
+  // online stays so if a page of it was taken meanwhile that cannot move.) kInval: a block is in that
   // state already, or there is none, or it cannot be (it has holes, or lies in several zones). Online: whatever a listener
   // says. Offline: kBusy (a page cannot move; reason()), kIntr, or a listener's errno.
   [[nodiscard]] Status online(PhysAddr start, std::uint64_t size, OnlineType type = OnlineType::kOnline);
@@ -111,6 +114,9 @@ class MemoryHotplug {
     Pfn zone_start, node_start;
     std::uint64_t zone_spanned, node_spanned;
   };
+  // A step of its own, or the undoing of one: no listener refuses that, and no fault is injected into it.
+  enum class Undo : std::uint8_t { kNo, kYes };
+  using Offlined = std::vector<std::pair<std::uint64_t, Zone*>>;  // blocks, and the zones they were in
   // Every figure that onlining and offlining compute anew. (What they compute depends on what stood before, so that doing
   // and undoing a step does not end where it began.)
   struct ZoneMarks {
@@ -128,10 +134,14 @@ class MemoryHotplug {
   [[nodiscard]] Marks marks() const;
   void restore(const Marks& marks);
   Status add_memory_resource(Nid nid, Range<PhysAddr> range);
-  Status online_block(std::uint64_t id, OnlineType type);
-  Status offline_block(std::uint64_t id);
+  Status remove_memory_locked(PhysAddr start, std::uint64_t size);
+  [[nodiscard]] bool all_in_state(Range<std::uint64_t> ids, MemoryState state) const;
+  Status online_block(std::uint64_t id, Zone& zone, Undo undo);
+  Status offline_block(std::uint64_t id, Undo undo);
+  void take_back(Range<std::uint64_t> ids, const Marks& before);
+  void put_back(const Offlined& blocks, const Marks& before);
   void online_pages(Zone& zone, Range<Pfn> pfns);
-  Status empty_range(Zone& zone, Range<Pfn> pfns, const MemoryNotify& notify);
+  Status empty_range(Zone& zone, Range<Pfn> pfns, const MemoryNotify& notify, Undo undo);
   Status migrate_until_free(Range<Pfn> pfns);
   void offline_isolated_pages(Zone& zone, Range<Pfn> pfns);
   void remove_pfn_range_from_zone(Zone& zone, Range<Pfn> pfns);
@@ -146,7 +156,7 @@ class MemoryHotplug {
   static void restore(Zone& zone, const Spans& spans);
   [[nodiscard]] bool step_fails();  // an injected fault
   Status notify(Status (HotplugListener::*going)(const MemoryNotify&), void (HotplugListener::*cancel)(const MemoryNotify&),
-                const MemoryNotify& what);
+                const MemoryNotify& what, Undo undo);
   void tell(void (HotplugListener::*what)(const MemoryNotify&), const MemoryNotify& notify);
   [[nodiscard]] Range<Pfn> block_pfns(std::uint64_t id) const;
   [[nodiscard]] Range<std::uint64_t> block_ids(PhysAddr start, std::uint64_t size) const;

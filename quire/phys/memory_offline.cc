@@ -14,6 +14,8 @@ namespace {
 
 // Rounds in which nothing moved before a page counts as one that stays. (Linux goes on until a signal comes.)
 constexpr int kRoundsWithoutProgress = 5;
+// What holds a page for a moment (I/O, a batch, a fault) is given this long to let go, longer in each such round.
+constexpr sim::Nanos kIdleRoundPause = 1 * sim::kMillisecond;
 
 bool movable_in_use(const Page& page) { return page.test(PageFlag::kLru) || (page.mapping & kMappingFlags) == kMappingMovable; }
 
@@ -22,29 +24,34 @@ bool movable_in_use(const Page& page) { return page.test(PageFlag::kLru) || (pag
 Status MemoryHotplug::offline(PhysAddr start, std::uint64_t size) {
   if (!whole_blocks(start, size)) return fail(Errno::kInval);
   const Range<std::uint64_t> ids = block_ids(start, size);
-  for (std::uint64_t id = ids.begin; id < ids.end; ++id) {
-    const auto block = blocks_.find(id);
-    if (block == blocks_.end() || block->second.state != MemoryState::kOnline) return fail(Errno::kInval);
-  }
   const sim::MutexGuard guard(lock_);
+  if (!all_in_state(ids, MemoryState::kOnline)) return fail(Errno::kInval);
   const Marks before = marks();
-  std::vector<OnlineType> types;
+  Offlined done;
   for (std::uint64_t id = ids.begin; id < ids.end; ++id) {
-    const Zone* zone = blocks_.at(id).zone;
-    const Status status = offline_block(id);
-    if (status) {
-      types.push_back(zone->type() == ZoneType::kMovable ? OnlineType::kMovable : OnlineType::kKernel);
-      continue;
+    Zone* zone = blocks_.at(id).zone;
+    if (Status status = offline_block(id, Undo::kNo); !status) {
+      put_back(done, before);
+      return status;
     }
-    if (id == ids.begin) return status;
-    while (id-- > ids.begin) static_cast<void>(online_block(id, types[id - ids.begin]));
-    restore(before);
-    return status;
+    done.emplace_back(id, zone);
   }
   return {};
 }
 
-Status MemoryHotplug::offline_block(std::uint64_t id) {
+// Blocks that just went offline come back, last first, each to the zone it was in: that zone may have lost its end with
+// them, so that nothing else tells any more whose they were.
+void MemoryHotplug::put_back(const Offlined& blocks, const Marks& before) {
+  if (blocks.empty()) return;
+  for (std::size_t i = blocks.size(); i-- > 0;) {
+    const Status status = online_block(blocks[i].first, *blocks[i].second, Undo::kYes);
+    QUIRE_BUG_ON(!status);  // nobody may refuse it
+  }
+  restore(before);
+}
+
+Status MemoryHotplug::offline_block(std::uint64_t id, Undo undo) {
+  lock_.assert_held();
   MemoryBlock& block = blocks_.at(id);
   const Range<Pfn> pfns = block_pfns(id);
   const auto refuse = [this](Errno e, std::string_view why) {
@@ -59,7 +66,7 @@ Status MemoryHotplug::offline_block(std::uint64_t id) {
 
   block.state = MemoryState::kGoingOffline;
   zone_pcp_disable(zone);
-  const Status status = empty_range(zone, pfns, what);
+  const Status status = empty_range(zone, pfns, what, undo);
   if (!status) {
     zone_pcp_enable(zone);
     block.state = MemoryState::kOnline;
@@ -77,7 +84,7 @@ Status MemoryHotplug::offline_block(std::uint64_t id) {
 }
 
 // Isolates the range and moves everything in it away; on failure the pageblocks are what they were.
-Status MemoryHotplug::empty_range(Zone& zone, Range<Pfn> pfns, const MemoryNotify& what) {
+Status MemoryHotplug::empty_range(Zone& zone, Range<Pfn> pfns, const MemoryNotify& what, Undo undo) {
   if (mem_.page_mover() != nullptr) mem_.page_mover()->lru_add_drain_all();
   mem_.drain_all_pages();
   PageIsolation isolation(mem_);
@@ -88,7 +95,7 @@ Status MemoryHotplug::empty_range(Zone& zone, Range<Pfn> pfns, const MemoryNotif
     }
     return status;
   }
-  Status status = notify(&HotplugListener::going_offline, &HotplugListener::cancel_offline, what);
+  Status status = notify(&HotplugListener::going_offline, &HotplugListener::cancel_offline, what, undo);
   if (!status) {
     reason_ = "notifier failure";
   } else {
@@ -123,10 +130,14 @@ Status MemoryHotplug::migrate_until_free(Range<Pfn> pfns) {
     if (in_use < fewest) idle = 0;
     fewest = std::min(fewest, in_use);
     if (in_use != 0 && mem_.page_mover() != nullptr) {
+      mem_.page_mover()->lru_add_drain_all();  // what did not move in the last round waits in some CPU's batch
       mem_.page_mover()->migrate_range(movable, MigrateMode::kSync, MigrateReason::kMemoryHotplug);
     }
     mem_.drain_all_pages();
     if (isolation.test_pages_isolated(pfns, IsolateFlags::kMemoryOffline)) return {};
+    const bool last = idle + 1 == kRoundsWithoutProgress;
+    if (idle > 0 && !last && mem_.scheduler().current() != nullptr)
+      mem_.scheduler().sleep_for(static_cast<sim::Nanos>(idle) * kIdleRoundPause);
   }
   reason_ = "unmovable page";
   return fail(Errno::kBusy);
@@ -135,9 +146,11 @@ Status MemoryHotplug::migrate_until_free(Range<Pfn> pfns) {
 // Takes the free pages off the buddy; what they were is forgotten.
 void MemoryHotplug::offline_isolated_pages(Zone& zone, Range<Pfn> pfns) {
   const sim::SpinGuard guard(zone.lock);
+  std::uint64_t unmanaged = 0;
   for (Pfn pfn = pfns.begin; pfn < pfns.end;) {
     Page& page = mem_.pfn_to_page(pfn);
-    if (!page.test(PageFlag::kBuddy)) {  // poisoned, or given away before
+    if (!page.test(PageFlag::kBuddy)) {                // poisoned, or given away before
+      if (page.test(PageFlag::kOffline)) ++unmanaged;  // whoever gave it away took it out of the count
       ++pfn;
       continue;
     }
@@ -145,8 +158,12 @@ void MemoryHotplug::offline_isolated_pages(Zone& zone, Range<Pfn> pfns) {
     mem_.buddy_.take_block(zone, page);
     pfn += order.pages();
   }
+  for (Pfn block = pfns.begin; block < pfns.end; block += kPageblockPages) {
+    if (mem_.sparse_.pageblock_own_type(block) != MigrateType::kHighAtomic) continue;
+    zone.nr_reserved_highatomic_ -= std::min(kPageblockPages, zone.nr_reserved_highatomic_);
+  }
   zone.nr_isolate_pageblock_ -= pfns.size() / kPageblockPages;
-  zone.managed_pages_ -= pfns.size();
+  zone.managed_pages_ -= pfns.size() - unmanaged;
   zone.present_pages_ -= pfns.size();
   zone.node().present_pages_ -= pfns.size();
 }

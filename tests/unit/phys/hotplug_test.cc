@@ -1,6 +1,8 @@
 // Memory that comes and goes. The figures are those of booted Debian 12 guests (6.1.0-56-cloud-amd64, QEMU 7.2) whose
 // memory blocks were brought online and offline through sysfs, with the module plugged in before boot:
 //   -m 512M,slots=2,maxmem=2G -object memory-backend-ram,id=m1,size=512M -device pc-dimm,id=d1,memdev=m1
+#include <functional>
+
 #include "fake_mover.h"
 #include "machine.h"
 #include "quire/phys/device_memory.h"
@@ -359,6 +361,210 @@ TEST_F(HotplugTest, AFailureHalfwayLeavesEverythingAsItWas) {
   mem.set_fault_injection(nullptr);
 }
 
+// Told of each step, it does what the test says.
+struct Hook final : HotplugListener {
+  explicit Hook(MemoryHotplug& plug) : hotplug(plug) { plug.add_listener(*this); }
+  ~Hook() override { hotplug.remove_listener(*this); }
+  Hook(const Hook&) = delete;
+  Hook& operator=(const Hook&) = delete;
+  Status going_online(const MemoryNotify& what) override { return on_going_online ? on_going_online(what) : Status(); }
+  Status going_offline(const MemoryNotify& what) override { return on_going_offline ? on_going_offline(what) : Status(); }
+  void offline(const MemoryNotify& what) override {
+    if (on_offline) on_offline(what);
+  }
+  MemoryHotplug& hotplug;
+  std::function<Status(const MemoryNotify&)> on_going_online;
+  std::function<Status(const MemoryNotify&)> on_going_offline;
+  std::function<void(const MemoryNotify&)> on_offline;
+};
+
+constexpr Pfn first_pfn(std::uint64_t id) { return phys_to_pfn(block_start(id)); }
+
+// Nobody may veto the undoing of a step, even if it would have vetoed the step.
+TEST_F(HotplugTest, AnUndoIsNotRefused) {
+  ASSERT_TRUE(hotplug.add_memory(Nid(0), block_start(32), 2 * kBlock));
+  Hook hook(hotplug);
+  const auto refuse_from = [](std::uint64_t id) {
+    return [id](const MemoryNotify& what) { return what.pfns.begin >= first_pfn(id) ? Status(fail(Errno::kIo)) : Status(); };
+  };
+  const auto refuse = [](const MemoryNotify&) { return Status(fail(Errno::kPerm)); };
+  const std::string offline = snapshot(mem);
+  hook.on_going_online = refuse_from(33);
+  hook.on_going_offline = refuse;
+  EXPECT_EQ(hotplug.online(block_start(32), 2 * kBlock).error(), Errno::kIo);
+  EXPECT_EQ(snapshot(mem), offline);
+  hook.on_going_online = nullptr;
+  ASSERT_TRUE(hotplug.online(block_start(32), 2 * kBlock));
+  const std::string online = snapshot(mem);
+  hook.on_going_online = refuse;
+  hook.on_going_offline = refuse_from(33);
+  EXPECT_EQ(hotplug.offline(block_start(32), 2 * kBlock).error(), Errno::kIo);
+  EXPECT_EQ(snapshot(mem), online);
+  EXPECT_EQ(hotplug.offline_and_remove_memory(block_start(32), 2 * kBlock).error(), Errno::kIo);
+  EXPECT_EQ(snapshot(mem), online);
+}
+
+// Somebody took a page of the first block before the second was refused: the first stays, with marks of its own.
+TEST_F(HotplugTest, ABlockThatCannotBeTakenBackKeepsItsMarks) {
+  ASSERT_TRUE(hotplug.add_memory(Nid(0), block_start(32), 2 * kBlock));
+  Hook hook(hotplug);
+  const Range<Pfn> kernel{first_pfn(32) + 11, first_pfn(32) + 12};
+  hook.on_going_online = [&](const MemoryNotify& what) -> Status {
+    if (what.pfns.begin == first_pfn(32)) return {};
+    EXPECT_TRUE(mem.alloc_contig_range(kernel, MigrateType::kMovable, Gfp::kNoWait));
+    return fail(Errno::kIo);
+  };
+  EXPECT_EQ(hotplug.online(block_start(32), 2 * kBlock).error(), Errno::kIo);
+  EXPECT_EQ(hotplug.blocks().at(32).state, MemoryState::kOnline);
+  EXPECT_EQ(hotplug.blocks().at(33).state, MemoryState::kOffline);
+  EXPECT_EQ(zone(kNormal).managed_pages(), 32768u);
+  EXPECT_GT(zone(kNormal).watermark(Watermark::kMin), 0u);
+  EXPECT_EQ(zone(kDma32).lowmem_reserve(kNormal), 128);
+  mem.validate();
+  mem.free_contig_range(kernel);
+  ASSERT_TRUE(hotplug.offline(block_start(32), kBlock));
+}
+
+TEST_F(HotplugTest, AFailedOfflineAndRemoveLeavesTheMarksAsTheyWere) {
+  ASSERT_TRUE(hotplug.add_memory(Nid(0), block_start(32), 3 * kBlock));
+  ASSERT_TRUE(hotplug.online(block_start(32), kBlock, OnlineType::kMovable));
+  ASSERT_TRUE(hotplug.online(block_start(33), 2 * kBlock, OnlineType::kMovable));
+  const Range<Pfn> kernel{first_pfn(34) + 11, first_pfn(34) + 12};
+  ASSERT_TRUE(mem.alloc_contig_range(kernel, MigrateType::kMovable, Gfp::kNoWait));
+  mem.pfn_to_page(kernel.begin).set(PageFlag::kReserved);
+  const std::string before = snapshot(mem);
+  EXPECT_EQ(hotplug.offline_and_remove_memory(block_start(32), 3 * kBlock).error(), Errno::kBusy);
+  EXPECT_EQ(snapshot(mem), before);
+  // Blocks of boot do not go away, and come back.
+  EXPECT_EQ(hotplug.offline_and_remove_memory(block_start(32), 4 * kBlock).error(), Errno::kBusy) << "there is a gap behind";
+  EXPECT_EQ(snapshot(mem), before);
+  mem.pfn_to_page(kernel.begin).clear(PageFlag::kReserved);
+  mem.free_contig_range(kernel);
+  ASSERT_TRUE(hotplug.offline_and_remove_memory(block_start(32), 3 * kBlock));
+  mem.validate();
+}
+
+// A page that was given away in place (a balloon) left the count of managed pages when it went.
+TEST_F(HotplugTest, PagesThatAreOfflineAlreadyAreNotSubtractedTwice) {
+  ASSERT_TRUE(hotplug.add_memory(Nid(0), block_start(32), 2 * kBlock));
+  ASSERT_TRUE(hotplug.online(block_start(32), 2 * kBlock, OnlineType::kMovable));
+  const Pfn pfn = first_pfn(32) + 77;
+  ASSERT_TRUE(mem.alloc_contig_range({pfn, pfn + 1}, MigrateType::kMovable, Gfp::kNoWait));
+  mem.pfn_to_page(pfn).set(PageFlag::kOffline);
+  mem.pfn_to_page(pfn).refcount = 0;
+  const std::uint64_t managed = zone(kMovable).managed_pages();
+  ASSERT_TRUE(hotplug.offline(block_start(32), kBlock)) << hotplug.reason();
+  EXPECT_EQ(zone(kMovable).managed_pages(), managed - (32768 - 1));
+}
+
+TEST_F(HotplugTest, TheAtomicReserveLeavesWithItsBlock) {
+  ASSERT_TRUE(hotplug.add_memory(Nid(0), block_start(32), 2 * kBlock));
+  ASSERT_TRUE(hotplug.online(block_start(32), 2 * kBlock, OnlineType::kKernel));
+  for (const Pfn pfn : {first_pfn(32), first_pfn(33) + kPageblockPages}) {
+    mem.reserve_highatomic_pageblock(zone(kNormal), mem.pfn_to_page(pfn));
+  }
+  ASSERT_EQ(zone(kNormal).nr_reserved_highatomic(), 2 * kPageblockPages);
+  mem.validate();
+  ASSERT_TRUE(hotplug.offline(block_start(32), kBlock));
+  EXPECT_EQ(zone(kNormal).nr_reserved_highatomic(), kPageblockPages);
+  mem.validate();
+}
+
+// Pages that are held for a moment: in a task, offlining waits a little before it gives up.
+class SlowMover final : public PageMover {
+ public:
+  SlowMover(PhysMem& mem, sim::Nanos free_at) : pages(mem), mem_(mem), free_at_(free_at) { mem.set_page_mover(this); }
+  void lru_add_drain_all() override { batched_ = false; }
+  std::uint64_t migrate_range(Range<Pfn> pfns, MigrateMode mode, MigrateReason reason) override {
+    const bool busy = mem_.scheduler().now() < free_at_;
+    if (batched_ || busy) {
+      batched_ = true;
+      return busy ? 1 : 0;
+    }
+    return pages.migrate_range(pfns, mode, reason);
+  }
+  FakeMover pages;
+
+ private:
+  PhysMem& mem_;
+  sim::Nanos free_at_;
+  bool batched_ = false;
+};
+
+struct HotplugTasksTest : HotplugTest {
+  HotplugTasksTest() : HotplugTest(config()) {}
+  static PhysConfig config() {
+    PhysConfig config = plug_config();
+    config.cpus = 2;
+    config.zone_managed.clear();
+    return config;
+  }
+  void spawn(std::function<void()> body, unsigned cpu) { machine.scheduler.spawn("task", std::move(body), {.cpu = cpu}); }
+};
+
+TEST_F(HotplugTasksTest, OfflineWaitsForPagesThatAreHeldForAMoment) {
+  ASSERT_TRUE(hotplug.add_memory(Nid(0), block_start(32), kBlock));
+  ASSERT_TRUE(hotplug.online(block_start(32), kBlock, OnlineType::kMovable));
+  SlowMover mover(mem, machine.scheduler.now() + 3 * sim::kMillisecond);
+  for (std::uint64_t i = 0; i < 1000; ++i) ASSERT_TRUE(mover.pages.add(i));
+  Status status = fail(Errno::kIo);
+  spawn([&] { status = hotplug.offline(block_start(32), kBlock); }, 0);
+  ASSERT_TRUE(machine.scheduler.run().done());
+  EXPECT_TRUE(status) << hotplug.reason();
+  EXPECT_TRUE(mover.pages.intact());
+  mover.pages.clear();
+  mem.validate();
+}
+
+// Two tasks want the same at once; the listener sleeps, so that the second comes while the first is at it.
+TEST_F(HotplugTasksTest, OneOfTwoThatBringABlockOnlineAtOnceIsRefused) {
+  ASSERT_TRUE(hotplug.add_memory(Nid(0), block_start(32), kBlock));
+  Hook hook(hotplug);
+  hook.on_going_online = hook.on_going_offline = [&](const MemoryNotify&) -> Status {
+    machine.scheduler.sleep_for(sim::kMillisecond);
+    return {};
+  };
+  using Step = Status (*)(MemoryHotplug&);
+  const auto at_once = [&](Step step) {
+    std::array<Status, 2> status;
+    for (unsigned i = 0; i < 2; ++i) spawn([&, i] { status[i] = step(hotplug); }, i);
+    EXPECT_TRUE(machine.scheduler.run().done());
+    EXPECT_NE(status[0].has_value(), status[1].has_value());
+    EXPECT_EQ(status[status[0] ? 1 : 0].error(), Errno::kInval);
+    mem.validate();
+  };
+  at_once([](MemoryHotplug& plug) { return plug.online(block_start(32), kBlock); });
+  EXPECT_EQ(zone(kNormal).managed_pages(), 32768u);
+  at_once([](MemoryHotplug& plug) { return plug.offline(block_start(32), kBlock); });
+  EXPECT_EQ(zone(kNormal).managed_pages(), 0u);
+  hook.on_going_online = nullptr;  // boot cannot sleep
+  ASSERT_TRUE(hotplug.online(block_start(32), kBlock));
+  at_once([](MemoryHotplug& plug) { return plug.offline_and_remove_memory(block_start(32), kBlock); });
+  EXPECT_FALSE(hotplug.blocks().contains(32));
+}
+
+// The block that went first is not brought online again by somebody while the next goes.
+TEST_F(HotplugTasksTest, NobodyComesBetweenOfflineAndRemove) {
+  ASSERT_TRUE(hotplug.add_memory(Nid(0), block_start(32), 2 * kBlock));
+  ASSERT_TRUE(hotplug.online(block_start(32), 2 * kBlock, OnlineType::kMovable));
+  Hook hook(hotplug);
+  hook.on_offline = [&](const MemoryNotify&) { machine.scheduler.sleep_for(sim::kMillisecond); };
+  Status removed;
+  Status onlined;
+  spawn([&] { removed = hotplug.offline_and_remove_memory(block_start(32), 2 * kBlock); }, 0);
+  spawn(
+      [&] {
+        while (hotplug.blocks().at(32).state != MemoryState::kOffline) machine.scheduler.sleep_for(10 * sim::kMicrosecond);
+        onlined = hotplug.online(block_start(32), kBlock);
+      },
+      1);
+  ASSERT_TRUE(machine.scheduler.run().done());
+  EXPECT_TRUE(removed) << errno_name(removed.error());
+  EXPECT_EQ(onlined.error(), Errno::kInval);
+  EXPECT_TRUE(!hotplug.blocks().contains(32) && !hotplug.blocks().contains(33));
+  mem.validate();
+}
+
 // No huge page for the struct Pages of a section: single ones serve. And when even these run out, nothing is left behind.
 TEST_F(HotplugTest, StructPagesComeFromSinglePagesWhenThereIsNoHugeOne) {
   sim::FaultInjection faults(1);
@@ -418,6 +624,31 @@ TEST_F(SecondNodeTest, ANodeGetsItsFirstMemoryAndLosesItsLast) {
   EXPECT_EQ(mem.node(Nid(1)).spanned_pages(), 0u);
   EXPECT_FALSE(mem.node(Nid(1)).has_memory());
   hotplug.remove_listener(recorder);
+}
+
+// Two nodes with RAM of boot below 4 GiB: the second has no zone but DMA32, whose first block goes and is put back.
+TEST(Hotplug, ABlockThatComesBackIsInTheZoneItWasIn) {
+  PhysConfig config = small_machine(2048);
+  config.nodes = {{.bytes = kGiB}, {.bytes = kGiB}};
+  config.deferred_init = DeferredInit::kOff;
+  const TestMachine machine(config);
+  PhysMem& mem = *machine.mem;
+  MemoryHotplug& hotplug = mem.hotplug();
+  Zone& zone = mem.node(Nid(1)).zone(kDma32);
+  const std::uint64_t first = zone.start_pfn().value() * kPageSize / kBlock;
+  ASSERT_EQ(first_pfn(first), zone.start_pfn());
+  const Pfn kernel = first_pfn(first + 1) + 5;
+  ASSERT_TRUE(mem.alloc_contig_range({kernel, kernel + 1}, MigrateType::kMovable, Gfp::kNoWait));
+  const std::string before = snapshot(mem);
+  for (const bool remove : {false, true}) {
+    const Status status = remove ? hotplug.offline_and_remove_memory(block_start(first), 2 * kBlock)
+                                 : hotplug.offline(block_start(first), 2 * kBlock);
+    EXPECT_EQ(status.error(), Errno::kBusy);
+    EXPECT_EQ(hotplug.valid_zones(first), "DMA32");
+    EXPECT_EQ(snapshot(mem), before);
+    mem.validate();
+  }
+  mem.free_contig_range({kernel, kernel + 1});
 }
 
 TEST(Hotplug, BlocksGrowWithTheMachine) {
