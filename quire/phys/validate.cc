@@ -2,6 +2,8 @@
 // counters. Aborts with what is wrong.
 #include <fmt/format.h>
 
+#include <map>
+
 #include "quire/phys/phys_mem.h"
 
 namespace quire::phys {
@@ -15,6 +17,9 @@ class Validator {
       node->for_each_zone([&](const Zone& zone) { check_zone(zone); });
     }
     check_pages();
+    for (const auto& node : mem_.nodes()) {
+      node->for_each_zone([&](const Zone& zone) { check_highatomic(zone); });
+    }
   }
 
  private:
@@ -98,8 +103,7 @@ class Validator {
       if (mem_.sparse_.section(s).state != SectionState::kInitialised) continue;
       for (Pfn pfn = SparseMemory::section_start(s); pfn < SparseMemory::section_start(s + 1); ++pfn) {
         const Page& page = mem_.pfn_to_page(pfn);
-        if (align_down(pfn, kPageblockPages) == pfn)
-          isolate += mem_.pageblock_migratetype(pfn) == MigrateType::kIsolate ? 1 : 0;
+        if (align_down(pfn, kPageblockPages) == pfn) isolate += count_pageblock(pfn) ? 1 : 0;
         buddy += page.test(PageFlag::kBuddy) ? 1 : 0;
         pcp += page.test(PageFlag::kPcp) ? 1 : 0;
         if (page.refcount < 0 || page.mapcount < 0) fail(page, "negative count");
@@ -108,6 +112,31 @@ class Validator {
     QUIRE_BUG_ON(isolate != isolate_pageblocks_);
     QUIRE_BUG_ON(buddy != buddy_blocks_);
     QUIRE_BUG_ON(pcp != pcp_blocks_);
+  }
+
+  // True: it is isolated.
+  bool count_pageblock(Pfn pfn) {
+    const MigrateType type = mem_.pageblock_migratetype(pfn);
+    const bool isolated = type == MigrateType::kIsolate;
+    if ((isolated ? mem_.sparse_.pageblock_own_type(pfn) : type) == MigrateType::kHighAtomic) {
+      const Page& page = mem_.pfn_to_page(pfn);
+      const Zone& zone = mem_.nodes()[static_cast<std::size_t>(page.nid().value())]->zone(page.zone_type());
+      if (zone.spans(pfn) && zone.spans(pfn + kPageblockPages - 1)) ++highatomic_pageblocks_[&zone];
+    }
+    return isolated;
+  }
+
+  // The atomic reserve is counted in whole pageblocks, isolated ones too. A pageblock that an end of the zone cuts has a
+  // type that two zones share, and both may count it or neither: so many may the count be larger.
+  void check_highatomic(const Zone& zone) const {
+    const auto found = highatomic_pageblocks_.find(&zone);
+    const std::uint64_t whole = found == highatomic_pageblocks_.end() ? 0 : found->second;
+    const std::uint64_t cut =
+        (zone.start_pfn().value() % kPageblockPages != 0 ? 1 : 0) + (zone.end_pfn().value() % kPageblockPages != 0 ? 1 : 0);
+    const std::uint64_t reserved = zone.nr_reserved_highatomic();
+    if (reserved % kPageblockPages != 0 || reserved < whole * kPageblockPages || reserved > (whole + cut) * kPageblockPages) {
+      fail(zone, fmt::format("nr_reserved_highatomic is {}, {} whole pageblocks are reserved", reserved, whole));
+    }
   }
 
   [[noreturn]] void fail(const Page& page, std::string_view why) const { mem_.bad_page(page, why); }
@@ -119,6 +148,7 @@ class Validator {
   std::uint64_t buddy_blocks_ = 0;
   std::uint64_t pcp_blocks_ = 0;
   std::uint64_t isolate_pageblocks_ = 0;
+  std::map<const Zone*, std::uint64_t> highatomic_pageblocks_;  // whole ones
 };
 
 void PhysMem::validate() const { Validator(*this).run(); }
