@@ -2,6 +2,8 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
+#include <deque>
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -98,10 +100,33 @@ bool is_a_step(std::string_view name) {
          std::ranges::find(kSteps, name) != std::end(kSteps);
 }
 
+// A request that cannot succeed and may not fail tries for ever: so long, and so many steps, are looked at.
+constexpr sim::Nanos kMostTime = 60 * sim::kSecond;
+constexpr std::uint64_t kMostSteps = 1'000'000;
+constexpr sim::Nanos kLookEvery = 10 * sim::kMillisecond;
+constexpr std::size_t kKeptFirst = 20'000;  // of the steps that are kept, in memory and in --json
+constexpr std::size_t kKeptLast = 20'000;
+
+// The first and the last steps, and how many there were.
+struct Steps {
+  std::vector<Event> first;
+  std::deque<Event> last;
+  std::uint64_t all = 0;
+
+  void add(Event event) {
+    ++all;
+    if (first.size() < kKeptFirst) return first.push_back(std::move(event));
+    last.push_back(std::move(event));
+    if (last.size() > kKeptLast) last.pop_front();
+  }
+  [[nodiscard]] std::uint64_t left_out() const { return all - first.size() - last.size(); }
+};
+
 // Listens from its birth to its death to what the calling task does; what others do meanwhile is told as theirs.
 class Recorder {
  public:
-  explicit Recorder(kernel::Machine& machine) : machine_(machine), task_(machine.scheduler().current()) {
+  Recorder(kernel::Machine& machine, Steps& steps)
+      : machine_(machine), task_(machine.scheduler().current()), start_(machine.scheduler().now()), steps_(steps) {
     for (TracepointBase* point : machine.traces().all()) {
       if (is_a_step(point->name())) point->listen([this](const EventView& event) { note(event); });
     }
@@ -113,7 +138,7 @@ class Recorder {
   }
   Recorder(const Recorder&) = delete;
   Recorder& operator=(const Recorder&) = delete;
-  [[nodiscard]] std::vector<Event> take() { return std::move(events_); }
+  [[nodiscard]] sim::Nanos start() const { return start_; }
 
  private:
   void note(const EventView& view) {
@@ -122,56 +147,69 @@ class Recorder {
     const std::string_view name = view.name();
     if (name == "alloc_begin") ++depth_;
     if (depth_ <= 1) {
-      Event event{.name = std::string(name), .at = machine_.scheduler().now(), .text = {}, .number = {}};
+      Event event{.name = std::string(name), .at = machine_.scheduler().now() - start_, .text = {}, .number = {}};
       view.fields([&event](std::string_view field, FieldValue value) {
         if (const auto* text = std::get_if<std::string_view>(&value)) event.text.emplace(field, *text);
         if (const auto* number = std::get_if<std::int64_t>(&value)) event.number.emplace(field, *number);
         if (const auto* number = std::get_if<std::uint64_t>(&value))
           event.number.emplace(field, static_cast<std::int64_t>(*number));
       });
-      events_.push_back(std::move(event));
+      steps_.add(std::move(event));
     }
     if (name == "mm_page_alloc" && depth_ > 0) --depth_;
   }
 
   kernel::Machine& machine_;
   const sim::Task* task_;
+  sim::Nanos start_;
+  Steps& steps_;
   int depth_ = 0;
-  std::vector<Event> events_;
 };
 
 // What came of it all.
 struct Answer {
   std::string mistake;  // of the preparation
   FillReport before;
-  std::vector<Event> events;
+  Steps steps;
   std::vector<std::string> log;  // the kernel's report of a failure
+  bool done = false;             // false: it was still trying when we stopped looking
   std::optional<Pfn> pfn;
   sim::Nanos took = 0;
 };
 
+// Lets the machine run until the task has its answer, or has tried for long enough.
+void look_on(kernel::Machine& machine, const std::optional<Recorder>& recorder, Answer& answer) {
+  sim::Scheduler& scheduler = machine.scheduler();
+  while (!answer.done && answer.mistake.empty()) {
+    const sim::RunOutcome outcome = scheduler.run_until(scheduler.now() + kLookEvery);
+    if (answer.done || !answer.mistake.empty()) return;
+    if (outcome.end() != sim::RunEnd::kTimeLimit) {
+      answer.mistake = fmt::format("the allocation did not come back: {}", outcome.report());
+    } else if (recorder && (scheduler.now() - recorder->start() >= kMostTime || answer.steps.all >= kMostSteps)) {
+      answer.took = scheduler.now() - recorder->start();
+      return;
+    }
+  }
+}
+
 Answer ask(kernel::Machine& machine, const Question& q) {
   Answer answer;
-  bool done = false;
+  std::optional<Recorder> recorder;
   const auto body = [&](kernel::Thread& thread) {
     Filler filler(machine, thread);
     if (auto filled = filler.bring_into(q.state)) {
       answer.before = *filled;
       machine.phys().set_log_sink([&answer](std::string_view line) { answer.log.emplace_back(line); });
-      const sim::Nanos start = machine.scheduler().now();
-      {
-        Recorder recorder(machine);
-        phys::Page* page = machine.phys().alloc_pages(q.gfp, q.order, q.nid);
-        if (page != nullptr) answer.pfn = machine.phys().page_to_pfn(*page);
-        answer.events = recorder.take();
-      }
-      answer.took = machine.scheduler().now() - start;
-      for (Event& event : answer.events) event.at -= start;
+      recorder.emplace(machine, answer.steps);
+      phys::Page* page = machine.phys().alloc_pages(q.gfp, q.order, q.nid);
+      if (page != nullptr) answer.pfn = machine.phys().page_to_pfn(*page);
+      answer.took = machine.scheduler().now() - recorder->start();
+      answer.done = true;
+      recorder.reset();
       machine.phys().set_log_sink({});
     } else {
       answer.mistake = filled.error().sentence;
     }
-    done = true;
     machine.processes().exit_thread(thread, {});
   };
   const auto made = machine.processes().create("explain", body);
@@ -179,8 +217,11 @@ Answer ask(kernel::Machine& machine, const Question& q) {
     answer.mistake = fmt::format("no process could be made: {}; give more --ram", errno_name(made.error()));
     return answer;
   }
-  const sim::RunOutcome outcome = machine.run();
-  if (!done) answer.mistake = fmt::format("the allocation did not come back: {}", outcome.report());
+  look_on(machine, recorder, answer);
+  // A task that still tries is unwound with the machine; nothing of it may reach into here then.
+  recorder.reset();
+  machine.phys().set_log_sink({});
+  if (answer.done || !answer.mistake.empty()) static_cast<void>(machine.run());
   return answer;
 }
 
@@ -280,10 +321,9 @@ class CompactionLine {
   std::int64_t moved_ = 0;
 };
 
-// Refills of a per-CPU list tell of each block; one line does for a run of them.
-void tell_events(const std::vector<Event>& events) {
-  constexpr std::size_t kMostLines = 200;
-  std::size_t lines = 0;
+// Events as lines. Refills of a per-CPU list tell of each block; one line does for a run of them.
+std::vector<std::string> lines_of(const auto& events) {
+  std::vector<std::string> lines;
   std::int64_t refill = 0;
   CompactionLine compaction;
   for (const Event& event : events) {
@@ -291,16 +331,40 @@ void tell_events(const std::vector<Event>& events) {
       refill += event.n("percpu_refill");
       continue;
     }
-    if (refill > 1) print(fmt::format("    the per-CPU list is refilled: {} blocks from the buddy\n", refill));
+    if (refill > 1) lines.push_back(fmt::format("    the per-CPU list is refilled: {} blocks from the buddy\n", refill));
     if (event.name != "mm_page_alloc_extfrag") refill = 0;
     const std::string text = event.name.starts_with("mm_compaction_") ? compaction.take(event) : line(event);
-    if (text.empty()) continue;
-    if (++lines > kMostLines) {
-      print(fmt::format("  ... and so on: {} events in all; --json has every one\n", events.size()));
-      return;
-    }
-    print(fmt::format("{:>9.1f} us{}\n", static_cast<double>(event.at) / 1000, text));
+    if (!text.empty()) lines.push_back(fmt::format("{:>9.1f} us{}\n", static_cast<double>(event.at) / 1000, text));
   }
+  return lines;
+}
+
+// The beginning and the end of a long telling; of one that has no end, more of what it does again and again is no help.
+void tell_steps(const Answer& a) {
+  constexpr std::size_t kMostLines = 200;
+  constexpr std::size_t kLastTries = 40;
+  std::vector<std::string> lines = lines_of(a.steps.first);
+  const std::vector<std::string> last = lines_of(a.steps.last);
+  lines.insert(lines.end(), last.begin(), last.end());
+  const std::size_t end = a.done ? kMostLines / 2 : kLastTries;
+  const std::size_t begin = a.done ? kMostLines - end : 0;
+  if (lines.size() <= begin + end) {
+    for (const std::string& text : lines) print(text);
+    return;
+  }
+  for (std::size_t i = 0; i < begin; ++i) print(lines[i]);
+  print(fmt::format("  ... {} steps in all; {} (--json has more) ...\n", a.steps.all,
+                    a.done ? "those between are left out" : "these are the last"));
+  for (std::size_t i = lines.size() - end; i < lines.size(); ++i) print(lines[i]);
+}
+
+// Why a request still tries.
+std::string still_trying(const Question& q, const Answer& a) {
+  const std::string why = any(q.gfp, Gfp::kNoFail)
+                              ? "__GFP_NOFAIL forbids it to give up, and there is no such block to be had"
+                              : "a request like this one gives up only when there is nothing left to reclaim or to kill";
+  return fmt::format("still trying after {:.1f} s of the machine's time and {} steps: {}", static_cast<double>(a.took) / 1e9,
+                     a.steps.all, why);
 }
 
 void tell(const kernel::Machine& machine, const Question& q, const Answer& a) {
@@ -314,8 +378,10 @@ void tell(const kernel::Machine& machine, const Question& q, const Answer& a) {
                   a.before.free, a.before.managed,
                   a.before.largest_free ? fmt::format("of order {}", a.before.largest_free->value()) : "none",
                   a.before.page_cache, a.before.anonymous, a.before.kernel));
-  tell_events(a.events);
-  if (a.pfn) {
+  tell_steps(a);
+  if (!a.done) {
+    print(fmt::format("\nresult: {}\n", still_trying(q, a)));
+  } else if (a.pfn) {
     print(fmt::format("\nresult: pfn {:#x} after {:.1f} us\n", a.pfn->value(), static_cast<double>(a.took) / 1000));
   } else {
     print(fmt::format("\nresult: NULL after {:.1f} us\n", static_cast<double>(a.took) / 1000));
@@ -325,12 +391,14 @@ void tell(const kernel::Machine& machine, const Question& q, const Answer& a) {
 
 nlohmann::json to_json(const kernel::Machine& machine, const Question& q, const Answer& a) {
   nlohmann::json events = nlohmann::json::array();
-  for (const Event& event : a.events) {
+  const auto add = [&events](const Event& event) {
     nlohmann::json fields = nlohmann::json::object();
     for (const auto& [name, value] : event.number) fields[name] = value;
     for (const auto& [name, value] : event.text) fields[name] = value;
     events.push_back({{"event", event.name}, {"ns", event.at}, {"fields", std::move(fields)}});
-  }
+  };
+  std::ranges::for_each(a.steps.first, add);
+  std::ranges::for_each(a.steps.last, add);
   const kernel::MachineConfig& config = machine.config();
   nlohmann::json before = {{"free", a.before.free},
                            {"managed", a.before.managed},
@@ -343,6 +411,9 @@ nlohmann::json to_json(const kernel::Machine& machine, const Question& q, const 
           {"gfp", phys::gfp_names(q.gfp)},
           {"policy", config.alloc_policy.empty() ? config.profile : config.alloc_policy},
           {"before", std::move(before)},
+          {"done", a.done},
+          {"steps", a.steps.all},
+          {"events_left_out", a.steps.left_out()},  // in the middle
           {"events", std::move(events)},
           {"log", a.log},
           {"ns", a.took},
@@ -367,7 +438,7 @@ int explain(const ExplainOptions& options) {
   } else {
     tell(**machine, *q, answer);
   }
-  return 0;
+  return answer.done ? 0 : 1;
 }
 
 }  // namespace

@@ -50,7 +50,7 @@ void MachineOptions::add_to(CLI::App& app, RamOption ram) {
                  "The firmware's memory map in place of --ram: lines as the kernel prints them; a boot log will do")
       ->type_name("FILE")
       ->group(group);
-  app.add_option("--cmdline", cmdline_, "Kernel parameters: mem=, memmap=, kernelcore=, movablecore=")
+  app.add_option("--cmdline", cmdline_, "Kernel parameters: mem=, memmap=, kernelcore=, movablecore=, cma=; highmem= on i386")
       ->type_name("TEXT")
       ->group(group);
   app.add_option("--cpus", cpus_, "Number of CPUs (default 1)")->type_name("N")->group(group);

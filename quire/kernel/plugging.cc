@@ -35,7 +35,7 @@ Checked<void> take_option(std::string_view text, std::string_view name, std::str
     spec.at = *address;
   } else if (name == "node") {
     const auto node = number(value);
-    if (!node || *node >= kMaxNodes) return wrong("a node's number");
+    if (!node || *node >= kMaxNodes) return wrong(fmt::format("write a node's number, from 0 to {}", kMaxNodes - 1));
     spec.node = *node;
   } else if (name == "online") {
     if (value == "movable") {
@@ -45,7 +45,7 @@ Checked<void> take_option(std::string_view text, std::string_view name, std::str
     } else if (value == "no") {
       spec.online = std::nullopt;
     } else {
-      return wrong("movable, kernel or no");
+      return wrong("write movable, kernel or no");
     }
   } else {
     return user_error(fmt::format("plug '{}': unknown option '{}'; {}", text, name, kForm));
@@ -53,11 +53,16 @@ Checked<void> take_option(std::string_view text, std::string_view name, std::str
   return {};
 }
 
+std::string count(std::size_t n, std::string_view thing) {
+  if (n == 0) return fmt::format("no {}", thing);
+  return fmt::format("{} {}{}", n, thing, n == 1 ? "" : "s");
+}
+
 std::string sentence_of(Errno error, const PlugSpec& spec, Range<PhysAddr> range) {
   const std::string where =
       fmt::format("plug '{}': {:#x}-{:#x}: ", plug_text(spec), range.begin.value(), range.end.value() - 1);
   switch (error) {
-    case Errno::kExist: return where + "something is there already (see --show iomem); give another at=";
+    case Errno::kExist: return where + "something is there already (see --show iomem); choose another at=";
     case Errno::kTooBig: return where + "beyond the room for memory that comes later; leave at= out, or give a lower one";
     case Errno::kNoMem: return where + "no memory for its struct Pages, 64 bytes for each 4 KiB; give the machine more RAM";
     case Errno::kBusy: return where + "in use already";
@@ -102,8 +107,9 @@ Checked<void> Machine::plug_all() {
   PhysAddr next = align_up(std::max(PhysAddr(4 * kGiB), phys_->firmware_map().end_of_ram()), kGiB);
   for (const PlugSpec& spec : config_.plug) {
     if (spec.node >= phys_->nodes().size()) {
-      return user_error(fmt::format("plug '{}': the machine has {} node(s); declare the node too, as in --node ram=0",
-                                    plug_text(spec), phys_->nodes().size()));
+      return user_error(
+          fmt::format("plug '{}': there is no node {}, the machine has {}; give it one more, as with --node ram=0",
+                      plug_text(spec), spec.node, count(phys_->nodes().size(), "node")));
     }
     auto range = spec.region ? plug_region(spec) : plug_module(spec, next);
     if (!range) return std::unexpected(range.error());
@@ -120,8 +126,9 @@ Checked<Range<PhysAddr>> Machine::plug_module(const PlugSpec& spec, PhysAddr nex
   const std::uint64_t block = phys_->hotplug().memory_block_size();
   const PhysAddr start = spec.at ? PhysAddr(*spec.at) : align_up(next, block);
   if (spec.bytes % block != 0 || start.value() % block != 0) {
-    return user_error(fmt::format("plug '{}': size and address must be multiples of the memory block size, {} on this machine",
-                                  plug_text(spec), format_size(block)));
+    return user_error(
+        fmt::format("plug '{}': memory comes in whole memory blocks; make the size and at= multiples of {} on this machine",
+                    plug_text(spec), format_size(block)));
   }
   const Range<PhysAddr> range{start, start + spec.bytes};
   const Status added = phys_->hotplug().add_memory(Nid(static_cast<int>(spec.node)), start, spec.bytes);
@@ -132,8 +139,8 @@ Checked<Range<PhysAddr>> Machine::plug_module(const PlugSpec& spec, PhysAddr nex
 Checked<Range<PhysAddr>> Machine::plug_region(const PlugSpec& spec) {
   phys::DeviceMemory& device = phys_->device_memory();
   if (*spec.region >= device.regions().size()) {
-    return user_error(fmt::format("plug '{}': the machine has {} persistent region(s); --cmdline memmap=SIZE!START makes one",
-                                  plug_text(spec), device.regions().size()));
+    return user_error(fmt::format("plug '{}': the machine has {}; --cmdline memmap=SIZE!START makes one", plug_text(spec),
+                                  count(device.regions().size(), "persistent region")));
   }
   const Range<PhysAddr> whole = device.regions()[*spec.region].range;
   const Status added = device.dax_kmem_add(whole, Nid(static_cast<int>(spec.node)));

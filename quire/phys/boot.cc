@@ -26,6 +26,37 @@ std::uint64_t ram_alignment(PhysAddr at) {
   return at < kKernelStart ? kMiB : 64 * kMiB;
 }
 
+// There is enough RAM for what is needed, but a range of something else stands in its place. `image`: where the kernel's image
+// would go; empty when it has its place.
+std::optional<BootError> in_the_way(std::string_view what, std::uint64_t need, const FirmwareMap& firmware,
+                                    const FirmwareMap& usable, Range<PhysAddr> image) {
+  const std::uint64_t left = usable.ram_bytes();
+  const std::uint64_t all = align_up(firmware.ram_bytes(), kMiB) / kMiB;
+  for (const E820Entry& e : usable.entries()) {
+    if (e.type == E820Type::kRam) continue;
+    std::uint64_t taken = 0;
+    for (const E820Entry& was : firmware.entries()) {
+      if (was.type == E820Type::kRam) taken += was.range.intersect(e.range).size();
+    }
+    const std::string range = fmt::format("[mem {:#010x}-{:#010x}] is {}", e.range.begin.value(), e.range.end.value() - 1,
+                                          e820_type_name(e.type));
+    if (left < need && left + taken >= need) {
+      return BootError{fmt::format("no room for {}: {} and leaves {} KiB of {} MiB; make that range smaller, or move it", what,
+                                   range, left / kKiB, all)};
+    }
+    if (left >= need && !e.range.intersect(image).empty()) {
+      return BootError{fmt::format(
+          "no room for {} of {} KiB, which stands at 16 MiB or, when it fits, at 1 MiB: {}; move that range, or give a smaller "
+          "--kernel-reserved",
+          what, image.size() / kKiB, range)};
+    }
+  }
+  if (left >= need) return std::nullopt;
+  return BootError{fmt::format(
+      "RAM too small: the kernel parameters leave {} KiB of {} MiB, which cannot hold {}; let them leave {} MiB or more",
+      left / kKiB, all, what, need / kMiB)};
+}
+
 }  // namespace
 
 BootResult<std::unique_ptr<PhysMem>> PhysMem::boot(const PhysConfig& config, sim::Scheduler& scheduler, TraceRegistry& traces,
@@ -75,6 +106,11 @@ BootError PhysBoot::too_small(std::string_view what) const {
   const std::uint64_t memmap = sections * kPagesPerSection * sizeof(Page);
   const std::uint64_t images = config_.kernel_reserved + config_.initrd_bytes;
   const std::uint64_t need = align_up(images + memmap + 4 * kMiB + kWorkingRoom, kMiB);
+  if (ram_bytes_ >= need) {
+    const std::uint64_t kernel_bytes = image_.empty() ? config_.kernel_reserved : 0;
+    const auto other = in_the_way(what, need, map_, usable_, {kKernelStart, kKernelStart + kernel_bytes});
+    if (other) return *other;
+  }
   return BootError{fmt::format(
       "RAM too small: {} MiB cannot hold {} (kernel image {} KiB, memory map {} KiB, low memory and node data 4096 KiB, "
       "at least {} KiB to run in); boot with --ram {}M or more, or with a smaller --kernel-reserved",
@@ -499,10 +535,16 @@ BootStatus PhysBoot::memory_dev_init() {
   mem_->device_memory_ = std::make_unique<DeviceMemory>(*mem_);
   for (const E820Entry& e : usable_.entries()) {
     if (e.type != E820Type::kPram) continue;
-    if (BootStatus status = mem_->arena_.map_ram(e.range); !status) return status;
-    mem_->device_memory_->add_region(e.range, target_node(e.range.begin));
+    // A firmware's map may name parts of pages; memory is made of whole ones.
+    const Range<PhysAddr> whole{align_up(e.range.begin, kPageSize), align_down(e.range.end, kPageSize)};
+    if (whole.empty()) continue;
+    if (BootStatus status = mem_->arena_.map_ram(whole); !status) return status;
+    mem_->device_memory_->add_region(whole, target_node(whole.begin));
   }
-  if (config_.pmem == PmemAtBoot::kFsdax) mem_->device_memory_->probe();
+  if (config_.recorded.pmem.value_or(config_.pmem) != PmemAtBoot::kFsdax) return {};
+  const std::size_t told = mem_->boot_log_.size();
+  mem_->device_memory_->probe();
+  if (sink_) std::ranges::for_each(mem_->boot_log_.begin() + static_cast<std::ptrdiff_t>(told), mem_->boot_log_.end(), sink_);
   return {};
 }
 

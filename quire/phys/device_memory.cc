@@ -29,7 +29,15 @@ void DeviceMemory::add_region(Range<PhysAddr> range, Nid nid) {
 }
 
 void DeviceMemory::probe() {
-  for (const PmemRegion& region : regions_) static_cast<void>(attach(region.id));
+  for (const PmemRegion& region : regions_) {
+    const Status taken = attach(region.id);
+    if (taken) continue;
+    std::string_view why = errno_name(taken.error());
+    if (taken.error() == Errno::kOpNotSupp) why = "begin and end must be multiples of 2 MiB";
+    if (taken.error() == Errno::kNoMem) why = "no memory for its struct Pages";
+    mem_.boot_log_.push_back(fmt::format("nd_pmem {}: [mem {:#012x}-{:#012x}] stays raw: {}", namespace_name(region),
+                                         region.range.begin.value(), region.range.end.value() - 1, why));
+  }
 }
 
 std::string DeviceMemory::namespace_name(const PmemRegion& region) { return fmt::format("namespace{}.0", region.id); }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <limits>
 #include <optional>
 
 namespace quire::phys {
@@ -12,6 +13,7 @@ namespace quire::phys {
 namespace {
 
 constexpr std::uint64_t kGap = 4 * kGiB;
+constexpr std::uint64_t kEndOfAddresses = 64 * kTiB;  // 46 bits
 
 Range<PhysAddr> bytes_at(std::uint64_t begin, std::uint64_t end) { return {PhysAddr(begin), PhysAddr(end)}; }
 
@@ -97,7 +99,10 @@ BootResult<FirmwareMap> FirmwareMap::parse(std::string_view text) {
           "unknown type; known are usable, reserved, ACPI data, ACPI NVS, unusable, persistent (type 7), "
           "persistent (type 12)");
     }
-    map.add({PhysAddr(*first), PhysAddr(*last + 1)}, *type);
+    const bool memory = *type == E820Type::kRam || *type == E820Type::kPram;
+    if (memory && *last >= kEndOfAddresses) return wrong("memory beyond the address space of 46 bits; leave the line out");
+    const std::uint64_t end = *last == std::numeric_limits<std::uint64_t>::max() ? *last : *last + 1;
+    map.add({PhysAddr(*first), PhysAddr(end)}, *type);
   }
   if (map.entries_.empty()) return boot_error("no line has the form [mem 0xFIRST-0xLAST] TYPE");
   map.sanitize();

@@ -13,6 +13,9 @@
 // Parameters take effect in the order in which they stand. Where entries overlap, the higher type wins afterwards
 // (FirmwareMap::sanitize), so that `@` does not make RAM of what the firmware reserves. memmap= takes several, separated by
 // commas. What is not known here is kept: the kernel hands it to the init process.
+//
+// Stricter than Linux, whose map takes whatever stands there: a size that 64 bits do not hold, an empty range, one beyond
+// 46 bits of address and persistent memory of no whole pages are errors.
 #pragma once
 
 #include <cstdint>

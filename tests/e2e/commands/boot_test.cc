@@ -62,5 +62,77 @@ TEST_F(Commands, BootMistakesAreSentences) {
   expect_sentence(quire("boot --ram 64M --cmdline mem=1M"), "RAM too small", 1);
 }
 
+TEST_F(Commands, WhatStandsWhereTheKernelGoesIsNamed) {
+  const std::string boot = "boot --ram 512M --cmdline 'memmap=";
+  expect_sentence(quire(boot + "64M!16M'"), "[mem 0x01000000-0x04ffffff] is persistent (type 12)", 1);
+  expect_sentence(quire(boot + "64M$16M'"), "[mem 0x01000000-0x04ffffff] is reserved", 1);
+  expect_sentence(quire(boot + "512M!0'"), "leaves 0 KiB of 512 MiB", 1);
+  expect_sentence(quire(boot + "1M'"), "RAM too small: the kernel parameters leave 635 KiB", 1);
+  expect_sentence(quire(boot + "1!1'"), "whole pages", 1);
+  expect_sentence(quire(boot + "100T!8G'"), "'memmap=100T!8G': the range reaches beyond", 1);
+  EXPECT_EQ(quire(boot + "64M!16M' --kernel-reserved 8M").status, 0);
+}
+
+TEST_F(Commands, TheLogSaysWhyAPersistentRegionStaysRaw) {
+  const std::string raw = quire("boot --ram 512M --cmdline 'memmap=3M!129M'").out;
+  EXPECT_THAT(raw,
+              HasSubstr("namespace0.0: [mem 0x0008100000-0x00083fffff] stays raw: begin and end must be multiples of 2 MiB"));
+  EXPECT_THAT(quire("boot --ram 512M --cmdline 'memmap=4M!128M'").out, Not(HasSubstr("stays raw")));
+}
+
+TEST_F(Commands, AModuleIsPluggedIn) {
+  const Output movable = quire("boot --ram 512M --nodes 2 --plug 512M,node=1 --show iomem,zoneinfo,nodes");
+  ASSERT_EQ(movable.status, 0) << movable.err;
+  EXPECT_THAT(movable.out, HasSubstr("100000000-11fffffff : System RAM\n"));
+  EXPECT_THAT(movable.out, HasSubstr("Node 1, zone  Movable\n  pages free     131072\n"));
+
+  const std::string kernel = quire("boot --ram 512M --plug 256M,at=4608M,online=kernel --show iomem,zoneinfo").out;
+  EXPECT_THAT(kernel, HasSubstr("120000000-12fffffff : System RAM\n"));
+  EXPECT_THAT(kernel, HasSubstr("Node 0, zone   Normal\n  pages free     65536\n"));
+
+  const std::string offline = quire("boot --ram 512M --plug 256M,online=no --show iomem,meminfo").out;
+  EXPECT_THAT(offline, HasSubstr("100000000-10fffffff : System RAM\n"));
+  const std::string without = quire("boot --ram 512M --show meminfo").out;
+  EXPECT_THAT(offline, HasSubstr(without.substr(0, without.find('\n'))));  // MemTotal
+
+  write("m.toml", "ram = \"512M\"\nnodes = 2\nplug = [\"512M,node=1\"]\n");
+  EXPECT_EQ(quire("boot --machine m.toml --show zoneinfo,iomem").out,
+            quire("boot --ram 512M --nodes 2 --plug 512M,node=1 --show zoneinfo,iomem").out);
+}
+
+TEST_F(Commands, APersistentRegionIsRamOfANodeOfItsOwn) {
+  for (const std::string start : {"512M", "4G"}) {
+    const Output output =
+        quire("boot --node ram=1G --node ram=0 --cmdline 'memmap=512M!" + start + "' --plug pmem0,node=1 --show iomem,nodes");
+    ASSERT_EQ(output.status, 0) << output.err;
+    // The first block holds the label, and stays what it is.
+    EXPECT_THAT(output.out,
+                HasSubstr(start == "4G" ? "108000000-11fffffff : System RAM (kmem)" : "28000000-3fffffff : System RAM (kmem)"));
+    EXPECT_THAT(output.out, HasSubstr("namespace0.0\n"));
+    EXPECT_THAT(output.out, HasSubstr("Node 1 MemTotal:         393216 kB\nNode 1 MemFree:          393216 kB\n"));
+  }
+}
+
+TEST_F(Commands, PlugMistakesAreSentences) {
+  const std::string plug = "boot --ram 512M --plug ";
+  expect_sentence(quire(plug + "100M"), "make the size and at= multiples of 128M", 1);
+  expect_sentence(quire(plug + "512M,at=4097M"), "multiples of 128M", 1);
+  expect_sentence(quire(plug + "512M,at=0"), "0x0-0x1fffffff: something is there already", 1);
+  expect_sentence(quire(plug + "512M --plug 512M,at=4G"), "choose another at=", 1);
+  expect_sentence(quire(plug + "512M,at=60T"), "beyond the room for memory that comes later", 1);
+  expect_sentence(quire(plug + "512M,node=1"), "there is no node 1, the machine has 1 node;", 1);
+  expect_sentence(quire(plug + "pmem3"), "the machine has no persistent region; --cmdline memmap=SIZE!START makes one", 1);
+  expect_sentence(quire(plug + "pmem1 --cmdline 'memmap=256M!256M'"), "the machine has 1 persistent region;", 1);
+  expect_sentence(quire(plug + "pmem0 --cmdline 'memmap=64M!256M'"), "holds no whole memory block of 128M", 1);
+  expect_sentence(quire(plug + "512M,nod=1"), "unknown option 'nod'", 2);
+  expect_sentence(quire(plug + "512M,node=x"), "a node's number, from 0 to 63", 2);
+  expect_sentence(quire(plug + "512M,online=yes"), "write movable, kernel or no", 2);
+  expect_sentence(quire(plug + "pmem0,at=4G"), "unknown option 'at'", 2);
+  expect_sentence(quire(plug + "pmem"), "pmemN", 2);
+  expect_sentence(quire(plug + "0"), "from 128M to 16T", 2);
+  write("bad.toml", "plug = [\"512M,nod=1\"]\n");
+  expect_sentence(quire("boot --machine bad.toml"), "unknown option 'nod'", 2);
+}
+
 }  // namespace
 }  // namespace quire

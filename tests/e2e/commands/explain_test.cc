@@ -1,4 +1,5 @@
 // quire explain alloc, and machines whose allocation is another kernel's.
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "commands.h"
@@ -94,6 +95,22 @@ TEST_F(Explain, TheNodeAskedFirstAndZoneReclaim) {
 TEST_F(Explain, TheSameSeedTellsTheSame) {
   const std::string words = "explain alloc --ram 64M --fill 99 --fragment --order 3 --seed 3 --alloc-policy linux-4.0";
   EXPECT_EQ(quire(words).out, quire(words).out);
+}
+
+TEST_F(Explain, ARequestThatTriesForEverIsLeftAtThat) {
+  const std::string words = "explain alloc --ram 64M --gfp 'GFP_KERNEL|__GFP_NOFAIL|GFP_DMA' --order 10 --fill 100 ";
+  const Output output = quire(words);
+  EXPECT_EQ(output.status, 1);
+  EXPECT_THAT(output.out, AllOf(HasSubstr("retry: __GFP_NOFAIL"), HasSubstr("result: still trying after "),
+                                HasSubstr("__GFP_NOFAIL forbids it to give up"), Not(HasSubstr("result: NULL"))));
+  EXPECT_LT(std::ranges::count(output.out, '\n'), 60);
+}
+
+TEST_F(Explain, JsonSaysThatItIsDone) {
+  const auto answer = json("--ram 64M");
+  EXPECT_EQ(answer["done"], true);
+  EXPECT_EQ(answer["events_left_out"], 0);
+  EXPECT_EQ(answer["steps"], answer["events"].size());
 }
 
 TEST_F(Explain, MistakesAreNamed) {

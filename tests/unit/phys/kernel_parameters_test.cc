@@ -6,6 +6,7 @@
 namespace quire::phys {
 namespace {
 
+using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
 
@@ -107,6 +108,23 @@ TEST(KernelParameters, MistakesNameTheWord) {
   }
 }
 
+TEST(KernelParameters, RangesThatNoMachineHasAreNamed) {
+  for (const std::string_view word : {"memmap=1E!4G", "memmap=100T!8G", "memmap=2T@63T", "memmap=4K$64T", "memmap=2T%63T-1"}) {
+    EXPECT_THAT(error_of(word), AllOf(HasSubstr(std::string(word)), HasSubstr("46 bits")));
+  }
+  for (const std::string_view word : {"memmap=16E!0", "memmap=16E", "mem=17E", "memmap=99999999999999999999!4G",
+                                      "memmap=64M!18E", "cma=16E", "cma=64M@16E", "movablecore=20E"}) {
+    EXPECT_THAT(error_of(word), AllOf(HasSubstr(std::string(word)), HasSubstr("16 EiB")));
+  }
+  for (const std::string_view word : {"memmap=1!1", "memmap=64M!2K", "memmap=6K!64M", "memmap=1%64M-1+12"}) {
+    EXPECT_THAT(error_of(word), AllOf(HasSubstr(std::string(word)), HasSubstr("whole pages")));
+  }
+  EXPECT_THAT(error_of("memmap=0!64M"), HasSubstr("size of 0"));
+  // Right up to the end, and RAM of odd bytes as a crash kernel gets it, is fine.
+  for (const std::string_view word : {"memmap=1T!63T", "memmap=639K@0", "mem=100T", "memmap=100T"})
+    EXPECT_EQ(error_of(word), "");
+}
+
 TEST(FirmwareMapText, ALogOrBareLinesGiveTheMapBack) {
   const FirmwareMap pc = FirmwareMap::pc(6 * kGiB);
   std::string log = "[    0.000000] Linux version 6.1\n";
@@ -127,6 +145,8 @@ TEST(FirmwareMapText, MistakesNameTheLine) {
   EXPECT_THAT(error("[mem 0x2000-0xfff] usable"), HasSubstr("line 1"));
   EXPECT_THAT(error("[mem 0x2000 0xfff] usable"), HasSubstr("line 1"));
   EXPECT_THAT(error("[mem 0x0-0xfff] reserved"), HasSubstr("usable RAM"));
+  EXPECT_THAT(error("[mem 0x0-0xfffff] usable\n[mem 0x400000000000-0x400000000fff] usable"),
+              HasSubstr("line 2: memory beyond"));
 }
 
 }  // namespace
