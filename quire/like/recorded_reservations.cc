@@ -399,12 +399,18 @@ Checked<void> take_reservations(const Evidence& evidence, RecordedMachine& machi
 }
 
 void take_resources(const Evidence& evidence, RecordedMachine& machine) {
+  // Without the pmem driver nobody takes persistent memory, and it gets no struct Pages.
+  const auto of_driver = [](const IomemLine& line) { return line.name.starts_with("namespace"); };
+  if (!evidence.iomem.lines.empty()) {
+    const bool attached = std::ranges::any_of(evidence.iomem.lines, of_driver);
+    machine.config.recorded->pmem = attached ? phys::PmemAtBoot::kFsdax : phys::PmemAtBoot::kNone;
+  }
   if (evidence.iomem.hidden) {
     machine.notes.emplace_back("iomem.txt was read without the right to see addresses, so devices are not known");
     return;
   }
   for (const IomemLine& line : evidence.iomem.lines) {
-    if (!from_memory_map(line)) machine.config.recorded->resources.push_back({line.range, line.name});
+    if (!from_memory_map(line) && !of_driver(line)) machine.config.recorded->resources.push_back({line.range, line.name});
   }
 }
 

@@ -38,8 +38,8 @@ std::optional<BootError> in_the_way(std::string_view what, std::uint64_t need, c
     for (const E820Entry& was : firmware.entries()) {
       if (was.type == E820Type::kRam) taken += was.range.intersect(e.range).size();
     }
-    const std::string range = fmt::format("[mem {:#010x}-{:#010x}] is {}", e.range.begin.value(), e.range.end.value() - 1,
-                                          e820_type_name(e.type));
+    const std::string range =
+        fmt::format("[mem {:#010x}-{:#010x}] is {}", e.range.begin.value(), e.range.end.value() - 1, e820_type_name(e.type));
     if (left < need && left + taken >= need) {
       return BootError{fmt::format("no room for {}: {} and leaves {} KiB of {} MiB; make that range smaller, or move it", what,
                                    range, left / kKiB, all)};
@@ -68,9 +68,8 @@ PhysBoot::PhysBoot(const PhysConfig& config, sim::Scheduler& scheduler, TraceReg
     : config_(config), scheduler_(scheduler), traces_(traces), sink_(std::move(log)) {}
 
 BootResult<std::unique_ptr<PhysMem>> PhysBoot::run() {
-  const auto steps = {&PhysBoot::check_config, &PhysBoot::reserve_boot_images, &PhysBoot::initmem_init,
-                      &PhysBoot::create_phys_mem,
-                      &PhysBoot::dma_contiguous_reserve, &PhysBoot::sparse_init};
+  const auto steps = {&PhysBoot::check_config,    &PhysBoot::reserve_boot_images,    &PhysBoot::initmem_init,
+                      &PhysBoot::create_phys_mem, &PhysBoot::dma_contiguous_reserve, &PhysBoot::sparse_init};
   for (const auto step : steps) {
     if (BootStatus status = (this->*step)(); !status) return std::unexpected(status.error());
   }

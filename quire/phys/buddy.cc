@@ -75,8 +75,10 @@ Page* Buddy::rmqueue(Zone& zone, Order order, MigrateType type, AllocFlags flags
   }
   for (;;) {
     if (Page* page = rmqueue_smallest(zone, order, type)) return page;
-    // Memory that is still to be initialised comes before another type's blocks: to Linux it would be there already.
-    if (zone.deferred_pages_ != 0 && deferred_.grow_zone(zone)) continue;
+    // Memory that is still to be initialised comes before another type's smaller blocks: to Linux it would be there already,
+    // as movable blocks of the largest order.
+    const bool all_cut = zone.free_area_[kMaxOrder.value()].list(MigrateType::kMovable).empty();
+    if (zone.deferred_pages_ != 0 && all_cut && deferred_.grow_zone(zone)) continue;
     if (cma) {
       if (Page* page = rmqueue_smallest(zone, order, MigrateType::kCma)) return page;
     }

@@ -77,6 +77,7 @@ struct RecordedBoot {
   std::vector<ZoneManaged> zone_managed;  // for a machine whose `reserved` is not known
   std::vector<Reservation> resources;     // lines of iomem that no memory map tells: devices, sections of the kernel's image
   HugePagesAtBoot huge_pages = HugePagesAtBoot::kAuto;
+  std::optional<PmemAtBoot> pmem;  // what had become of persistent memory
 
   // What was written to /proc/sys/vm when boot was over; Linux then computes what hangs on it from the final figures.
   std::optional<std::uint64_t> min_free_kbytes;
