@@ -65,9 +65,10 @@ Checked<FillReport> Filler::bring_into(const MachineState& state) {
   if (state.fill_percent == 0 && !state.fragmented) return report();
   const NoReclaim no_reclaim(machine_.phys());
   const std::uint64_t managed = machine_.phys().totalram_pages();
-  // A machine without a single free page cannot even reclaim: half of what is kept for that stays.
+  // A machine without a single free page cannot even reclaim, and with half of what is kept for that it throttles whoever asks:
+  // a little more stays.
   std::uint64_t reserve = 0;
-  machine_.phys().for_each_populated_zone([&](const Zone& zone) { reserve += zone.wmark_pages(Watermark::kMin) / 2; });
+  machine_.phys().for_each_populated_zone([&](const Zone& zone) { reserve += zone.wmark_pages(Watermark::kMin) * 3 / 4; });
   const std::uint64_t target = std::max(managed * (100 - state.fill_percent) / 100, reserve);
   const std::uint64_t now = free_pages();
   if (now < target && !state.fragmented) {

@@ -401,10 +401,10 @@ Checked<void> take_reservations(const Evidence& evidence, RecordedMachine& machi
 void take_resources(const Evidence& evidence, RecordedMachine& machine) {
   // Without the pmem driver nobody takes persistent memory, and it gets no struct Pages.
   const auto of_driver = [](const IomemLine& line) { return line.name.starts_with("namespace"); };
-  if (!evidence.iomem.lines.empty()) {
-    const bool attached = std::ranges::any_of(evidence.iomem.lines, of_driver);
-    machine.config.recorded->pmem = attached ? phys::PmemAtBoot::kFsdax : phys::PmemAtBoot::kNone;
-  }
+  const bool spanned =
+      std::ranges::any_of(evidence.zones, [](const ZoneFigures& zone) { return zone.name == "Device" && zone.spanned != 0; });
+  const bool attached = spanned || std::ranges::any_of(evidence.iomem.lines, of_driver);
+  machine.config.recorded->pmem = attached ? phys::PmemAtBoot::kFsdax : phys::PmemAtBoot::kNone;
   if (evidence.iomem.hidden) {
     machine.notes.emplace_back("iomem.txt was read without the right to see addresses, so devices are not known");
     return;
