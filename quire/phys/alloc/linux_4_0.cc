@@ -16,7 +16,6 @@ namespace quire::phys {
 
 namespace {
 
-constexpr sim::Nanos kOneJiffy = 4'000'000;
 constexpr sim::Nanos kCongestionWait = 20'000'000;  // HZ/50
 constexpr unsigned kReclaimDistance = 30;           // RECLAIM_DISTANCE
 
@@ -357,7 +356,7 @@ Page* Request::may_oom() {
   if (!mem_.oom_lock().try_lock()) {
     did_some_progress_ = 1;
     flow::step(mem_, "OOM killer", "at work for somebody else: wait");
-    mem_.scheduler().sleep_for(kOneJiffy);
+    mem_.scheduler().sleep_for(sim::kJiffy);
     return nullptr;
   }
   Page* page = get_page_from_freelist(AllocFlags::kWmarkHigh | AllocFlags::kCpuset, "once more before killing");

@@ -14,7 +14,6 @@ namespace {
 
 constexpr int kMaxReclaimRetries = 16;
 constexpr int kMaxCompactRetries = 16;
-constexpr sim::Nanos kOneJiffy = 4'000'000;
 
 class Linux6AllocPolicy final : public AllocPolicy {
  public:
@@ -444,7 +443,7 @@ Page* SlowPath::may_oom() {
     // Somebody else is killing already: wait for what that frees.
     did_some_progress_ = 1;
     flow::step(mem_, "OOM killer", "at work for somebody else: wait");
-    mem_.scheduler().sleep_for(kOneJiffy);
+    mem_.scheduler().sleep_for(sim::kJiffy);
     return nullptr;
   }
   AllocContext last_try = ac_;
