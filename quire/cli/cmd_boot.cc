@@ -37,6 +37,7 @@ constexpr View kViews[] = {
     {"extfrag_index", [](kernel::Machine& m) { return observe::extfrag_index(m.phys()); }},
     {"unusable_index", [](kernel::Machine& m) { return observe::unusable_index(m.phys()); }},
     {"meminfo", observe::meminfo},
+    {"slabinfo", observe::slabinfo},
     {"iomem", [](kernel::Machine& m) { return observe::iomem(m.phys()); }},
     {"nodes", observe::nodes},
     {"memblock", [](kernel::Machine& m) { return observe::memblock(m.phys()); }},
@@ -124,7 +125,7 @@ void add_boot(CommandLine& line) {
   command
       ->add_option("--show", options->show,
                    "Instead of log and zones, as the kernel prints it: zoneinfo, buddyinfo, pagetypeinfo, extfrag_index, "
-                   "unusable_index, meminfo, iomem, nodes, memblock")
+                   "unusable_index, meminfo, slabinfo, iomem, nodes, memblock")
       ->delimiter(',')
       ->allow_extra_args(false)
       ->type_name("VIEW,VIEW,...");

@@ -17,8 +17,10 @@ namespace quire::observe {
 // /sys/kernel/debug/extfrag/extfrag_index and unusable_index; the first is -1.000 where a block of the order is free.
 [[nodiscard]] std::string extfrag_index(phys::PhysMem& phys);
 [[nodiscard]] std::string unusable_index(phys::PhysMem& phys);
-[[nodiscard]] std::string meminfo(kernel::Machine& machine);   // /proc/meminfo
-[[nodiscard]] std::string iomem(phys::PhysMem& phys);          // /proc/iomem
+[[nodiscard]] std::string meminfo(kernel::Machine& machine);  // /proc/meminfo
+// /proc/slabinfo, the newest cache first. Objects in CPU arrays count as active, as the kernel counts them.
+[[nodiscard]] std::string slabinfo(kernel::Machine& machine);
+[[nodiscard]] std::string iomem(phys::PhysMem& phys);  // /proc/iomem
 // /sys/devices/system/node/node*: meminfo, numastat, distance and cpulist of each, under a heading.
 [[nodiscard]] std::string nodes(kernel::Machine& machine);
 // The lists of memblock as they stood when boot was over, as memblock=debug prints them.

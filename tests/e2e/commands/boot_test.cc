@@ -1,4 +1,7 @@
 // quire boot: maps, kernel parameters and the kernel's own views.
+#include <algorithm>
+#include <cstdio>
+#include <set>
 #include <sstream>
 #include <string>
 
@@ -32,6 +35,40 @@ TEST_F(Commands, BootShowsWhatTheKernelShows) {
   EXPECT_THAT(views["memblock"], StartsWith("MEMBLOCK configuration:"));
   EXPECT_THAT(views["nodes"], HasSubstr("-- distance\n10\n-- cpulist\n0\n"));
   EXPECT_THAT(views["pagetypeinfo"], StartsWith("Page block order: 9\n"));
+}
+
+// The version, the head and the rows as slabtop reads them, and the columns as wide as the kernel's.
+TEST_F(Commands, SlabinfoReadsAsTheKernels) {
+  const Output out = quire("boot --ram 64M --show slabinfo");
+  ASSERT_EQ(out.status, 0) << out.err;
+  EXPECT_THAT(out.out, StartsWith("slabinfo - version: 2.1\n# name            <active_objs> <num_objs> <objsize> <objperslab> "
+                                  "<pagesperslab> : tunables <limit> <batchcount> <sharedfactor> : slabdata <active_slabs> "
+                                  "<num_slabs> <sharedavail>\n"));
+  std::istringstream lines(out.out);
+  std::string line;
+  std::getline(lines, line);
+  std::getline(lines, line);
+  std::set<std::string> names;
+  while (std::getline(lines, line)) {
+    char name[129] = {};
+    unsigned long active = 0, objects = 0;
+    unsigned size = 0, per_slab = 0, active_slabs = 0, slabs = 0;
+    int pages = 0;
+    ASSERT_EQ(std::sscanf(line.c_str(), "%128s %lu %lu %u %u %d : tunables %*d %*d %*d : slabdata %u %u %*d", name, &active,
+                          &objects, &size, &per_slab, &pages, &active_slabs, &slabs),
+              8)
+        << line;
+    EXPECT_EQ(line.size(), std::max<std::size_t>(std::string(name).size(), 17) + 89) << line;
+    EXPECT_LE(active, objects) << line;
+    EXPECT_EQ(objects, 1ul * slabs * per_slab) << line;
+    EXPECT_LE(active_slabs, slabs) << line;
+    EXPECT_LE(1ul * size * per_slab, pages * 4096ul) << line;
+    EXPECT_TRUE(names.insert(name).second) << line;
+  }
+  for (const char* cache :
+       {"kmem_cache", "kmalloc-64", "vm_area_struct", "mm_struct", "task_struct", "filp", "radix_tree_node"}) {
+    EXPECT_TRUE(names.contains(cache)) << cache;
+  }
 }
 
 // A map out of another machine's boot log makes the same zones; the devices behind it are not known.
