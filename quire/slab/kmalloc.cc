@@ -5,7 +5,7 @@
 #include <bit>
 #include <cstring>
 
-#include "quire/slab/slab_layout.h"
+#include "quire/slab/classic_slab.h"
 #include "quire/slab/slab_system.h"
 
 namespace quire::slab {
@@ -83,10 +83,12 @@ void SlabSystem::kfree(const void* object) {
   Page* head = head_page(object);
   if (head != nullptr && head->test(PageFlag::kSlab)) [[likely]] {
     KmemCacheBase* cache = SlabLayout::page_cache(*head);
-    const SlabLayout::Place place = SlabLayout(*cache).place_on(*head, object);
-    if (place.slab == nullptr) SlabLayout(*cache).report_foreign(object);
-    if (place.slab->bufctl()[place.index] != kBufCtlActive) cache->report_double_free(object);
-    cache->free(const_cast<void*>(object));
+    if (!cache->debugged()) {
+      const ObjectPlace::State state = layout_->find(*cache, *head, object).state;
+      if (state == ObjectPlace::State::kFree) cache->report_double_free(object);
+      if (state != ObjectPlace::State::kAllocated) cache->report_foreign(object);
+    }
+    cache->free_track_caller(const_cast<void*>(object), __builtin_return_address(0));
     return;
   }
   if (head == nullptr || !is_large(*head, object)) {

@@ -1,24 +1,18 @@
 // Caches of equal objects, living in frames of the machine's RAM (Linux's struct kmem_cache).
 //
 //   KmemCacheBase ── per CPU ──▶ ArrayCache            alloc/free: a few instructions, inline, no lock
-//        │                         ▲ │ batches of `batchcount`
-//        │                  refill │ ▼ flush
-//        └── per node ──▶ KmemCacheNode { partial, full, free lists of Slab }       list_lock
-//                                ▲ │ grow / destroy slab
-//                                │ ▼
-//                             phys::alloc_pages
+//        │                         ▲ │
+//        └── SlabLayout ── slow paths: refill and flush, slabs per node, pages from phys::alloc_pages
 //
-// KmemCacheBase is untyped; KmemCache<T> (kmem_cache.h) is what a subsystem owns: it constructs and destroys T's.
+// KmemCacheBase is untyped; KmemCache<T> (kmem_cache.h) is what a subsystem owns: it constructs and destroys T's. Which of
+// the two layouts stands behind (slab_layout.h) is the machine's choice.
 //
-// Invariants (checked by validate()): see slab.h; each object is in exactly one place: on its slab's free list, in one
-// CPU's array, or in its user's hands. Node counts agree with the lists.
-// Lock: KmemCacheNode::list_lock for slabs and lists; a CPU's array belongs to that CPU. Allocation may sleep when the
-// Gfp allows direct reclaim; no lock is held meanwhile.
+// Invariants (checked by validate()): each object is in exactly one place: on its slab's free list, in one CPU's stock, or in
+// its user's hands; counts agree with the lists.
+// Lock: a list_lock per node for slabs and lists; a CPU's array belongs to that CPU. Allocation may sleep when the Gfp
+// allows direct reclaim; no lock is held meanwhile.
 // Cheap checks, always on: freeing the object freed last by this CPU; and when objects go back to their slab, that the
 // page is a slab of this cache, that the address is an object's start, and that the object is not free already.
-//
-// Differs from Linux 6.1: no shared and alien arrays yet (an object freed on another node's CPU goes back to its slab
-// at the next flush); Debian runs SLUB, this is the layout of SLAB.
 #pragma once
 
 #include <array>
@@ -28,52 +22,22 @@
 #include <string_view>
 
 #include "quire/base/bug.h"
-#include "quire/base/flags.h"
 #include "quire/base/intrusive_list.h"
 #include "quire/base/result.h"
 #include "quire/base/types.h"
 #include "quire/phys/gfp.h"
-#include "quire/sim/lock_guards.h"
 #include "quire/sim/scheduler.h"
 #include "quire/slab/array_cache.h"
-#include "quire/slab/slab.h"
+#include "quire/slab/slab_flags.h"
 #include "quire/slab/slab_geometry.h"
+#include "quire/slab/slab_layout.h"
 
 namespace quire::slab {
 
 class SlabSystem;
 
-enum class SlabFlags : std::uint32_t {
-  kNone = 0,
-  kHwCacheAlign = 1u << 0,    // SLAB_HWCACHE_ALIGN: objects start at a cache line
-  kReclaimAccount = 1u << 1,  // SLAB_RECLAIM_ACCOUNT: counted as SReclaimable
-  kPanic = 1u << 2,           // SLAB_PANIC: creation must not fail
-  kCacheDma = 1u << 3,        // SLAB_CACHE_DMA: pages from ZONE_DMA
-};
-
-}  // namespace quire::slab
-template <>
-inline constexpr bool quire::kIsFlags<quire::slab::SlabFlags> = true;
-
-namespace quire::slab {
-
 // Runs once for each object when its slab is made; an object must be freed in this state (slab_alloc's contract).
 using SlabConstructor = void (*)(void* object);
-
-// The slabs of one cache on one node.
-struct KmemCacheNode {
-  KmemCacheNode(sim::Scheduler& scheduler, sim::LockClass& lock_class) : list_lock(scheduler, lock_class) {}
-
-  sim::SpinLock list_lock;
-  SlabList slabs_partial;
-  SlabList slabs_full;
-  SlabList slabs_free;
-  std::uint64_t total_slabs = 0;
-  std::uint64_t free_slabs = 0;
-  std::uint64_t free_objects = 0;  // on slabs' free lists (not those in CPU arrays)
-  std::uint64_t free_limit = 0;    // a slab that becomes free beyond this goes back to the buddy
-  std::uint32_t colour_next = 0;
-};
 
 class KmemCacheBase {
  public:
@@ -105,25 +69,40 @@ class KmemCacheBase {
   [[nodiscard]] bool alloc_bulk(phys::Gfp gfp, std::span<void*> objects);
   void free_bulk(std::span<void* const> objects);
 
+  // The same as alloc_node and free for who acts for a caller of its own (kmalloc): `caller` is the address that owner
+  // tracking names.
+  [[nodiscard]] void* alloc_track_caller(phys::Gfp gfp, Nid nid, const void* caller);
+  void free_track_caller(void* object, const void* caller);
+
   [[nodiscard]] std::string_view name() const { return name_.data(); }
   [[nodiscard]] const SlabGeometry& geometry() const { return geometry_; }
   [[nodiscard]] std::size_t object_size() const { return geometry_.object_size; }
   [[nodiscard]] SlabFlags flags() const { return flags_; }
+  [[nodiscard]] bool debugged() const { return any(flags_, kSlabDebugFlags); }
+  [[nodiscard]] SlabConstructor ctor() const { return constructor_; }
+  [[nodiscard]] SlabLayout& layout() const { return *layout_; }
   [[nodiscard]] SlabSystem& system() const { return *system_; }
 
-  // Objects in users' hands: those on no free list and in no CPU's array.
+  // Objects in users' hands: those on no free list and in no CPU's stock.
   [[nodiscard]] std::uint64_t objects_in_use() const;
-  [[nodiscard]] std::uint64_t total_slabs() const;
+  [[nodiscard]] std::uint64_t total_slabs() const { return layout_->counts(*this).slabs; }
 
+  // Which object an address belongs to; State::kNone for one that is in no slab of this cache.
+  [[nodiscard]] ObjectPlace find(const void* p) const;
   // True when `object` is the start of an object of this cache that is not on its slab's free list.
-  [[nodiscard]] bool owns(const void* object) const;
+  [[nodiscard]] bool owns(const void* object) const { return find(object).state == ObjectPlace::State::kAllocated; }
 
   // Walks all slabs and arrays. QUIRE_BUGs at the first disagreement.
   void validate() const;
 
+  // Ends in a bug that names what is freed.
+  [[noreturn, gnu::cold, gnu::noinline]] void report_double_free(const void* object) const;
+  [[noreturn, gnu::cold, gnu::noinline]] void report_foreign(const void* object) const;
+
  private:
   friend class SlabSystem;
-  friend class SlabLayout;
+  friend class ClassicSlab;
+  friend class Slub;
 
   KmemCacheBase(SlabSystem& system, std::string_view name, const SlabGeometry& geometry, SlabFlags flags,
                 SlabConstructor constructor);
@@ -135,26 +114,19 @@ class KmemCacheBase {
   [[nodiscard]] ArrayCache& cpu_cache_of(unsigned cpu) const {
     return *reinterpret_cast<ArrayCache*>(cpu_caches_ + (std::size_t{cpu} << cpu_cache_shift_));
   }
-  // The nodes stand right behind the cache, one for each of the machine's.
-  [[nodiscard]] KmemCacheNode& node(Nid nid) const {
-    return reinterpret_cast<KmemCacheNode*>(const_cast<KmemCacheBase*>(this) + 1)[nid.value()];
-  }
+  // Right behind the cache: the layout's node_bytes() for each of the machine's nodes.
+  [[nodiscard]] std::byte* nodes() const { return reinterpret_cast<std::byte*>(const_cast<KmemCacheBase*>(this) + 1); }
 
   // Bits of (gfp | kAlways) that bar the fast path: __GFP_ZERO, and everything while faults are injected.
   static constexpr std::uint32_t kAlways = 1u << 31;
-  static constexpr std::uint32_t kMaxFlush = 64;  // objects that move at once
   static constexpr std::uint32_t kSlowNormally = bits(phys::Gfp::kZero);
 
   [[gnu::noinline]] void* alloc_slow(phys::Gfp gfp);
   [[gnu::noinline]] void free_slow(void* object);
   [[nodiscard]] bool should_fail_slab(phys::Gfp gfp) const;
-  [[nodiscard]] void* refill(phys::Gfp gfp);
-  [[nodiscard]] Nid grow(phys::Gfp gfp, Nid nid);
-  void flush(ArrayCache& ac, std::uint32_t count);
-  [[noreturn, gnu::cold, gnu::noinline]] void report_double_free(const void* object) const;
 
   // --- hot: one cache line ---
-  std::byte* cpu_caches_ = nullptr;  // one ArrayCache a CPU, 2^cpu_cache_shift_ bytes apart
+  std::byte* cpu_caches_ = nullptr;  // a piece for each CPU, which begins with its ArrayCache, 2^cpu_cache_shift_ bytes apart
   sim::Scheduler* scheduler_ = nullptr;
   std::uint32_t cpu_cache_shift_ = 0;
   std::uint32_t slow_mask_ = kSlowNormally;
@@ -162,6 +134,7 @@ class KmemCacheBase {
   sim::Nanos cost_ = 0;  // CostModel::slab_alloc and slab_free: the free is paid for at the allocation
   SlabFlags flags_ = SlabFlags::kNone;
   std::uint32_t reciprocal_size_ = 0;  // ceil(2^32 / size): index = offset * this >> 32, exact for slabs up to 4 MiB
+  SlabLayout* layout_ = nullptr;
   // ---
   SlabConstructor constructor_ = nullptr;
   CpuCacheTunables tunables_{};

@@ -8,6 +8,8 @@
 namespace quire::slab {
 namespace {
 
+constexpr std::size_t kWord = sizeof(void*);
+
 constexpr std::size_t management_bytes(std::uint32_t num, std::size_t align) {
   return align_up(sizeof(Slab) + num * sizeof(BufCtl), align);
 }
@@ -39,24 +41,68 @@ bool choose_order(SlabGeometry& g, const GeometryRequest& request) {
     const std::uint32_t num = estimate(g.size, g.align, order, g.management);
     if (num == 0) continue;
     fill(g, order, num);
-    if (request.reclaimable == Reclaimable::kYes) return true;  // an order-0 slab is the easiest to give back
+    // An order-0 slab is the easiest to give back.
+    if (any(request.flags, SlabFlags::kReclaimAccount)) return true;
     if (order >= request.max_waste_order) return true;
     if (g.left_over * 8 <= order.bytes()) return true;
   }
   return g.num != 0;
 }
 
+// Slub links free objects through one of their words: in the middle, where an overrun of a neighbour does not reach it,
+// unless those bytes are needed while the object is free.
+bool free_pointer_outside(const GeometryRequest& request) {
+  return any(request.flags, SlabFlags::kTypesafeByRcu | SlabFlags::kPoison) || request.constructor == HasConstructor::kYes ||
+         (any(request.flags, SlabFlags::kRedZone) && request.object_size < kWord);
+}
+
 }  // namespace
 
-Result<SlabGeometry> calculate_geometry(const GeometryRequest& request) {
+std::size_t calculate_alignment(SlabFlags flags, std::size_t align, std::size_t size) {
+  if (any(flags, SlabFlags::kHwCacheAlign)) {
+    std::size_t line = kCacheLineSize;
+    while (line > kWord && size <= line / 2) line /= 2;
+    align = std::max(align, line);
+  }
+  return std::max(align, kWord);
+}
+
+Result<SlotGeometry> calculate_slot(const GeometryRequest& request, SlabLayoutKind kind) {
   if (request.object_size == 0 || request.object_size > kMaxObjectSize) return fail(Errno::kInval);
   if (request.align > kPageSize || (request.align != 0 && !std::has_single_bit(request.align))) {
     return fail(Errno::kInval);
   }
-  SlabGeometry g;
-  g.object_size = request.object_size;
-  g.align = std::max(request.align, sizeof(void*));
-  g.size = align_up(std::max(request.object_size, kMinObjectSize), g.align);
+  const bool red_zone = any(request.flags, SlabFlags::kRedZone);
+  SlotGeometry slot;
+  slot.object_size = request.object_size;
+  slot.align = calculate_alignment(request.flags, request.align, request.object_size);
+  std::size_t size = align_up(std::max(request.object_size, kMinObjectSize), kWord);
+  // The right red zone is what rounding left, or else a word.
+  if (red_zone && size == request.object_size) size += kWord;
+  slot.inuse = size;
+  if (kind == SlabLayoutKind::kSlub) {
+    slot.free_pointer = align_down(request.object_size / 2, kWord);
+    if (free_pointer_outside(request)) {
+      slot.free_pointer = size;
+      size += kWord;
+    }
+  }
+  if (any(request.flags, SlabFlags::kStoreUser)) {
+    slot.tracks = size;
+    size += 2 * kTrackSize;
+  }
+  if (red_zone) {
+    slot.left_red_zone = align_up(kWord, slot.align);
+    size += kWord + slot.left_red_zone;  // a word of padding before the next object's red zone, too
+  }
+  slot.size = align_up(size, slot.align);
+  return slot;
+}
+
+Result<SlabGeometry> calculate_geometry(const GeometryRequest& request) {
+  const auto slot = calculate_slot(request, SlabLayoutKind::kSlab);
+  if (!slot) return fail(slot.error());
+  SlabGeometry g{*slot};
   g.management = g.size >= kOffSlabMinSize ? SlabManagement::kOffSlab : SlabManagement::kOnSlab;
   if (!choose_order(g, request)) return fail(Errno::kInval);
 
@@ -65,6 +111,8 @@ Result<SlabGeometry> calculate_geometry(const GeometryRequest& request) {
     g.management = SlabManagement::kOnSlab;
     g.left_over -= g.management_size;
   }
+  g.min_order = g.order;
+  g.min_num = g.num;
   g.colour_off = std::max(kCacheLineSize, g.align);
   g.colours = static_cast<std::uint32_t>(g.left_over / g.colour_off) + 1;
   return g;

@@ -4,7 +4,7 @@
 #include <cstring>
 #include <new>
 
-#include "quire/slab/slab_layout.h"
+#include "quire/slab/classic_slab.h"
 
 namespace quire::slab {
 
@@ -14,8 +14,13 @@ namespace {
 
 constexpr std::uint64_t kSmallMachinePages = (32 * kMiB) >> kPageShift;
 
-std::size_t cache_bytes(const phys::PhysMem& phys) {
-  return sizeof(KmemCacheBase) + phys.nodes().size() * sizeof(KmemCacheNode);
+std::size_t cache_bytes(const phys::PhysMem& phys, const SlabLayout& layout) {
+  return sizeof(KmemCacheBase) + phys.nodes().size() * layout.node_bytes();
+}
+
+std::unique_ptr<SlabLayout> make_layout(SlabSystem& system, const SlabConfig& config) {
+  QUIRE_BUG_ON(config.layout != SlabLayoutKind::kSlab);
+  return std::make_unique<ClassicSlab>(system);
 }
 
 // Gives back a mutex that try_lock took.
@@ -30,33 +35,31 @@ class TryLockHold {
   sim::Mutex& lock_;
 };
 
-// SLAB_HWCACHE_ALIGN: a cache line, or the power of two below it in which small objects pack.
-std::size_t hardware_align(std::size_t size) {
-  std::size_t align = kCacheLineSize;
-  while (align > sizeof(void*) && size <= align / 2) align /= 2;
-  return align;
-}
-
 }  // namespace
 
 // --- boot and end -----------------------------------------------------------------------------------------------------
 
-SlabSystem::SlabSystem(phys::PhysMem& phys, sim::Scheduler& scheduler)
+SlabSystem::SlabSystem(phys::PhysMem& phys, sim::Scheduler& scheduler, const SlabConfig& config)
     : phys_(phys),
       scheduler_(scheduler),
+      config_(config),
+      layout_(make_layout(*this, config)),
       slab_mutex_(scheduler, scheduler.locks().lock_class("slab_mutex")),
       list_lock_class_(scheduler.locks().lock_class("list_lock")),
       percpu_(phys, scheduler.cpus()),
       shrinkers_(static_cast<unsigned>(phys.nodes().size())),
       max_waste_order_(phys.totalram_pages() > kSmallMachinePages ? 1 : 0) {
-  const std::size_t bytes = align_up(cache_bytes(phys_), kCacheLineSize);
+  const std::size_t bytes = align_up(cache_bytes(phys_, *layout_), kCacheLineSize);
   boot_caches_ = std::make_unique<std::byte[]>(2 * bytes + kCacheLineSize);
   const auto start = align_up(reinterpret_cast<std::uintptr_t>(boot_caches_.get()), kCacheLineSize);
-  const auto make = [&](std::size_t place, std::string_view name, std::size_t size, std::size_t align) {
-    return setup_cache(reinterpret_cast<void*>(start + place * bytes), name, size, align, SlabFlags::kPanic, nullptr).value();
+  const auto make = [&](std::size_t place, std::string_view name, std::size_t size, SlabFlags flags) {
+    return setup_cache(reinterpret_cast<void*>(start + place * bytes), name, size, 0, flags | SlabFlags::kPanic, nullptr)
+        .value();
   };
-  cache_cache_ = make(0, "kmem_cache", cache_bytes(phys_), kCacheLineSize);
-  slab_mgmt_ = make(1, "slab_mgmt", sizeof(Slab) + kMaxObjectsOffSlab * sizeof(BufCtl), 0);
+  cache_cache_ = make(0, "kmem_cache", cache_bytes(phys_, *layout_), SlabFlags::kHwCacheAlign);
+  if (layout_->kind() == SlabLayoutKind::kSlab) {
+    slab_mgmt_ = make(1, "slab_mgmt", sizeof(Slab) + kMaxObjectsOffSlab * sizeof(BufCtl), SlabFlags::kNoDebug);
+  }
   create_kmalloc_caches();
 }
 
@@ -69,36 +72,40 @@ SlabSystem::~SlabSystem() {
   }
   // Slabs of the first may have descriptors in the second.
   kmem_cache_shrink(*cache_cache_);
-  kmem_cache_shrink(*slab_mgmt_);
   tear_down(*cache_cache_);
+  if (slab_mgmt_ == nullptr) return;
+  kmem_cache_shrink(*slab_mgmt_);
   tear_down(*slab_mgmt_);
 }
 
 // --- creation ---------------------------------------------------------------------------------------------------------
 
+// What a cache of that name is made with: its own flags and those that the machine's debugging options add.
+SlabFlags SlabSystem::kmem_cache_flags(std::string_view /*name*/, SlabFlags flags) const {
+  if (any(flags, SlabFlags::kNoDebug)) return flags;
+  return flags | (config_.debug & kSlabDebugFlags);
+}
+
 Result<KmemCacheBase*> SlabSystem::setup_cache(void* room, std::string_view name, std::size_t size, std::size_t align,
                                                SlabFlags flags, SlabConstructor constructor) {
-  if (any(flags, SlabFlags::kHwCacheAlign)) align = std::max(align, hardware_align(size));
-  const auto reclaimable = any(flags, SlabFlags::kReclaimAccount) ? Reclaimable::kYes : Reclaimable::kNo;
-  const auto geometry = calculate_geometry(
-      {.object_size = size, .align = align, .reclaimable = reclaimable, .max_waste_order = max_waste_order_});
+  flags = kmem_cache_flags(name, flags);
+  const auto geometry = layout_->calculate({.object_size = size,
+                                            .align = align,
+                                            .flags = flags,
+                                            .constructor = constructor != nullptr ? HasConstructor::kYes : HasConstructor::kNo,
+                                            .max_waste_order = max_waste_order_});
   if (!geometry) return fail(geometry.error());
-
-  const CpuCacheTunables tunables = default_tunables(geometry->size);
-  const PercpuArea::Block block = percpu_.alloc(ArrayCache::bytes(tunables.limit), Gfp::kKernel);
+  const PercpuArea::Block block = percpu_.alloc(layout_->cpu_bytes(*geometry), Gfp::kKernel);
   if (block.base == nullptr) return fail(Errno::kNoMem);
 
   auto* cache = ::new (room) KmemCacheBase(*this, name, *geometry, flags, constructor);
-  cache->tunables_ = tunables;
   cache->cpu_caches_ = block.base;
   cache->cpu_cache_shift_ = block.shift;
   if (fault_injection_ != nullptr) cache->slow_mask_ = KmemCacheBase::kSlowNormally | KmemCacheBase::kAlways;
-  for (unsigned cpu = 0; cpu < scheduler_.cpus(); ++cpu) {
-    ::new (&cache->cpu_cache_of(cpu)) ArrayCache{.limit = tunables.limit, .batchcount = tunables.batchcount};
-  }
-  for (const auto& phys_node : phys_.nodes()) {
-    auto* node = ::new (&cache->node(phys_node->nid())) KmemCacheNode(scheduler_, list_lock_class_);
-    node->free_limit = (1 + phys_node->cpus().size()) * tunables.batchcount + geometry->num;
+  if (const Status opened = layout_->open(*cache); !opened) {
+    percpu_.free(block);
+    cache->~KmemCacheBase();
+    return fail(opened.error());
   }
   caches_.push_back(*cache);
   return cache;
@@ -120,8 +127,8 @@ Result<KmemCacheBase*> SlabSystem::kmem_cache_create(std::string_view name, std:
 Result<KmemCacheBase*> SlabSystem::kmem_cache_alias(KmemCacheBase& same, std::size_t size, std::size_t align, SlabFlags flags,
                                                     SlabConstructor constructor) {
   const bool fits = same.object_size() == size && same.geometry().align >= align &&
-                    ((same.flags_ ^ flags) & ~SlabFlags::kPanic) == SlabFlags::kNone && constructor == nullptr &&
-                    same.constructor_ == nullptr && same.refcount_ != 0;
+                    ((same.flags_ ^ kmem_cache_flags(same.name(), flags)) & ~SlabFlags::kPanic) == SlabFlags::kNone &&
+                    constructor == nullptr && same.constructor_ == nullptr && same.refcount_ != 0;
   if (!fits) return fail(Errno::kExist);
   ++same.refcount_;
   return &same;
@@ -134,6 +141,7 @@ KmemCacheBase::KmemCacheBase(SlabSystem& system, std::string_view name, const Sl
       cost_(system.scheduler().costs().slab_alloc + system.scheduler().costs().slab_free),
       flags_(flags),
       reciprocal_size_(static_cast<std::uint32_t>(((std::uint64_t{1} << 32) + geometry.size - 1) / geometry.size)),
+      layout_(&system.layout()),
       constructor_(constructor),
       geometry_(geometry) {
   std::copy(name.begin(), name.end(), name_.begin());
@@ -148,20 +156,7 @@ KmemCacheBase* SlabSystem::find_cache(std::string_view name) {
 
 // --- giving back ------------------------------------------------------------------------------------------------------
 
-void SlabSystem::drain_cpu_caches(KmemCacheBase& cache) {
-  for (unsigned cpu = 0; cpu < scheduler_.cpus(); ++cpu) {
-    while (cache.cpu_cache_of(cpu).avail != 0) cache.flush(cache.cpu_cache_of(cpu), KmemCacheBase::kMaxFlush);
-  }
-}
-
-std::uint64_t SlabSystem::kmem_cache_shrink(KmemCacheBase& cache) {
-  drain_cpu_caches(cache);
-  std::uint64_t slabs = 0;
-  for (const auto& phys_node : phys_.nodes()) {
-    slabs += SlabLayout(cache).drain_free_list(cache.node(phys_node->nid()), ~std::uint64_t{0});
-  }
-  return slabs;
-}
+std::uint64_t SlabSystem::kmem_cache_shrink(KmemCacheBase& cache) { return layout_->shrink(cache); }
 
 Status SlabSystem::kmem_cache_destroy(KmemCacheBase& cache) {
   QUIRE_BUG_ON(&cache == cache_cache_ || &cache == slab_mgmt_);
@@ -187,7 +182,7 @@ void SlabSystem::release_cache(KmemCacheBase& cache) {
 
 void SlabSystem::tear_down(KmemCacheBase& cache) {
   caches_.erase(cache);
-  for (const auto& phys_node : phys_.nodes()) cache.node(phys_node->nid()).~KmemCacheNode();
+  layout_->close(cache);
   percpu_.free({.base = cache.cpu_caches_, .shift = cache.cpu_cache_shift_});
   cache.~KmemCacheBase();
 }
@@ -197,39 +192,29 @@ std::uint64_t SlabSystem::cache_reap(ReapMode mode) QUIRE_NO_THREAD_SAFETY_ANALY
   const TryLockHold hold(slab_mutex_);
   std::uint64_t pages = 0;
   for (KmemCacheBase& cache : caches_) {
-    pages += (mode == ReapMode::kAll ? kmem_cache_shrink(cache) : reap_some(cache)) * cache.geometry().order.pages();
+    pages += (mode == ReapMode::kAll ? layout_->shrink(cache) : layout_->reap(cache)) * cache.geometry().order.pages();
   }
   return pages;
 }
 
-// A fifth of each idle CPU array, and a fifth of what a node may keep in free slabs.
-std::uint64_t SlabSystem::reap_some(KmemCacheBase& cache) {
-  for (unsigned cpu = 0; cpu < scheduler_.cpus(); ++cpu) {
-    ArrayCache& ac = cache.cpu_cache_of(cpu);
-    if (ac.touched != 0) {
-      ac.touched = 0;
-      continue;
-    }
-    const std::uint32_t fifth = (ac.limit + 4) / 5;
-    cache.flush(ac, std::min(fifth, (ac.avail + 1) / 2));
-    ac.touched = 0;
-  }
-  const std::uint64_t num = cache.geometry().num;
-  std::uint64_t slabs = 0;
-  for (const auto& phys_node : phys_.nodes()) {
-    KmemCacheNode& node = cache.node(phys_node->nid());
-    slabs += SlabLayout(cache).drain_free_list(node, (node.free_limit + 5 * num - 1) / (5 * num));
-  }
-  return slabs;
-}
-
-// --- faults -----------------------------------------------------------------------------------------------------------
+// --- faults and checks -----------------------------------------------------------------------------------------------
 
 void SlabSystem::set_fault_injection(sim::FaultInjection* faults) {
   fault_injection_ = faults;
   for (KmemCacheBase& cache : caches_) {
     cache.slow_mask_ = KmemCacheBase::kSlowNormally | (faults != nullptr ? KmemCacheBase::kAlways : 0);
   }
+}
+
+void SlabSystem::validate() const {
+  std::int64_t pages = 0;
+  for (const KmemCacheBase& cache : caches_) {
+    cache.validate();
+    pages += static_cast<std::int64_t>(layout_->counts(cache).pages);
+  }
+  QUIRE_BUG_ON(phys_.global_node_page_state(phys::NodeStat::kNrSlabReclaimable) +
+                   phys_.global_node_page_state(phys::NodeStat::kNrSlabUnreclaimable) !=
+               pages + static_cast<std::int64_t>(large_pages_));
 }
 
 }  // namespace quire::slab

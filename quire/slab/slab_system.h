@@ -51,7 +51,8 @@ class SlabSystem {
   static constexpr std::size_t kKmallocMaxSize = kMaxObjectSize;
   static constexpr std::size_t kKmallocClasses = 13;  // 8 … 8192, with 96 and 192
 
-  SlabSystem(phys::PhysMem& phys, sim::Scheduler& scheduler);
+  // The allocator that `config` names; it must be a valid one (check_slab_config).
+  SlabSystem(phys::PhysMem& phys, sim::Scheduler& scheduler, const SlabConfig& config = {});
   ~SlabSystem();
   SlabSystem(const SlabSystem&) = delete;
   SlabSystem& operator=(const SlabSystem&) = delete;
@@ -111,6 +112,8 @@ class SlabSystem {
   // Allocations fail as FaultPoint::kSlabAlloc says (failslab); nullptr ends it. Takes the fast paths away meanwhile.
   void set_fault_injection(sim::FaultInjection* faults);
 
+  [[nodiscard]] const SlabConfig& config() const { return config_; }
+  [[nodiscard]] SlabLayout& layout() const { return *layout_; }
   [[nodiscard]] phys::PhysMem& phys() const { return phys_; }
   [[nodiscard]] sim::Scheduler& scheduler() const { return scheduler_; }
 
@@ -118,7 +121,8 @@ class SlabSystem {
 
  private:
   friend class KmemCacheBase;
-  friend class SlabLayout;
+  friend class ClassicSlab;
+  friend class Slub;
   using CacheChain = List<KmemCacheBase, &KmemCacheBase::chain>;
 
   // kmalloc's classes: 8 16 32 64 96 128 192 256 512 … 8192.
@@ -143,20 +147,21 @@ class SlabSystem {
                                           SlabConstructor constructor);
   Result<KmemCacheBase*> setup_cache(void* room, std::string_view name, std::size_t size, std::size_t align, SlabFlags flags,
                                      SlabConstructor constructor);
-  void drain_cpu_caches(KmemCacheBase& cache);
-  std::uint64_t reap_some(KmemCacheBase& cache);
+  [[nodiscard]] SlabFlags kmem_cache_flags(std::string_view name, SlabFlags flags) const;
   void release_cache(KmemCacheBase& cache);
   void tear_down(KmemCacheBase& cache);
 
   phys::PhysMem& phys_;
   sim::Scheduler& scheduler_;
+  SlabConfig config_;
+  std::unique_ptr<SlabLayout> layout_;
   sim::Mutex slab_mutex_;
   sim::LockClass& list_lock_class_;
   PercpuArea percpu_;
   CacheChain caches_;
   std::unique_ptr<std::byte[]> boot_caches_;  // room of the first two; static data in Linux's kernel image
   KmemCacheBase* cache_cache_ = nullptr;
-  KmemCacheBase* slab_mgmt_ = nullptr;  // off-slab descriptors
+  KmemCacheBase* slab_mgmt_ = nullptr;  // off-slab descriptors; classic layout only
   std::array<KmemCacheBase*, kKmallocClasses> kmalloc_caches_{};
   ShrinkerRegistry shrinkers_;
   Order max_waste_order_{1};

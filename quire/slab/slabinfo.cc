@@ -11,16 +11,12 @@ SlabInfo SlabSystem::slabinfo(const KmemCacheBase& cache) const {
   row.pagesperslab = cache.geometry().order.pages();
   row.limit = cache.tunables_.limit;
   row.batchcount = cache.tunables_.batchcount;
-  std::uint64_t free_objects = 0;
-  for (const auto& phys_node : phys_.nodes()) {
-    const KmemCacheNode& node = cache.node(phys_node->nid());
-    row.num_slabs += node.total_slabs;
-    row.active_slabs += node.total_slabs - node.free_slabs;
-    free_objects += node.free_objects;
-  }
-  row.num_objs = row.num_slabs * row.objperslab;
-  row.active_objs = row.num_objs - free_objects;
-  row.objects_in_use = cache.objects_in_use();
+  const SlabCounts counts = layout_->counts(cache);
+  row.num_slabs = counts.slabs;
+  row.active_slabs = counts.slabs - counts.free_slabs;
+  row.num_objs = counts.objects;
+  row.active_objs = counts.objects - counts.free_objects;
+  row.objects_in_use = row.active_objs - counts.cached;
   return row;
 }
 

@@ -196,6 +196,14 @@ TEST(SlabProperty, RandomOperationsThreeNodes) {
   for (std::uint64_t seed = 1; seed <= 20; ++seed) run({.ram = 96 * kMiB, .cpus = 3, .nodes = 3, .seed = seed}, 3000);
 }
 
+// No array in front of the slabs, and room around each object.
+TEST(SlabProperty, RandomOperationsUnderDebugging) {
+  const SlabConfig config{.debug = kSlabDebugFlags};
+  for (std::uint64_t seed = 1; seed <= 5; ++seed) {
+    run({.ram = 96 * kMiB, .cpus = 2, .nodes = 2, .seed = seed, .config = config}, 3000);
+  }
+}
+
 // Every page allocation of a fixed series of operations fails in its turn; the caller sees it and nothing is lost.
 TEST(SlabProperty, EachPageAllocationMayFail) {
   for (std::uint64_t keep = 0; keep < 40; ++keep) {

@@ -44,8 +44,32 @@ TEST(SlabGeometry, TakesALargerOrderToWasteLess) {
   EXPECT_EQ(g->order, Order(1));
   EXPECT_EQ(g->num, 5u);
   // Reclaimable slabs stay single pages, and so does everything on a small machine.
-  EXPECT_EQ(calculate_geometry({.object_size = 1400, .reclaimable = Reclaimable::kYes})->order, Order(0));
+  EXPECT_EQ(calculate_geometry({.object_size = 1400, .flags = SlabFlags::kReclaimAccount})->order, Order(0));
   EXPECT_EQ(calculate_geometry({.object_size = 1400, .max_waste_order = Order(0)})->order, Order(0));
+}
+
+TEST(SlabGeometry, DebuggingSurroundsTheObject) {
+  for (std::size_t size = 1; size <= 5000; ++size) {
+    for (const std::size_t align : {0, 64, 512}) {
+      for (const SlabLayoutKind kind : {SlabLayoutKind::kSlab, SlabLayoutKind::kSlub}) {
+        const auto plain = calculate_slot({.object_size = size, .align = align}, kind);
+        const auto debugged = calculate_slot({.object_size = size, .align = align, .flags = kSlabDebugFlags}, kind);
+        ASSERT_TRUE(plain && debugged) << size;
+        EXPECT_EQ(plain->left_red_zone, 0u);
+        EXPECT_GE(debugged->left_red_zone, sizeof(void*));
+        EXPECT_EQ(debugged->left_red_zone % debugged->align, 0u);
+        EXPECT_GT(debugged->inuse, size);  // a right red zone of a byte at least
+        EXPECT_GE(debugged->tracks, debugged->inuse);
+        EXPECT_LE(debugged->left_red_zone + debugged->tracks + 2 * kTrackSize, debugged->size);
+        EXPECT_EQ(debugged->size % debugged->align, 0u);
+        if (kind == SlabLayoutKind::kSlub) {
+          EXPECT_LE(plain->free_pointer + sizeof(void*), plain->size);
+          EXPECT_GE(debugged->free_pointer, debugged->inuse);  // poison reaches to the end of the object
+          EXPECT_LE(debugged->free_pointer + sizeof(void*), debugged->tracks);
+        }
+      }
+    }
+  }
 }
 
 TEST(SlabGeometry, LargestAndImpossibleSizes) {

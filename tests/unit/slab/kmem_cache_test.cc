@@ -5,7 +5,7 @@
 #include <set>
 #include <vector>
 
-#include "quire/slab/slab_layout.h"
+#include "quire/slab/classic_slab.h"
 #include "slab_machine.h"
 
 namespace quire::slab {
@@ -127,7 +127,7 @@ TEST(KmemCache, SuccessiveSlabsHaveDifferentColours) {
   for (std::uint32_t i = 0; i < g.num * g.colours; ++i) {
     objects.push_back(cache->alloc(kGfp));
     const auto& head = phys::compound_head(m.phys->virt_to_page(objects.back()));
-    offsets.insert(SlabLayout::page_slab(head)->colour_off);
+    offsets.insert(ClassicSlab::page_slab(head)->colour_off);
   }
   EXPECT_EQ(offsets.size(), g.colours);
   cache->free_bulk(objects);

@@ -18,6 +18,7 @@ struct MachineSpec {
   unsigned nodes = 1;
   std::uint64_t seed = 0;
   unsigned preempt_permille = 0;
+  SlabConfig config = {};
 };
 
 class SlabMachine {
@@ -25,7 +26,7 @@ class SlabMachine {
   explicit SlabMachine(const MachineSpec& spec = {})
       : scheduler({.cpus = spec.cpus, .seed = spec.seed, .preempt_permille = spec.preempt_permille}, {}, traces),
         phys(boot(spec)),
-        slab(std::make_unique<SlabSystem>(*phys, scheduler)) {}
+        slab(std::make_unique<SlabSystem>(*phys, scheduler, spec.config)) {}
 
   // Takes pages until none is left but `keep`; gives them back at the end of the machine or by release().
   void exhaust(std::uint64_t keep = 0) {

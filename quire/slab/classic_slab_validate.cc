@@ -1,8 +1,8 @@
-// Whole-structure checks: every slab of every cache, every free list, every CPU array.
+// Whole-structure checks of the classic layout: every slab, every free list, every CPU array.
 #include <algorithm>
 #include <vector>
 
-#include "quire/slab/slab_layout.h"
+#include "quire/slab/classic_slab.h"
 #include "quire/slab/slab_system.h"
 
 namespace quire::slab {
@@ -16,13 +16,14 @@ void check_slab(const KmemCacheBase& cache, const Slab& slab, Nid nid, Fill fill
   QUIRE_BUG_ON(slab.cache != &cache);
   QUIRE_BUG_ON(slab.nid != nid || page.nid() != nid);
   QUIRE_BUG_ON(!page.test(phys::PageFlag::kSlab) || page.refcount != 1);
-  QUIRE_BUG_ON(SlabLayout::page_cache(page) != &cache || SlabLayout::page_slab(page) != &slab);
+  QUIRE_BUG_ON(SlabLayout::page_cache(page) != &cache || ClassicSlab::page_slab(page) != &slab);
   QUIRE_BUG_ON(phys::compound_order(page) != g.order);
 
   const std::byte* base = cache.system().phys().page_address(page);
-  const std::byte* begin = base + slab.colour_off + (g.management == SlabManagement::kOnSlab ? g.management_size : 0);
+  const std::byte* begin =
+      base + slab.colour_off + g.left_red_zone + (g.management == SlabManagement::kOnSlab ? g.management_size : 0);
   QUIRE_BUG_ON(slab.s_mem != begin);
-  QUIRE_BUG_ON(slab.s_mem + g.num * g.size > base + g.slab_bytes());
+  QUIRE_BUG_ON(slab.s_mem - g.left_red_zone + g.num * g.size > base + g.slab_bytes());
   QUIRE_BUG_ON(static_cast<std::uint64_t>(slab.s_mem - base) % g.align != 0);
 
   const BufCtl* bufctl = slab.bufctl();
@@ -58,32 +59,35 @@ void check_node(const KmemCacheBase& cache, const KmemCacheNode& node, Nid nid) 
 
 }  // namespace
 
-void KmemCacheBase::validate() const {
-  for (const auto& phys_node : system_->phys_.nodes()) check_node(*this, node(phys_node->nid()), phys_node->nid());
-
+void ClassicSlab::validate(const KmemCacheBase& cache) const {
+  for (const auto& phys_node : system_.phys().nodes()) {
+    check_node(cache, node_of(cache, phys_node->nid()), phys_node->nid());
+  }
   std::vector<const void*> cached;
-  for (unsigned cpu = 0; cpu < scheduler_->cpus(); ++cpu) {
-    const ArrayCache& ac = cpu_cache_of(cpu);
-    QUIRE_BUG_ON(ac.bottom != nullptr || ac.avail > ac.limit || ac.limit != tunables_.limit);
+  for (unsigned cpu = 0; cpu < system_.scheduler().cpus(); ++cpu) {
+    const ArrayCache& ac = cache.cpu_cache_of(cpu);
+    QUIRE_BUG_ON(ac.bottom != nullptr || ac.avail > ac.limit || ac.limit != cache.tunables_.limit);
     for (std::uint32_t i = 0; i < ac.avail; ++i) {
-      QUIRE_BUG_ON(!owns(ac.entries()[i]));
+      QUIRE_BUG_ON(!cache.owns(ac.entries()[i]));
       cached.push_back(ac.entries()[i]);
     }
   }
   std::ranges::sort(cached);
   const auto twice = std::ranges::adjacent_find(cached);
-  if (twice != cached.end()) report_double_free(*twice);
+  if (twice != cached.end()) cache.report_double_free(*twice);
 }
 
-void SlabSystem::validate() const {
-  std::int64_t pages = 0;
-  for (const KmemCacheBase& cache : caches_) {
-    cache.validate();
-    pages += static_cast<std::int64_t>(cache.total_slabs() * cache.geometry().order.pages());
+void ClassicSlab::for_each_object(const KmemCacheBase& cache, ObjectVisitor visit, void* context) const {
+  for (const auto& phys_node : system_.phys().nodes()) {
+    const KmemCacheNode& node = node_of(cache, phys_node->nid());
+    for (const SlabList* list : {&node.slabs_full, &node.slabs_partial, &node.slabs_free}) {
+      for (const Slab& slab : *list) {
+        for (std::uint32_t i = 0; i < cache.geometry().num; ++i) {
+          visit(context, find(cache, *slab.page, slab.s_mem + i * cache.geometry().size));
+        }
+      }
+    }
   }
-  QUIRE_BUG_ON(phys_.global_node_page_state(phys::NodeStat::kNrSlabReclaimable) +
-                   phys_.global_node_page_state(phys::NodeStat::kNrSlabUnreclaimable) !=
-               pages + static_cast<std::int64_t>(large_pages_));
 }
 
 }  // namespace quire::slab

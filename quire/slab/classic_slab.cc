@@ -1,0 +1,250 @@
+#include "quire/slab/classic_slab.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <new>
+
+#include "quire/slab/object_debug.h"
+#include "quire/slab/slab_system.h"
+
+namespace quire::slab {
+
+using phys::Gfp;
+using phys::Page;
+
+// --- caches -----------------------------------------------------------------------------------------------------------
+
+Result<SlabGeometry> ClassicSlab::calculate(const GeometryRequest& request) const { return calculate_geometry(request); }
+
+std::size_t ClassicSlab::cpu_bytes(const SlabGeometry& geometry) const {
+  return ArrayCache::bytes(default_tunables(geometry.size).limit);
+}
+
+Status ClassicSlab::open(KmemCacheBase& cache) {
+  const SlabGeometry& g = cache.geometry();
+  CpuCacheTunables& tunables = cache.tunables_;
+  tunables = default_tunables(g.size);
+  if (cache.debugged()) tunables = {.limit = 0, .batchcount = 1};
+  for (unsigned cpu = 0; cpu < system_.scheduler().cpus(); ++cpu) {
+    ::new (&cache.cpu_cache_of(cpu)) ArrayCache{.limit = tunables.limit, .batchcount = tunables.batchcount};
+  }
+  for (const auto& phys_node : system_.phys().nodes()) {
+    auto* node = ::new (&node_of(cache, phys_node->nid())) KmemCacheNode(system_.scheduler(), system_.list_lock_class_);
+    node->free_limit = (1 + phys_node->cpus().size()) * tunables.batchcount + g.num;
+  }
+  return {};
+}
+
+void ClassicSlab::close(KmemCacheBase& cache) {
+  for (const auto& phys_node : system_.phys().nodes()) node_of(cache, phys_node->nid()).~KmemCacheNode();
+}
+
+// --- alloc ------------------------------------------------------------------------------------------------------------
+
+void* ClassicSlab::alloc(KmemCacheBase& cache, Gfp gfp, Nid nid, const void* caller) {
+  if (!cache.debugged()) return alloc_once(cache, gfp, nid);
+  while (true) {
+    void* object = alloc_once(cache, gfp, nid);
+    if (object == nullptr || object_debug::alloc_checks(cache, object, caller) == object_debug::Verdict::kGood) return object;
+  }
+}
+
+void* ClassicSlab::alloc_once(KmemCacheBase& cache, Gfp gfp, Nid nid) {
+  const Nid here = system_.phys().numa_node_id();
+  if (nid == kNoNode) nid = here;
+  const bool through_array = nid == here && cache.tunables_.limit != 0;
+  while (true) {
+    if (through_array) {
+      // Again each time: where grow slept, the task may have changed CPU, or somebody may have filled the array.
+      ArrayCache& ac = cache.cpu_cache();
+      if (ac.avail != 0) return ac.entries()[--ac.avail];
+    }
+    KmemCacheNode& node = node_of(cache, nid);
+    void* object = through_array ? refill(cache, node) : take_one(cache, node);
+    if (object != nullptr) return object;
+    nid = grow(cache, gfp, nid);
+    if (nid == kNoNode) return nullptr;
+  }
+}
+
+void* ClassicSlab::refill(KmemCacheBase& cache, KmemCacheNode& node) {
+  sim::SpinGuard guard(node.list_lock);
+  // Only now: while the lock was waited for, others may have used the array, or the task changed its CPU.
+  ArrayCache& ac = cache.cpu_cache();
+  void** room = ac.entries() + ac.avail;
+  const std::size_t got = take_locked(cache, node, {room, std::min(ac.batchcount, ac.limit - ac.avail)});
+  std::reverse(room, room + got);  // the first of the free list is used first
+  ac.avail += static_cast<std::uint32_t>(got);
+  ac.touched = 1;
+  return ac.avail != 0 ? ac.entries()[--ac.avail] : nullptr;
+}
+
+void* ClassicSlab::take_one(KmemCacheBase& cache, KmemCacheNode& node) {
+  sim::SpinGuard guard(node.list_lock);
+  void* object = nullptr;
+  take_locked(cache, node, {&object, 1});
+  return object;
+}
+
+std::size_t ClassicSlab::take_locked(KmemCacheBase& cache, KmemCacheNode& node, std::span<void*> objects) {
+  const SlabGeometry& g = cache.geometry();
+  std::size_t taken = 0;
+  while (taken < objects.size()) {
+    Slab* slab = node.slabs_partial.front_or_null();
+    if (slab == nullptr) {
+      slab = node.slabs_free.front_or_null();
+      if (slab == nullptr) break;
+      node.slabs_free.erase(*slab);
+      node.slabs_partial.push_front(*slab);
+      --node.free_slabs;
+    }
+    BufCtl* bufctl = slab->bufctl();
+    const std::size_t before = taken;
+    while (slab->free != kBufCtlEnd && taken < objects.size()) {
+      const BufCtl index = slab->free;
+      slab->free = bufctl[index];
+      bufctl[index] = kBufCtlActive;
+      objects[taken++] = slab->s_mem + index * g.size;
+    }
+    slab->inuse += static_cast<std::uint32_t>(taken - before);
+    node.free_objects -= taken - before;
+    if (slab->inuse == g.num) {
+      node.slabs_partial.erase(*slab);
+      node.slabs_full.push_back(*slab);
+    }
+  }
+  return taken;
+}
+
+std::size_t ClassicSlab::alloc_bulk(KmemCacheBase& cache, Gfp gfp, std::span<void*> objects, const void* caller) {
+  std::size_t got = 0;
+  while (got < objects.size()) {
+    objects[got] = alloc(cache, gfp, kNoNode, caller);
+    if (objects[got] == nullptr) break;
+    ++got;
+  }
+  return got;
+}
+
+// --- free -------------------------------------------------------------------------------------------------------------
+
+void ClassicSlab::free(KmemCacheBase& cache, void* object) {
+  if (cache.tunables_.limit == 0) return put(cache, {&object, 1});
+  if (cache.cpu_cache().avail != 0 && cache.cpu_cache().top() == object) cache.report_double_free(object);
+  // Half a batch: after a whole one, batches of just over batchcount objects would refill and flush each time.
+  while (cache.cpu_cache().avail >= cache.cpu_cache().limit) {
+    flush(cache, cache.cpu_cache(), (cache.cpu_cache().batchcount + 1) / 2);
+  }
+  ArrayCache& ac = cache.cpu_cache();
+  ac.entries()[ac.avail++] = object;
+}
+
+void ClassicSlab::free_bulk(KmemCacheBase& cache, std::span<void* const> objects) {
+  for (void* object : objects) cache.free(object);
+}
+
+// Gives the `count` coldest objects of an array back to their slabs (cache_flusharray). They leave the array before a
+// lock is waited for, since others may use the array meanwhile.
+void ClassicSlab::flush(KmemCacheBase& cache, ArrayCache& ac, std::uint32_t count) {
+  std::array<void*, kMaxFlush> batch;
+  count = std::min({count, ac.avail, kMaxFlush});
+  if (count == 0) return;
+  void** entries = ac.entries();
+  std::copy_n(entries, count, batch.begin());
+  ac.avail -= count;
+  std::memmove(entries, entries + count, ac.avail * sizeof(void*));
+  ac.touched = 1;
+  put(cache, {batch.data(), count});
+}
+
+void ClassicSlab::put(KmemCacheBase& cache, std::span<void* const> objects) {
+  SlabList doomed;
+  std::size_t i = 0;
+  while (i < objects.size()) {
+    Place place = place_of(cache, objects[i]);
+    const Nid nid = place.slab->nid;
+    KmemCacheNode& node = node_of(cache, nid);
+    sim::SpinGuard guard(node.list_lock);
+    while (true) {  // as long as the objects are of this node
+      put_object_locked(cache, node, place, doomed);
+      if (++i == objects.size()) break;
+      place = place_of(cache, objects[i]);
+      if (place.slab->nid != nid) break;
+    }
+  }
+  while (Slab* slab = doomed.pop_front()) destroy_slab(cache, *slab);
+}
+
+void ClassicSlab::put_object_locked(KmemCacheBase& cache, KmemCacheNode& node, const Place& place, SlabList& doomed) {
+  Slab& slab = *place.slab;
+  BufCtl* bufctl = slab.bufctl();
+  if (bufctl[place.index] != kBufCtlActive) [[unlikely]] {
+    cache.report_double_free(slab.s_mem + place.index * cache.geometry().size);
+  }
+  bufctl[place.index] = slab.free;
+  slab.free = static_cast<BufCtl>(place.index);
+  ++node.free_objects;
+  if (slab.inuse-- == cache.geometry().num) {
+    node.slabs_full.erase(slab);
+    node.slabs_partial.push_back(slab);
+  }
+  if (slab.inuse != 0) return;
+  node.slabs_partial.erase(slab);
+  if (node.free_objects > node.free_limit) {
+    --node.total_slabs;
+    node.free_objects -= cache.geometry().num;
+    doomed.push_back(slab);
+  } else {
+    ++node.free_slabs;
+    node.slabs_free.push_front(slab);
+  }
+}
+
+ClassicSlab::Place ClassicSlab::place_of(const KmemCacheBase& cache, const void* object) const {
+  const Page* head = system_.head_page(object);
+  if (head == nullptr || !head->test(phys::PageFlag::kSlab) || page_cache(*head) != &cache) [[unlikely]]
+    cache.report_foreign(object);
+  Slab* slab = page_slab(*head);
+  const SlabGeometry& g = cache.geometry();
+  const auto offset = static_cast<std::uint64_t>(static_cast<const std::byte*>(object) - slab->s_mem);
+  const auto index = static_cast<std::uint32_t>((offset * cache.reciprocal_size_) >> 32);
+  // An address before s_mem makes a huge offset, and so no index that fits it.
+  if (index >= g.num || index * g.size != offset) [[unlikely]]
+    cache.report_foreign(object);
+  return {slab, index};
+}
+
+// --- figures ----------------------------------------------------------------------------------------------------------
+
+SlabCounts ClassicSlab::counts(const KmemCacheBase& cache) const {
+  SlabCounts counts;
+  for (const auto& phys_node : system_.phys().nodes()) {
+    const KmemCacheNode& node = node_of(cache, phys_node->nid());
+    counts.slabs += node.total_slabs;
+    counts.free_slabs += node.free_slabs;
+    counts.free_objects += node.free_objects;
+  }
+  counts.pages = counts.slabs * cache.geometry().order.pages();
+  counts.objects = counts.slabs * cache.geometry().num;
+  for (unsigned cpu = 0; cpu < system_.scheduler().cpus(); ++cpu) counts.cached += cache.cpu_cache_of(cpu).avail;
+  return counts;
+}
+
+ObjectPlace ClassicSlab::find(const KmemCacheBase& cache, const Page& head, const void* p) const {
+  const SlabGeometry& g = cache.geometry();
+  Slab* slab = page_slab(head);
+  const std::byte* first = slab->s_mem - g.left_red_zone;
+  const auto* address = static_cast<const std::byte*>(p);
+  if (address < first || address >= first + g.num * g.size) return {};
+  ObjectPlace place;
+  place.index = static_cast<std::uint32_t>(static_cast<std::size_t>(address - first) / g.size);
+  place.object = slab->s_mem + place.index * g.size;
+  place.slab = system_.phys().page_address(*slab->page);
+  using State = ObjectPlace::State;
+  const bool active = slab->bufctl()[place.index] == kBufCtlActive;
+  place.state = address != place.object ? State::kInside : active ? State::kAllocated : State::kFree;
+  return place;
+}
+
+}  // namespace quire::slab

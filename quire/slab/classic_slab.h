@@ -1,0 +1,108 @@
+// The classic slab layout (CONFIG_SLAB): per-CPU arrays in front of slabs with a descriptor of their own.
+//
+//   ArrayCache of the CPU
+//        ▲ │ batches of `batchcount`
+//  refill│ ▼ flush
+//   KmemCacheNode { partial, full, free lists of Slab }        list_lock
+//        ▲ │ grow / destroy slab
+//        │ ▼
+//   phys::alloc_pages
+//
+// A slab's first Page bears PG_slab; its `mapping` is the cache and its `index` the Slab.
+// Caches under debugging have arrays without room: each object goes straight to and from its slab.
+//
+// Differs from Linux 6.1: the descriptor is apart, as in 2.4 to 3.12 (slab.h).
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "quire/phys/phys_mem.h"
+#include "quire/sim/lock_guards.h"
+#include "quire/slab/kmem_cache_base.h"
+#include "quire/slab/slab.h"
+#include "quire/slab/slab_layout.h"
+
+namespace quire::slab {
+
+// The slabs of one cache on one node.
+struct KmemCacheNode {
+  KmemCacheNode(sim::Scheduler& scheduler, sim::LockClass& lock_class) : list_lock(scheduler, lock_class) {}
+
+  sim::SpinLock list_lock;
+  SlabList slabs_partial;
+  SlabList slabs_full;
+  SlabList slabs_free;
+  std::uint64_t total_slabs = 0;
+  std::uint64_t free_slabs = 0;
+  std::uint64_t free_objects = 0;  // on slabs' free lists (not those in CPU arrays)
+  std::uint64_t free_limit = 0;    // a slab that becomes free beyond this goes back to the buddy
+  std::uint32_t colour_next = 0;
+};
+
+class ClassicSlab final : public SlabLayout {
+ public:
+  explicit ClassicSlab(SlabSystem& system) : system_(system) {}
+
+  [[nodiscard]] SlabLayoutKind kind() const override { return SlabLayoutKind::kSlab; }
+  [[nodiscard]] Result<SlabGeometry> calculate(const GeometryRequest& request) const override;
+  [[nodiscard]] std::size_t node_bytes() const override { return sizeof(KmemCacheNode); }
+  [[nodiscard]] std::size_t cpu_bytes(const SlabGeometry& geometry) const override;
+  Status open(KmemCacheBase& cache) override;
+  void close(KmemCacheBase& cache) override;
+
+  [[nodiscard]] void* alloc(KmemCacheBase& cache, phys::Gfp gfp, Nid nid, const void* caller) override;
+  void free(KmemCacheBase& cache, void* object) override;
+  [[nodiscard]] std::size_t alloc_bulk(KmemCacheBase& cache, phys::Gfp gfp, std::span<void*> objects,
+                                       const void* caller) override;
+  void free_bulk(KmemCacheBase& cache, std::span<void* const> objects) override;
+  std::uint64_t shrink(KmemCacheBase& cache) override;
+  std::uint64_t reap(KmemCacheBase& cache) override;
+
+  [[nodiscard]] SlabCounts counts(const KmemCacheBase& cache) const override;
+  [[nodiscard]] ObjectPlace find(const KmemCacheBase& cache, const phys::Page& head, const void* p) const override;
+  void for_each_object(const KmemCacheBase& cache, ObjectVisitor visit, void* context) const override;
+  void validate(const KmemCacheBase& cache) const override;
+
+  [[nodiscard]] static Slab* page_slab(const phys::Page& head) { return reinterpret_cast<Slab*>(head.index); }
+  [[nodiscard]] static KmemCacheNode& node_of(const KmemCacheBase& cache, Nid nid) {
+    return reinterpret_cast<KmemCacheNode*>(cache.nodes())[nid.value()];
+  }
+
+ private:
+  struct Place {
+    Slab* slab;
+    std::uint32_t index;
+  };
+  static constexpr std::uint32_t kMaxFlush = 64;  // objects that move at once
+
+  // classic_slab.cc: objects
+  void* alloc_once(KmemCacheBase& cache, phys::Gfp gfp, Nid nid);
+  // Fills this CPU's array with up to a batch from the node's partial slabs, then its free ones, and takes one of them;
+  // nullptr when the node has none.
+  void* refill(KmemCacheBase& cache, KmemCacheNode& node);
+  // One object, past the array.
+  void* take_one(KmemCacheBase& cache, KmemCacheNode& node);
+  std::size_t take_locked(KmemCacheBase& cache, KmemCacheNode& node, std::span<void*> objects);
+  void flush(KmemCacheBase& cache, ArrayCache& ac, std::uint32_t count);
+  // Puts objects back on their slabs, whatever their node; slabs beyond a node's free_limit go back to the buddy.
+  void put(KmemCacheBase& cache, std::span<void* const> objects);
+  void put_object_locked(KmemCacheBase& cache, KmemCacheNode& node, const Place& place, SlabList& doomed);
+  // Where an object of the cache stands; a bug when the address is none.
+  [[nodiscard]] Place place_of(const KmemCacheBase& cache, const void* object) const;
+
+  // classic_slab_grow.cc: slabs
+  // Makes sure that some node has free objects; gives that node, or kNoNode when there is no memory anywhere.
+  Nid grow(KmemCacheBase& cache, phys::Gfp gfp, Nid nid);
+  // New slab from the buddy, on the free list of its node; nullptr when there is no memory. May sleep if gfp allows.
+  Slab* grow_node(KmemCacheBase& cache, phys::Gfp gfp, Nid nid);
+  Slab* make_slab(KmemCacheBase& cache, phys::Page& page, phys::Gfp gfp);
+  void init_objects(KmemCacheBase& cache, Slab& slab);
+  void destroy_slab(KmemCacheBase& cache, Slab& slab);
+  // Gives up to `max_slabs` free slabs of the node back to the buddy (drain_freelist). Returns slabs freed.
+  std::uint64_t drain_free_list(KmemCacheBase& cache, KmemCacheNode& node, std::uint64_t max_slabs);
+
+  SlabSystem& system_;
+};
+
+}  // namespace quire::slab

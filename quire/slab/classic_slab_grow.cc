@@ -1,0 +1,154 @@
+// The classic layout's slabs: how one is made, where it comes from when a node has none, and how it goes.
+#include <algorithm>
+#include <new>
+
+#include "quire/slab/classic_slab.h"
+#include "quire/slab/object_debug.h"
+#include "quire/slab/slab_system.h"
+
+namespace quire::slab {
+
+using phys::Gfp;
+using phys::Page;
+
+Nid ClassicSlab::grow(KmemCacheBase& cache, Gfp gfp, Nid nid) {
+  const bool fallback = system_.phys().nodes().size() > 1 && !any(gfp, Gfp::kThisNode);
+  if (!fallback) {
+    const Slab* slab = grow_node(cache, gfp, nid);
+    return slab == nullptr ? kNoNode : slab->nid;
+  }
+  // This node without effort (gfp_exact_node): reclaim is for when no node has anything.
+  const Gfp exact_node = (gfp | Gfp::kThisNode | Gfp::kNoWarn) & ~(Gfp::kReclaim | Gfp::kNoFail);
+  if (const Slab* slab = grow_node(cache, exact_node, nid)) return slab->nid;
+  // fallback_alloc: objects that lie free on other nodes, then pages from anywhere.
+  Nid found = kNoNode;
+  system_.phys().zonelist(nid).for_each_zone(phys::ZoneType::kNormal, [&](phys::Zone& zone) {
+    if (node_of(cache, zone.node().nid()).free_objects == 0) return true;
+    found = zone.node().nid();
+    return false;
+  });
+  if (found != kNoNode) return found;
+  const Slab* slab = grow_node(cache, gfp, nid);
+  return slab == nullptr ? kNoNode : slab->nid;
+}
+
+Slab* ClassicSlab::grow_node(KmemCacheBase& cache, Gfp gfp, Nid nid) {
+  const SlabGeometry& g = cache.geometry();
+  Page* page = alloc_slab_page(cache, gfp, g.order, nid);
+  if (page == nullptr) return nullptr;
+  Slab* slab = make_slab(cache, *page, gfp);
+  if (slab == nullptr) {
+    free_slab_page(cache, *page);
+    return nullptr;
+  }
+  init_objects(cache, *slab);
+
+  KmemCacheNode& node = node_of(cache, slab->nid);
+  sim::SpinGuard guard(node.list_lock);
+  node.slabs_free.push_back(*slab);
+  ++node.total_slabs;
+  ++node.free_slabs;
+  node.free_objects += g.num;
+  return slab;
+}
+
+Slab* ClassicSlab::make_slab(KmemCacheBase& cache, Page& page, Gfp gfp) {
+  const SlabGeometry& g = cache.geometry();
+  KmemCacheNode& node = node_of(cache, page.nid());
+  const std::uint64_t colour = node.colour_next * g.colour_off;
+  node.colour_next = (node.colour_next + 1) % g.colours;
+
+  std::byte* start = system_.phys().page_address(page);
+  if (cache.debugged()) object_debug::setup_slab(cache, start);
+  start += colour;
+  void* room = start;
+  if (g.management == SlabManagement::kOffSlab) {
+    room = system_.slab_mgmt_->alloc_node(gfp & ~Gfp::kZero, page.nid());
+    if (room == nullptr) return nullptr;
+  } else {
+    start += g.management_size;
+  }
+  auto* slab = ::new (room) Slab();
+  slab->cache = &cache;
+  slab->page = &page;
+  slab->s_mem = start + g.left_red_zone;
+  slab->nid = page.nid();
+  slab->colour_off = colour;
+  page.index = reinterpret_cast<std::uint64_t>(slab);
+  return slab;
+}
+
+void ClassicSlab::init_objects(KmemCacheBase& cache, Slab& slab) {
+  const SlabGeometry& g = cache.geometry();
+  BufCtl* bufctl = slab.bufctl();
+  for (std::uint32_t i = 0; i < g.num; ++i) bufctl[i] = static_cast<BufCtl>(i + 1);
+  bufctl[g.num - 1] = kBufCtlEnd;
+  slab.free = 0;
+  if (cache.ctor() == nullptr && !cache.debugged()) return;
+  for (std::uint32_t i = 0; i < g.num; ++i) {
+    std::byte* object = slab.s_mem + i * g.size;
+    if (cache.debugged()) object_debug::setup_object(cache, object);
+    if (cache.ctor() != nullptr) cache.ctor()(object);
+  }
+}
+
+void ClassicSlab::destroy_slab(KmemCacheBase& cache, Slab& slab) {
+  Page& page = *slab.page;
+  page.index = 0;
+  if (cache.geometry().management == SlabManagement::kOffSlab) system_.slab_mgmt_->free(&slab);
+  free_slab_page(cache, page);
+}
+
+std::uint64_t ClassicSlab::drain_free_list(KmemCacheBase& cache, KmemCacheNode& node, std::uint64_t max_slabs) {
+  std::uint64_t freed = 0;
+  while (freed < max_slabs) {
+    Slab* slab = nullptr;
+    {
+      sim::SpinGuard guard(node.list_lock);
+      slab = node.slabs_free.pop_back();
+      if (slab == nullptr) break;
+      --node.free_slabs;
+      --node.total_slabs;
+      node.free_objects -= cache.geometry().num;
+    }
+    destroy_slab(cache, *slab);
+    ++freed;
+  }
+  return freed;
+}
+
+// --- giving back ------------------------------------------------------------------------------------------------------
+
+std::uint64_t ClassicSlab::shrink(KmemCacheBase& cache) {
+  for (unsigned cpu = 0; cpu < system_.scheduler().cpus(); ++cpu) {
+    while (cache.cpu_cache_of(cpu).avail != 0) flush(cache, cache.cpu_cache_of(cpu), kMaxFlush);
+  }
+  std::uint64_t slabs = 0;
+  for (const auto& phys_node : system_.phys().nodes()) {
+    slabs += drain_free_list(cache, node_of(cache, phys_node->nid()), ~std::uint64_t{0});
+  }
+  return slabs;
+}
+
+// A fifth of each idle CPU array, and a fifth of what a node may keep in free slabs.
+std::uint64_t ClassicSlab::reap(KmemCacheBase& cache) {
+  for (unsigned cpu = 0; cpu < system_.scheduler().cpus(); ++cpu) {
+    ArrayCache& ac = cache.cpu_cache_of(cpu);
+    if (ac.touched != 0) {
+      ac.touched = 0;
+      continue;
+    }
+    const std::uint32_t fifth = (ac.limit + 4) / 5;
+    flush(cache, ac, std::min(fifth, (ac.avail + 1) / 2));
+    ac.touched = 0;
+  }
+  const std::uint64_t num = cache.geometry().num;
+  std::uint64_t slabs = 0;
+  for (const auto& phys_node : system_.phys().nodes()) {
+    KmemCacheNode& node = node_of(cache, phys_node->nid());
+    slabs += drain_free_list(cache, node, (node.free_limit + 5 * num - 1) / (5 * num));
+  }
+  return slabs;
+}
+
+}  // namespace quire::slab
