@@ -17,7 +17,7 @@ sim::DiskConfig disk_config(const FileSystemConfig& config, const sim::Scheduler
 
 }  // namespace
 
-FileSystem::FileSystem(Filemap& filemap, Writeback& writeback, slab::KmemCache<DiskInode>& inodes,
+FileSystem::FileSystem(Filemap& filemap, Writeback& writeback, slab::KmemCache<DiskInode>& inodes, DentryCache& dentries,
                        const FileSystemConfig& config)
     : SuperBlock(config.dev, config.name),
       filemap_(filemap),
@@ -25,9 +25,11 @@ FileSystem::FileSystem(Filemap& filemap, Writeback& writeback, slab::KmemCache<D
       services_(filemap.services()),
       config_(config),
       disk_(services_.scheduler, disk_config(config, services_.scheduler), &services_.faults),
-      inode_cache_(inodes) {}
+      inode_cache_(inodes),
+      dentries_(dentries) {}
 
 FileSystem::~FileSystem() {
+  while (Dentry* name = names_.first()) d_delete(*name);
   while (Inode* inode = s_inodes_.pop_front()) {
     writeback_.forget(*inode);
     inode->mapping.abandon();
@@ -42,19 +44,25 @@ Result<DiskInode*> FileSystem::create(std::string_view path, std::unique_ptr<Bac
   const std::uint64_t size = source == nullptr ? 0 : source->size();
   if (size > kMaxLfsFilesize) return fail(Errno::kFBig);
   const auto check = [&]() -> Status {
-    if (by_path_.contains(path) || (ino && by_ino_.contains(*ino))) return fail(Errno::kExist);
+    if (find_name(path) != nullptr || (ino && lookup_ino(*ino) != nullptr)) return fail(Errno::kExist);
     if (align_up(size, kPageSize) > config_.capacity - used_bytes_) return fail(Errno::kNoSpc);
     return {};
   };
   if (Status may = check(); !may) return fail(may.error());
-  while (!ino && by_ino_.contains(next_ino_)) ++next_ino_;
+  while (!ino && lookup_ino(next_ino_) != nullptr) ++next_ino_;
   const std::uint64_t number = ino ? *ino : next_ino_++;
+  Dentry* dentry = dentries_.d_alloc(path);
+  if (dentry == nullptr) return fail(Errno::kNoMem);
   const AddressSpaceInit mapping = filemap_.mapping_init(*this);
   const InodeInit init{.sb = *this, .ino = number, .mapping = mapping, .i_rwsem = filemap_.i_rwsem_class()};
   DiskInode* inode = inode_cache_.alloc(phys::Gfp::kKernel, init, std::move(source));
-  if (inode == nullptr) return fail(Errno::kNoMem);
+  if (inode == nullptr) {
+    dentries_.d_free(*dentry);
+    return fail(Errno::kNoMem);
+  }
   if (Status may = check(); !may) {  // others ran while memory was found
     inode_cache_.free(inode);
+    dentries_.d_free(*dentry);
     return fail(may.error());
   }
   inode->i_count = 0;  // the name keeps it
@@ -63,25 +71,45 @@ Result<DiskInode*> FileSystem::create(std::string_view path, std::unique_ptr<Bac
   next_disk_start_ += align_up(size, kMiB) + kMiB;
   if (reserve(*inode, size) < size) bug("disk space was checked");
   s_inodes_.push_back(*inode);
-  by_ino_.emplace(number, inode);
-  by_path_.emplace(std::string(path), inode);
+  inodes_.insert(*inode);
+  ++nr_inodes_;
+  dentry->d_inode = inode;
+  names_.insert(*dentry);
   return inode;
 }
 
+Dentry* FileSystem::find_name(std::string_view path) const {
+  Dentry* found = names_.partition_point([path](const Dentry& dentry) { return dentry.name() < path; });
+  return found != nullptr && found->name() == path ? found : nullptr;
+}
+
+void FileSystem::d_delete(Dentry& dentry) {
+  names_.erase(dentry);
+  dentries_.d_free(dentry);
+}
+
 DiskInode* FileSystem::lookup(std::string_view path) const {
-  const auto it = by_path_.find(path);
-  return it == by_path_.end() ? nullptr : it->second;
+  const Dentry* dentry = find_name(path);
+  return dentry == nullptr ? nullptr : &disk_inode(*dentry->d_inode);
 }
 
 DiskInode* FileSystem::lookup_ino(std::uint64_t ino) const {
-  const auto it = by_ino_.find(ino);
-  return it == by_ino_.end() ? nullptr : it->second;
+  DiskInode* found = inodes_.partition_point([ino](const DiskInode& inode) { return inode.ino < ino; });
+  return found != nullptr && found->ino == ino ? found : nullptr;
 }
 
 Status FileSystem::link(std::string_view existing, std::string_view path) {
-  DiskInode* inode = lookup(existing);
-  if (inode == nullptr) return fail(Errno::kNoEnt);
-  if (!by_path_.emplace(std::string(path), inode).second) return fail(Errno::kExist);
+  if (find_name(existing) == nullptr) return fail(Errno::kNoEnt);
+  if (find_name(path) != nullptr) return fail(Errno::kExist);
+  Dentry* dentry = dentries_.d_alloc(path);
+  if (dentry == nullptr) return fail(Errno::kNoMem);
+  DiskInode* inode = lookup(existing);  // others ran while memory was found
+  if (inode == nullptr || find_name(path) != nullptr) {
+    dentries_.d_free(*dentry);
+    return fail(inode == nullptr ? Errno::kNoEnt : Errno::kExist);
+  }
+  dentry->d_inode = inode;
+  names_.insert(*dentry);
   ++inode->i_nlink;
   return {};
 }
@@ -94,28 +122,40 @@ void FileSystem::drop_name(DiskInode& inode) {
 }
 
 Status FileSystem::unlink(std::string_view path) {
-  const auto it = by_path_.find(path);
-  if (it == by_path_.end()) return fail(Errno::kNoEnt);
-  DiskInode& inode = *it->second;
-  by_path_.erase(it);
+  Dentry* dentry = find_name(path);
+  if (dentry == nullptr) return fail(Errno::kNoEnt);
+  DiskInode& inode = disk_inode(*dentry->d_inode);
+  d_delete(*dentry);
   drop_name(inode);
   return {};
 }
 
 Status FileSystem::rename(std::string_view from, std::string_view to) {
-  const auto it = by_path_.find(from);
-  if (it == by_path_.end()) return fail(Errno::kNoEnt);
-  DiskInode* inode = it->second;
-  DiskInode* replaced = lookup(to);
-  if (replaced == inode) return {};  // two names of one file: nothing happens
-  by_path_.erase(it);
-  by_path_.insert_or_assign(std::string(to), inode);
+  if (find_name(from) == nullptr) return fail(Errno::kNoEnt);
+  Dentry* dentry = dentries_.d_alloc(to);  // the new name, before the old one goes
+  if (dentry == nullptr) return fail(Errno::kNoMem);
+  Dentry* old = find_name(from);
+  Dentry* target = find_name(to);
+  if (old == nullptr || (target != nullptr && target->d_inode == old->d_inode)) {
+    dentries_.d_free(*dentry);
+    if (old == nullptr) return fail(Errno::kNoEnt);
+    return {};  // two names of one file: nothing happens
+  }
+  dentry->d_inode = old->d_inode;
+  d_delete(*old);
+  DiskInode* replaced = nullptr;
+  if (target != nullptr) {
+    replaced = &disk_inode(*target->d_inode);
+    d_delete(*target);
+  }
+  names_.insert(*dentry);
   if (replaced != nullptr) drop_name(*replaced);
   return {};
 }
 
 void FileSystem::evict_inode(Inode& inode) {
-  by_ino_.erase(inode.ino);  // the number is free for another file at once
+  inodes_.erase(disk_inode(inode));  // the number is free for another file at once
+  --nr_inodes_;
   release_beyond(disk_inode(inode), 0);
   writeback_.inode_io_list_del(inode);
   filemap_.truncate_inode_pages_final(inode.mapping);
@@ -267,13 +307,16 @@ Result<std::uint64_t> FileSystem::seek(Inode& inode, std::uint64_t pos, SeekKind
 
 void FileSystem::validate() {
   std::uint64_t charged = 0;
-  for (const auto& [ino, inode] : by_ino_) {
-    QUIRE_BUG_ON(inode->ino != ino);
-    charged += inode->charged;
-    inode->mapping.validate();
-  }
+  inodes_.validate();
+  inodes_.for_each([&](DiskInode& inode) {
+    charged += inode.charged;
+    inode.mapping.validate();
+  });
+  QUIRE_BUG_ON(inodes_.count() != nr_inodes_);
   QUIRE_BUG_ON(charged != used_bytes_ || used_bytes_ > config_.capacity);
-  for (const auto& [path, inode] : by_path_) QUIRE_BUG_ON(lookup_ino(inode->ino) != inode || inode->i_nlink == 0);
+  names_.validate();
+  names_.for_each(
+      [&](const Dentry& name) { QUIRE_BUG_ON(lookup_ino(name.d_inode->ino) != name.d_inode || name.d_inode->i_nlink == 0); });
 }
 
 }  // namespace quire::file

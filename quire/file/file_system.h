@@ -1,21 +1,22 @@
 // A file system on a simulated disk: inodes by number and by path, their bytes behind them (Backing), and the disk that
 // gives reading and writing its time.
 //
-// Names are host-side: a flat table of paths, since directories are no memory-management matter. Each file occupies one
-// extent of the disk, so that its sequential I/O is sequential on the disk too.
+// Names are dentries in one flat tree of paths, since directories are no memory-management matter. Each file occupies one
+// extent of the disk, so that its sequential I/O is sequential on the disk too. What lies on the disk (Backing) is the host's.
 //
 // Locks: Inode::i_rwsem for size and names' targets; the tables change only between sync points.
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 
+#include "quire/base/rbtree.h"
 #include "quire/base/result.h"
 #include "quire/file/backing.h"
+#include "quire/file/dentry.h"
 #include "quire/file/file.h"
 #include "quire/file/filemap.h"
 #include "quire/sim/disk.h"
@@ -28,6 +29,11 @@ struct DiskInode : Inode {
   Backing backing;
   std::uint64_t disk_start = 0;  // bytes on the disk
   std::uint64_t charged = 0;     // bytes of the disk that are taken for it
+  RbNode i_hash;                 // in the file system's inodes
+};
+
+struct DiskInodeByIno {
+  bool operator()(const DiskInode& a, const DiskInode& b) const { return a.ino < b.ino; }
 };
 
 struct FileSystemConfig {
@@ -39,8 +45,9 @@ struct FileSystemConfig {
 
 class FileSystem final : public SuperBlock, private AddressSpaceOps {
  public:
-  // `inodes`: the machine's one cache of disk inodes ("inode_cache"), shared by all its file systems.
-  FileSystem(Filemap& filemap, Writeback& writeback, slab::KmemCache<DiskInode>& inodes, const FileSystemConfig& config);
+  // `inodes`: the machine's one cache of disk inodes ("ext4_inode_cache"), shared by all its file systems, as `dentries` is.
+  FileSystem(Filemap& filemap, Writeback& writeback, slab::KmemCache<DiskInode>& inodes, DentryCache& dentries,
+             const FileSystemConfig& config);
   ~FileSystem() override;
 
   // --- names ---
@@ -51,11 +58,11 @@ class FileSystem final : public SuperBlock, private AddressSpaceOps {
   // The file of that path or number; no reference taken (the name holds it). nullptr: none.
   [[nodiscard]] DiskInode* lookup(std::string_view path) const;
   [[nodiscard]] DiskInode* lookup_ino(std::uint64_t ino) const;
-  // Another name for the same file.
+  // Another name for the same file. kNoEnt, kExist, kNoMem.
   Status link(std::string_view existing, std::string_view path);
   // Takes a name away; the file goes with its last name and last use. kNoEnt.
   Status unlink(std::string_view path);
-  // Replaces `to` if it exists.
+  // Replaces `to` if it exists. kNoEnt, kNoMem.
   Status rename(std::string_view from, std::string_view to);
 
   // --- SuperBlock ---
@@ -72,7 +79,7 @@ class FileSystem final : public SuperBlock, private AddressSpaceOps {
 
   [[nodiscard]] sim::Disk& disk() { return disk_; }
   [[nodiscard]] std::uint64_t used_bytes() const { return used_bytes_; }
-  [[nodiscard]] std::size_t nr_inodes() const { return by_ino_.size(); }
+  [[nodiscard]] std::size_t nr_inodes() const { return nr_inodes_; }
   void validate();
 
  private:
@@ -101,7 +108,9 @@ class FileSystem final : public SuperBlock, private AddressSpaceOps {
   void store_folio(DiskInode& inode, phys::Folio& folio);
   void zero_edge(DiskInode& inode, Pgoff index, std::uint64_t from, std::uint64_t to, Status& status);
   [[nodiscard]] Status punch_hole(DiskInode& inode, std::uint64_t offset, std::uint64_t end);
+  [[nodiscard]] Dentry* find_name(std::string_view path) const;
   void drop_name(DiskInode& inode);
+  void d_delete(Dentry& dentry);
   // Takes disk space up to byte `end` of the file; gives how far it reaches.
   [[nodiscard]] std::uint64_t reserve(DiskInode& inode, std::uint64_t end);
   void release_beyond(DiskInode& inode, std::uint64_t size);
@@ -112,8 +121,10 @@ class FileSystem final : public SuperBlock, private AddressSpaceOps {
   FileSystemConfig config_;
   sim::Disk disk_;
   slab::KmemCache<DiskInode>& inode_cache_;
-  std::map<std::string, DiskInode*, std::less<>> by_path_;
-  std::map<std::uint64_t, DiskInode*> by_ino_;
+  DentryCache& dentries_;
+  DentryTree names_;
+  RbTree<DiskInode, &DiskInode::i_hash, DiskInodeByIno> inodes_;
+  std::size_t nr_inodes_ = 0;
   std::uint64_t next_ino_ = 12;  // ext4's first
   std::uint64_t next_disk_start_ = 0;
   std::uint64_t used_bytes_ = 0;

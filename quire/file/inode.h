@@ -28,6 +28,13 @@ class SuperBlock;
 
 inline constexpr std::uint64_t kMaxLfsFilesize = (std::uint64_t{1} << 63) - 1;  // MAX_LFS_FILESIZE
 
+// What the type bits of i_mode say.
+enum class InodeType : std::uint8_t {
+  kRegular,  // S_IFREG, shmem included: has pages
+  kFifo,     // S_IFIFO
+  kOther,    // a socket, a terminal, a directory: open, and nothing more that memory management sees
+};
+
 enum class InodeState : std::uint8_t {
   kNone = 0,
   kDirtyPages = 1,     // I_DIRTY_PAGES: on a writeback list
@@ -65,6 +72,7 @@ struct Inode {
   std::uint64_t i_size = 0;  // bytes
   std::uint32_t i_count = 1;
   std::uint32_t i_nlink = 1;
+  InodeType i_type = InodeType::kRegular;
   InodeState i_state = InodeState::kNone;
   std::uint64_t dirtied_when = 0;  // virtual ns of the first dirtying since it was last clean
   ListNode i_io_list;              // Writeback's b_dirty or b_io
@@ -138,6 +146,8 @@ class SuperBlock {
   // SEEK_DATA / SEEK_HOLE from `pos`; kNxio as Linux.
   virtual Result<std::uint64_t> seek(Inode& inode, std::uint64_t pos, SeekKind kind) = 0;
 
+  // The last reference to an open file goes (f_op->release). Does not sleep.
+  virtual void release(File&) {}
   // The last reference to a file without a name went: drop pages and storage, give the object back.
   virtual void evict_inode(Inode& inode) = 0;
 

@@ -22,17 +22,18 @@ SwapEntry radix_to_swp_entry(XaEntry entry) { return SwapEntry::from_value(entry
 
 }  // namespace
 
-Shmem::Shmem(Filemap& filemap, const ShmemConfig& config)
+Shmem::Shmem(Filemap& filemap, DentryCache& dentries, const ShmemConfig& config)
     : SuperBlock(config.dev, "tmpfs"),
       filemap_(filemap),
       services_(filemap.services()),
       config_(config),
+      dentries_(dentries),
       inode_cache_(services_.slab, "shmem_inode_cache") {}
 
 Shmem::~Shmem() {
   while (Inode* inode = s_inodes_.pop_front()) {
     inode->mapping.abandon();
-    inode_cache_.free(&shmem_inode(*inode));
+    free_inode(shmem_inode(*inode));
   }
 }
 

@@ -18,6 +18,7 @@
 #include <cstdint>
 
 #include "quire/base/result.h"
+#include "quire/file/dentry.h"
 #include "quire/file/file.h"
 #include "quire/file/filemap.h"
 #include "quire/slab/kmem_cache.h"
@@ -42,6 +43,7 @@ struct ShmemInode : Inode {
   std::uint64_t alloced = 0;    // pages
   std::uint64_t swapped = 0;    // pages
   std::uint64_t in_flight = 0;  // charged, on their way into the cache
+  Dentry* i_dentry = nullptr;   // a name in no tree, as alloc_file_pseudo gives it one
 };
 
 // What shmem_get_folio may do about a hole (sgp_type).
@@ -63,7 +65,7 @@ struct ShmemConfig {
 
 class Shmem final : public SuperBlock, private AddressSpaceOps {
  public:
-  explicit Shmem(Filemap& filemap, const ShmemConfig& config = {});
+  Shmem(Filemap& filemap, DentryCache& dentries, const ShmemConfig& config = {});
   ~Shmem() override;
 
   // --- files ---
@@ -127,12 +129,14 @@ class Shmem final : public SuperBlock, private AddressSpaceOps {
   void shmem_recalc_inode(ShmemInode& inode);
   [[nodiscard]] Status shmem_allocate_range(ShmemInode& inode, std::uint64_t first, std::uint64_t last);
   void zero_tail(ShmemInode& inode);
+  void free_inode(ShmemInode& inode);
   void shmem_punch(ShmemInode& inode, std::uint64_t start, std::uint64_t end);
 
   Filemap& filemap_;
   const FileServices& services_;
   CommitAccounting* commit_ = nullptr;
   ShmemConfig config_;
+  DentryCache& dentries_;
   slab::KmemCache<ShmemInode> inode_cache_;
   std::uint64_t next_ino_ = 1;
   std::uint64_t used_blocks_ = 0;

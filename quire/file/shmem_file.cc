@@ -24,10 +24,13 @@ Result<ShmemInode*> Shmem::shmem_get_inode(std::uint64_t size, ShmemAccount acco
   ShmemInode* inode = inode_cache_.alloc(phys::Gfp::kKernelAccount, init);
   if (inode == nullptr) return fail(Errno::kNoMem);
   inode->account = account;
-  if (Status enough = shmem_acct_size(*inode, size); !enough) {
-    inode_cache_.free(inode);
+  inode->i_dentry = dentries_.d_alloc("");
+  const Status enough = inode->i_dentry == nullptr ? fail(Errno::kNoMem) : shmem_acct_size(*inode, size);
+  if (!enough) {
+    free_inode(*inode);
     return fail(enough.error());
   }
+  inode->i_dentry->d_inode = inode;
   ++next_ino_;
   inode->i_size = size;
   inode->i_nlink = 0;
@@ -42,6 +45,11 @@ void Shmem::evict_inode(Inode& generic) {
   QUIRE_BUG_ON(inode.alloced != 0 || inode.mapping.nrpages() != 0);
   static_cast<void>(shmem_acct_size(inode, 0));  // giving back does not fail
   s_inodes_.erase(inode);
+  free_inode(inode);
+}
+
+void Shmem::free_inode(ShmemInode& inode) {
+  if (inode.i_dentry != nullptr) dentries_.d_free(*inode.i_dentry);
   inode_cache_.free(&inode);
 }
 

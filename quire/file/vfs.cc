@@ -15,14 +15,15 @@ constexpr std::uint64_t kToTheEnd = kMaxLfsFilesize;
 Vfs::Vfs(const FileServices& services, const VfsConfig& config)
     : filemap_(services, config.read),
       writeback_(filemap_, config.dirty),
-      filp_(services.slab, "filp"),
-      inode_cache_(services.slab, "inode_cache", slab::SlabFlags::kReclaimAccount),
-      shmem_(filemap_, config.shmem) {}
+      filp_(services.slab, "filp", slab::SlabFlags::kHwCacheAlign),
+      dentries_(services.slab),
+      inode_cache_(services.slab, "ext4_inode_cache", slab::SlabFlags::kReclaimAccount),
+      shmem_(filemap_, dentries_, config.shmem) {}
 
 Vfs::~Vfs() = default;
 
 FileSystem& Vfs::mount(const FileSystemConfig& config) {
-  mounts_.push_back(std::make_unique<FileSystem>(filemap_, writeback_, inode_cache_, config));
+  mounts_.push_back(std::make_unique<FileSystem>(filemap_, writeback_, inode_cache_, dentries_, config));
   return *mounts_.back();
 }
 
@@ -49,6 +50,7 @@ void Vfs::fput(File& file) {
   QUIRE_BUG_ON(file.f_count == 0);
   if (--file.f_count > 0) return;
   Inode& inode = file.inode();
+  file.sb().release(file);
   filp_.free(&file);
   --open_files_;
   iput(inode);

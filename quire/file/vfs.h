@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "quire/base/result.h"
+#include "quire/file/dentry.h"
 #include "quire/file/file.h"
 #include "quire/file/file_system.h"
 #include "quire/file/filemap.h"
@@ -42,6 +43,7 @@ class Vfs {
   [[nodiscard]] Filemap& filemap() { return filemap_; }
   [[nodiscard]] Writeback& writeback() { return writeback_; }
   [[nodiscard]] Shmem& shmem() { return shmem_; }
+  [[nodiscard]] DentryCache& dentries() { return dentries_; }
   // A further file system (boot; traces add one a device).
   FileSystem& mount(const FileSystemConfig& config);
   [[nodiscard]] FileSystem* find_mount(std::uint32_t dev);
@@ -91,6 +93,7 @@ class Vfs {
   Filemap filemap_;
   Writeback writeback_;
   slab::KmemCache<File> filp_;
+  DentryCache dentries_;
   slab::KmemCache<DiskInode> inode_cache_;
   Shmem shmem_;
   std::vector<std::unique_ptr<FileSystem>> mounts_;

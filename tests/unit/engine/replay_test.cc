@@ -245,7 +245,7 @@ TEST(Replay, TwoRunsGiveTheSameReportAndAnotherSeedALegalOne) {
   trace.finish();
   const auto json = [&trace](std::uint64_t seed) {
     kernel::MachineConfig config;
-    config.ram = 14 * kMiB;
+    config.ram = 16 * kMiB;  // swaps, but has room for everybody
     config.kernel_reserved = kMiB;
     config.cpus = 2;
     config.seed = seed;
@@ -264,6 +264,8 @@ TEST(Replay, TwoRunsGiveTheSameReportAndAnotherSeedALegalOne) {
   EXPECT_EQ(first, json(1));
   const nlohmann::json other = json(2);
   EXPECT_NE(first, other);
+  EXPECT_EQ(first["vmstat"]["oom_kill"], 0);
+  EXPECT_GT(first["vmstat"]["pswpout"], 1000);
   EXPECT_EQ(first["replay"]["accesses"], other["replay"]["accesses"]);
 }
 
