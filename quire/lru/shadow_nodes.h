@@ -48,6 +48,7 @@ class ShadowNodes final : public XaNodeObserver, public slab::Shrinker {
   std::uint64_t count_objects(const slab::ShrinkControl& control) override;
   std::uint64_t scan_objects(slab::ShrinkControl& control) override;
   [[nodiscard]] unsigned seeks() const override { return 0; }
+  [[nodiscard]] slab::ShrinkerFlags flags() const override { return slab::ShrinkerFlags::kNumaAware; }
 
   [[nodiscard]] std::uint64_t nodes(Nid nid) const { return lists_[static_cast<std::size_t>(nid.value())].count; }
   void validate() const;

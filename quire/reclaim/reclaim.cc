@@ -19,6 +19,7 @@ NodeReclaim::NodeReclaim(sim::Scheduler& scheduler, phys::Node& node_of)
 
 Reclaim::Reclaim(const ReclaimParts& parts, std::unique_ptr<ReclaimPolicy> policy)
     : parts_(parts), policy_(std::move(policy)), events_(parts.traces) {
+  parts_.slab.shrinkers().trace_to(parts_.traces);
   for (const auto& node : parts_.phys.nodes()) {
     nodes_.push_back(std::make_unique<NodeReclaim>(parts_.scheduler, *node));
   }
@@ -106,8 +107,9 @@ std::uint64_t Reclaim::reclaim_folio_list(phys::FolioList& folios) {
 
 void Reclaim::drop_slab() {
   for (const auto& node : nodes_) {
-    // Until a round frees almost nothing.
-    while (parts_.slab.shrinkers().shrink_slab(phys::Gfp::kKernel, node->node.nid(), 0).freed > 10) {}
+    // Each further round has to free twice as much to be followed by one more.
+    unsigned shift = 0;
+    while (parts_.slab.shrinkers().shrink_slab(phys::Gfp::kKernel, node->node.nid(), 0).freed >> shift++ > 1) {}
   }
   parts_.slab.cache_reap(slab::SlabSystem::ReapMode::kAll);
   parts_.phys.vmstat().count_vm_event(phys::VmEvent::kDropSlab);

@@ -102,10 +102,7 @@ void Reclaim::shrink_slab(NodeReclaim& node, ScanControl& sc) {
   // Shrinkers count objects; what counts here is pages, and only those that this task gave back.
   const std::uint64_t& reclaimed_slab = parts_.scheduler.context().reclaimed_slab;
   const std::uint64_t before = reclaimed_slab;
-  const std::uint64_t scanned = parts_.slab.shrinkers().shrink_slab(sc.gfp_mask, node.node.nid(), sc.priority).scanned;
-  if (scanned != 0) {
-    parts_.phys.vmstat().count_vm_events(VmEvent::kSlabsScanned, static_cast<std::int64_t>(scanned));
-  }
+  parts_.slab.shrinkers().shrink_slab(sc.gfp_mask, node.node.nid(), sc.priority);
   sc.nr_reclaimed += reclaimed_slab - before;
   // Slabs without objects, when the lists alone did not do.
   if (sc.priority < kDefPriority - 2) {

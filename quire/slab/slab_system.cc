@@ -47,7 +47,7 @@ SlabSystem::SlabSystem(phys::PhysMem& phys, sim::Scheduler& scheduler, const Sla
       slab_mutex_(scheduler, scheduler.locks().lock_class("slab_mutex")),
       list_lock_class_(scheduler.locks().lock_class("list_lock")),
       percpu_(phys, scheduler.cpus()),
-      shrinkers_(static_cast<unsigned>(phys.nodes().size())),
+      shrinkers_(phys, scheduler),
       max_waste_order_(phys.totalram_pages() > kSmallMachinePages ? 1 : 0) {
   const std::size_t bytes = align_up(cache_bytes(phys_, *layout_), kCacheLineSize);
   boot_caches_ = std::make_unique<std::byte[]>(2 * bytes + kCacheLineSize);
