@@ -1,5 +1,8 @@
 // Address spaces: an access that hits the TLB, a walk, the faults, the mmap family. Peer of the faults and calls is the host
 // kernel, measured in the same run.
+#ifdef QUIRE_ABSL
+#include <absl/container/btree_map.h>
+#endif
 #include <benchmark/benchmark.h>
 #include <sys/mman.h>
 
@@ -148,7 +151,16 @@ void BM_Fork64MiB(benchmark::State& state) {
 }
 BENCHMARK(BM_Fork64MiB)->Unit(benchmark::kMillisecond);
 
-// find_vma among areas, and std::map over the same keys.
+// Addresses to look up, drawn beforehand so that only the search is measured.
+constexpr std::size_t kProbes = 1 << 16;
+std::vector<VirtAddr> probes(std::uint64_t areas) {
+  Rng rng(1);
+  std::vector<VirtAddr> drawn(kProbes);
+  for (VirtAddr& address : drawn) address = VirtAddr(0x10000000 + rng.below(areas) * 2 * kPageSize);
+  return drawn;
+}
+
+// find_vma among areas, and ordered maps over the same keys.
 void BM_FindVma(benchmark::State& state) {
   Machine m(phys::DataMode::kDataless);
   vm::Mm& mm = **m.vm.mm_alloc();
@@ -158,10 +170,9 @@ void BM_FindVma(benchmark::State& state) {
     static_cast<void>(m.vm.mmap(mm, VirtAddr(0x10000000 + i * 2 * kPageSize), kPageSize, vm::Prot::kRead,
                                 vm::MapFlags::kPrivate | vm::MapFlags::kAnonymous | vm::MapFlags::kFixed, nullptr, 0));
   }
-  Rng rng(1);
-  for (auto _ : state) {
-    benchmark::DoNotOptimize(mm.mm_vmas.find(VirtAddr(0x10000000 + rng.below(areas) * 2 * kPageSize)));
-  }
+  const std::vector<VirtAddr> drawn = probes(areas);
+  std::size_t i = 0;
+  for (auto _ : state) benchmark::DoNotOptimize(mm.mm_vmas.find(drawn[i++ % kProbes]));
   m.vm.mmput(mm);
 }
 BENCHMARK(BM_FindVma)->Arg(50)->Arg(1000)->Arg(65000);
@@ -170,10 +181,23 @@ void BM_FindVmaStdMap(benchmark::State& state) {
   const auto areas = static_cast<std::uint64_t>(state.range(0));
   std::map<std::uint64_t, int> map;
   for (std::uint64_t i = 0; i < areas; ++i) map[0x10000000 + (i * 2 + 1) * kPageSize] = 0;
-  Rng rng(1);
-  for (auto _ : state) benchmark::DoNotOptimize(map.upper_bound(0x10000000 + rng.below(areas) * 2 * kPageSize));
+  const std::vector<VirtAddr> drawn = probes(areas);
+  std::size_t i = 0;
+  for (auto _ : state) benchmark::DoNotOptimize(map.upper_bound(drawn[i++ % kProbes].value()));
 }
 BENCHMARK(BM_FindVmaStdMap)->Arg(50)->Arg(1000)->Arg(65000);
+
+#ifdef QUIRE_ABSL
+void BM_FindVmaAbslBtree(benchmark::State& state) {
+  const auto areas = static_cast<std::uint64_t>(state.range(0));
+  absl::btree_map<std::uint64_t, void*> map;
+  for (std::uint64_t i = 0; i < areas; ++i) map[0x10000000 + (i * 2 + 1) * kPageSize] = nullptr;
+  const std::vector<VirtAddr> drawn = probes(areas);
+  std::size_t i = 0;
+  for (auto _ : state) benchmark::DoNotOptimize(map.upper_bound(drawn[i++ % kProbes].value()));
+}
+BENCHMARK(BM_FindVmaAbslBtree)->Arg(50)->Arg(1000)->Arg(65000);
+#endif
 
 }  // namespace
 

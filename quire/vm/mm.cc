@@ -23,8 +23,8 @@ VirtAddr mmap_base_of(const Mm& mm, std::uint64_t guard_bytes) {
 }  // namespace
 
 Result<Mm*> Vm::mm_alloc() {
-  Mm* mm =
-      mm_cache_.alloc(phys::Gfp::kKernel, *this, parts_.scheduler, mmap_lock_class_, page_table_lock_class_, next_context_id_);
+  Mm* mm = mm_cache_.alloc(phys::Gfp::kKernel, *this, parts_.scheduler, maple_node_cache_, mmap_lock_class_,
+                           page_table_lock_class_, next_context_id_);
   if (mm == nullptr) return fail(Errno::kNoMem);
   next_context_id_ = next_context_id_ == arch::kAsidMax ? 1 : next_context_id_ + 1;
   if (Status made = pgtable_.pgd_alloc(*mm); !made) {

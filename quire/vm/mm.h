@@ -32,9 +32,13 @@ enum class MmFlags : std::uint32_t {
 };
 
 struct Mm {
-  Mm(Vm& of, sim::Scheduler& scheduler, sim::LockClass& mmap_lock_class, sim::LockClass& page_table_lock_class,
-     std::uint32_t id)
-      : vm(of), context_id(id), mmap_lock(scheduler, mmap_lock_class), page_table_lock(scheduler, page_table_lock_class) {}
+  Mm(Vm& of, sim::Scheduler& scheduler, VmaTree::NodeCache& nodes, sim::LockClass& mmap_lock_class,
+     sim::LockClass& page_table_lock_class, std::uint32_t id)
+      : vm(of),
+        context_id(id),
+        mmap_lock(scheduler, mmap_lock_class),
+        page_table_lock(scheduler, page_table_lock_class),
+        mm_vmas(nodes) {}
 
   Vm& vm;
   std::uint32_t context_id;  // address-space id of TLB entries; unique among living Mms

@@ -17,6 +17,7 @@ Vm::Vm(const VmParts& parts, const arch::Geometry& geometry)
     : parts_(parts),
       mm_cache_(parts.slab, "mm_struct", slab::SlabFlags::kHwCacheAlign),
       vma_cache_(parts.slab, "vm_area_struct"),
+      maple_node_cache_(parts.slab, "maple_node"),
       anon_vma_cache_(parts.slab, "anon_vma"),
       anon_vma_chain_cache_(parts.slab, "anon_vma_chain"),
       pgtable_(parts.phys, geometry),

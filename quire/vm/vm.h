@@ -325,6 +325,7 @@ class Vm final : public file::MappingUpcalls {
   VmTunables tunables_;
   slab::KmemCache<Mm> mm_cache_;
   slab::KmemCache<Vma> vma_cache_;
+  VmaTree::NodeCache maple_node_cache_;
   slab::KmemCache<AnonVma> anon_vma_cache_;
   slab::KmemCache<AnonVmaChain> anon_vma_chain_cache_;
   PageTableSource pgtable_;

@@ -18,6 +18,7 @@ AddressSpace::Share mapping_share(const Vma& vma) {
 }  // namespace
 
 Vma* Vm::vm_area_alloc(Mm& mm, Range<VirtAddr> range, VmFlags flags, Pgoff pgoff, file::File* file) {
+  if (!mm.mm_vmas.reserve()) return nullptr;  // for its vma_link
   Vma* vma = vma_cache_.alloc(phys::Gfp::kKernel, mm, range, flags, pgoff);
   if (vma == nullptr) return nullptr;
   if (file != nullptr) {

@@ -11,7 +11,6 @@
 
 #include "quire/arch/pte.h"
 #include "quire/base/intrusive_list.h"
-#include "quire/base/rbtree.h"
 #include "quire/base/types.h"
 #include "quire/file/address_space.h"
 #include "quire/vm/anon_vma.h"
@@ -57,11 +56,8 @@ struct Vma {
 
  private:
   friend class VmaTree;
-  RbNode rb_node_;
   Vma* vm_next_ = nullptr;
   Vma* vm_prev_ = nullptr;
-  std::uint64_t gap_before_ = 0;   // bytes; free, in front of the area and its stack guard gap
-  std::uint64_t subtree_gap_ = 0;  // the largest gap_before_ of this subtree
 };
 
 }  // namespace quire::vm

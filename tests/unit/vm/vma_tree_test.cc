@@ -16,14 +16,20 @@ class VmaTreeTest : public ::testing::Test {
  protected:
   Vma& add(std::uint64_t first, std::uint64_t end, VmFlags flags = VmFlags::kRead) {
     vmas_.push_back(std::make_unique<Vma>(mm_, Range<VirtAddr>{at(first), at(end)}, flags, Pgoff(first)));
+    EXPECT_TRUE(tree_.reserve());
     tree_.insert(*vmas_.back());
     return *vmas_.back();
   }
 
   VmMachine machine_;
   Mm& mm_ = machine_.mm_alloc();
-  VmaTree tree_{4 * kPageSize};
+  VmaTree::NodeCache nodes_{machine_.slab, "maple_node"};
+  VmaTree tree_{nodes_, 4 * kPageSize};
   std::vector<std::unique_ptr<Vma>> vmas_;
+
+  void TearDown() override {
+    while (Vma* vma = tree_.first()) tree_.erase(*vma);
+  }
 };
 
 TEST_F(VmaTreeTest, FindGivesTheAreaOrTheNextOne) {
@@ -50,6 +56,43 @@ TEST_F(VmaTreeTest, GapsKeepClearOfAStacksGuard) {
   EXPECT_EQ(tree_.lowest_gap(10 * kPageSize, {at(0), at(60)}), at(0));
   EXPECT_EQ(tree_.lowest_gap(11 * kPageSize, {at(0), at(60)}), at(20));
   EXPECT_EQ(tree_.lowest_gap(3 * kPageSize, {at(35), at(53)}), at(50));
+}
+
+// Thousands of areas: nodes split, lend and join on several levels, and every area is found from every side.
+TEST_F(VmaTreeTest, KeepsItsShapeWhileThousandsComeAndGo) {
+  Rng rng(11);
+  constexpr std::uint64_t kPlaces = 6000;
+  std::vector<std::unique_ptr<Vma>> by_place(kPlaces);
+  const auto toggle = [&](std::uint64_t place) {
+    if (by_place[place] != nullptr) {
+      tree_.erase(*by_place[place]);
+      by_place[place] = nullptr;
+      return;
+    }
+    by_place[place] =
+        std::make_unique<Vma>(mm_, Range<VirtAddr>{at(3 * place + 1), at(3 * place + 3)}, VmFlags::kRead, Pgoff(0));
+    ASSERT_TRUE(tree_.reserve());
+    tree_.insert(*by_place[place]);
+  };
+  for (std::uint64_t place = kPlaces; place-- > 0;) toggle(place);  // as mmap places areas: downwards
+  EXPECT_GE(tree_.height(), 4u);
+  tree_.validate();
+  for (int step = 0; step < 20000; ++step) {
+    toggle(rng.below(kPlaces));
+    if (step % 1000 == 0) tree_.validate();
+  }
+  const Vma* above = nullptr;
+  for (std::uint64_t place = kPlaces; place-- > 0;) {
+    if (by_place[place] != nullptr) above = by_place[place].get();
+    ASSERT_EQ(tree_.find(at(3 * place)), above);
+    ASSERT_EQ(tree_.lookup(at(3 * place + 2)), by_place[place].get());
+  }
+  for (std::uint64_t place = 0; place < kPlaces; ++place) {
+    if (by_place[place] != nullptr) toggle(place);
+  }
+  tree_.validate();
+  EXPECT_TRUE(tree_.empty());
+  EXPECT_EQ(tree_.height(), 0u);
 }
 
 // Highest and lowest gap, find and iteration against a scan, over random insertions, removals and moved bounds.
