@@ -6,8 +6,8 @@
 //   x86-64, 5 levels        level 5 = pgd (56..48), level 4 = p4d
 //
 // Levels are counted as hardware does, from the leaf table (1) up. Linux's folded level (p4d with 4 levels) does not exist
-// here as a table; PageTables gives Linux's five-step walk on any shape. The tables of a shape are data, so that i386's
-// 10+10 and PAE's 2+9+9 bits are further constants of this type (with 4-byte entries for the former).
+// here as a table; PageTables gives Linux's five-step walk on any shape. The tables of a shape are data: i386's 10+10 bits
+// (4-byte entries, 4 MiB leaves) and PAE's 2+9+9 (8-byte entries, 2 MiB leaves) are further constants of this type.
 #pragma once
 
 #include <array>
@@ -42,6 +42,8 @@ struct Geometry {
 
   [[nodiscard]] static constexpr Geometry x86_64_4level();
   [[nodiscard]] static constexpr Geometry x86_64_5level();
+  [[nodiscard]] static constexpr Geometry i386();
+  [[nodiscard]] static constexpr Geometry i386_pae();
 
   [[nodiscard]] constexpr unsigned index(VirtAddr va, unsigned l) const {
     return static_cast<unsigned>(va.value() >> level[l].shift) & ((1u << level[l].bits) - 1);
@@ -58,10 +60,14 @@ struct Geometry {
   }
 
   // Address bits above the translated ones must repeat the topmost of these; hardware raises #GP otherwise.
+  // A 32-bit processor has no such bits.
   [[nodiscard]] constexpr bool canonical(VirtAddr va) const {
+    if (virtual_bits == 32) return va.value() >> 32 == 0;
     const unsigned unused = 64 - virtual_bits;
     return static_cast<std::int64_t>(va.value() << unused) >> unused == static_cast<std::int64_t>(va.value());
   }
+  // PAE's top table has four entries of 32 bytes in all, which give no rights (a PDPTE).
+  [[nodiscard]] constexpr bool has_pdpte(unsigned l) const { return l == kPudLevel && level[l].bits == 2; }
   [[nodiscard]] constexpr bool is_user(VirtAddr va) const { return va < task_size; }
 };
 
@@ -83,6 +89,27 @@ constexpr Geometry Geometry::x86_64_5level() {
   g.virtual_bits = 57;
   g.physical_bits = 52;
   g.task_size = VirtAddr((std::uint64_t{1} << 56) - kPageSize);
+  return g;
+}
+
+constexpr Geometry Geometry::i386() {
+  Geometry g;
+  g.levels = 2;
+  g.level = {{{0, 0}, {12, 10}, {22, 10}, {0, 0}, {0, 0}, {0, 0}}};
+  g.entry_bytes = 4;
+  g.virtual_bits = 32;
+  g.physical_bits = 32;
+  g.max_leaf_level = kPmdLevel;
+  g.task_size = VirtAddr(0xc000'0000);
+  g.default_map_window = g.task_size;
+  return g;
+}
+constexpr Geometry Geometry::i386_pae() {
+  Geometry g = i386();
+  g.levels = 3;
+  g.level = {{{0, 0}, {12, 9}, {21, 9}, {30, 2}, {0, 0}, {0, 0}}};
+  g.entry_bytes = 8;
+  g.physical_bits = 36;
   return g;
 }
 

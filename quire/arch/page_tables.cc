@@ -37,6 +37,10 @@ struct PathBits {
 // Bits that hardware demands to be zero in a present entry of this level.
 std::uint64_t reserved_in_table_entry(unsigned level, const Geometry& g) {
   const std::uint64_t frame = kPteFrameMask & ~((std::uint64_t{1} << g.physical_bits) - 1);
+  if (g.has_pdpte(level)) {
+    constexpr std::uint64_t kLowest = word(PteBits::kRw | PteBits::kUser) | 0x1e0;  // bits 1, 2, 5 to 8
+    return frame | kLowest | word(PteBits::kNx);
+  }
   return level > g.max_leaf_level ? frame | word(PteBits::kPse) : frame;
 }
 std::uint64_t reserved_in_leaf(unsigned level, const Geometry& g) {
@@ -121,8 +125,32 @@ WalkResult PageTables::walk_levels(PhysAddr root, VirtAddr va, Access access, Pr
 WalkResult PageTables::walk(PhysAddr root, VirtAddr va, Access access, Privilege privilege) const {
   if (geometry_.levels == 4) [[likely]]
     return walk_levels<4>(root, va, access, privilege);
-  QUIRE_BUG_ON(geometry_.levels != 5);  // shapes with other entry sizes bring their own walker
-  return walk_levels<5>(root, va, access, privilege);
+  if (geometry_.levels == 5) return walk_levels<5>(root, va, access, privilege);
+  return walk_any(root, va, access, privilege);
+}
+
+WalkResult PageTables::walk_any(PhysAddr root, VirtAddr va, Access access, Privilege privilege) const {
+  WalkResult result = probe(root, va);
+  if (result.outcome == WalkOutcome::kGeneralProtection) return result;
+  if (!result || !permits(result.rights | Rights::kDirty, access, privilege)) {
+    const FaultCode cause = result ? FaultCode::kProt : result.code;
+    result.outcome = WalkOutcome::kPageFault;
+    result.code = fault_code(access, privilege, cause);
+    result.rights = Rights::kNone;
+    result.pa = PhysAddr(0);
+    return result;
+  }
+  PhysAddr table_address = root;
+  for (unsigned level = geometry_.levels; level >= result.level; --level) {
+    const unsigned index = geometry_.index(va, level);
+    std::uint64_t entry = read_entry(table_address, index);
+    if (!geometry_.has_pdpte(level)) entry |= word(PteBits::kAccessed);
+    if (level == result.level && access == Access::kWrite) entry |= word(PteBits::kDirty);
+    write_entry(table_address, index, entry);
+    table_address = PhysAddr(entry & kPteFrameMask);
+  }
+  if (access == Access::kWrite) result.rights |= Rights::kDirty;
+  return result;
 }
 
 WalkResult PageTables::probe(PhysAddr root, VirtAddr va) const {
@@ -134,16 +162,16 @@ WalkResult PageTables::probe(PhysAddr root, VirtAddr va) const {
   PathBits bits;
   PhysAddr table_address = root;
   for (unsigned level = geometry_.levels; level >= kPteLevel; --level) {
-    std::uint64_t* at = table<std::uint64_t>(table_address) + geometry_.index(va, level);
-    const std::uint64_t entry = *at;
+    const unsigned index = geometry_.index(va, level);
+    const std::uint64_t entry = read_entry(table_address, index);
     result.level = static_cast<std::uint8_t>(level);
-    result.entry = at;
+    result.entry = geometry_.entry_bytes == 8 ? table<std::uint64_t>(table_address) + index : nullptr;
     if (!(entry & word(PteBits::kPresent))) return result;
     if (has_reserved_bits(entry, level)) {
       result.code = FaultCode::kProt | FaultCode::kRsvd;
       return result;
     }
-    bits.add(entry);
+    if (!geometry_.has_pdpte(level)) bits.add(entry);
     if (is_leaf(entry, level)) {
       result.outcome = WalkOutcome::kTranslated;
       result.rights = bits.rights(entry);

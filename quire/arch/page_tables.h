@@ -4,7 +4,7 @@
 //                              │       └ 2 MiB leaf
 //                              └ 1 GiB leaf
 //
-// A table is one frame of 512 entries; `root` is the physical address of the top table (CR3). PageTables owns nothing and
+// A table is one frame of 512 entries (i386: 1024 of 4 bytes; PAE's top one has 4); `root` is the physical address of the top table (CR3). PageTables owns nothing and
 // keeps nothing: it is the direct map's base and a Geometry, one for a machine. It allocates no tables; vm does, and hooks
 // them in with p?d_populate.
 //
@@ -65,7 +65,7 @@ struct WalkResult {
   Rights rights = Rights::kNone;      // when translated
   FaultCode code = FaultCode::kNone;  // when kPageFault
   PhysAddr pa{};                      // of the very byte, when translated
-  std::uint64_t* entry = nullptr;     // the leaf entry, or the one that faulted; null for #GP
+  std::uint64_t* entry = nullptr;     // the leaf entry, or the one that faulted; null for #GP and for entries of 4 bytes
 
   [[nodiscard]] explicit operator bool() const { return outcome == WalkOutcome::kTranslated; }
 };
@@ -84,7 +84,20 @@ class PageTables {
   // The same translation without side effects and without an access: rights are those the tables give now. For checkers.
   [[nodiscard]] WalkResult probe(PhysAddr root, VirtAddr va) const;
 
-  // The entry of table level `level` that covers va, or nullptr when a table above it is missing or a huge leaf stands there.
+  // One entry of a table of any shape; what is written to a 4-byte entry must fit.
+  [[nodiscard]] std::uint64_t read_entry(PhysAddr table_at, unsigned index) const {
+    if (geometry_.entry_bytes == 4) return table<std::uint32_t>(table_at)[index];
+    return table<std::uint64_t>(table_at)[index];
+  }
+  void write_entry(PhysAddr table_at, unsigned index, std::uint64_t value) const {
+    if (geometry_.entry_bytes == 4) {
+      table<std::uint32_t>(table_at)[index] = static_cast<std::uint32_t>(value);
+    } else {
+      table<std::uint64_t>(table_at)[index] = value;
+    }
+  }
+
+  // Shapes of 8-byte entries. The entry of table level `level` that covers va, or nullptr when a table above it is missing or a huge leaf stands there.
   [[nodiscard]] std::uint64_t* lookup_entry(PhysAddr root, VirtAddr va, unsigned level) const;
   [[nodiscard]] Pte* lookup(PhysAddr root, VirtAddr va) const {
     return reinterpret_cast<Pte*>(lookup_entry(root, va, kPteLevel));
@@ -124,6 +137,9 @@ class PageTables {
  private:
   template <unsigned kLevels>
   WalkResult walk_levels(PhysAddr root, VirtAddr va, Access access, Privilege privilege) const;
+
+  // Any shape, slower; i386's.
+  WalkResult walk_any(PhysAddr root, VirtAddr va, Access access, Privilege privilege) const;
 
   [[nodiscard]] bool has_reserved_bits(std::uint64_t entry, unsigned level) const;
 

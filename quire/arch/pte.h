@@ -30,7 +30,9 @@ enum class PteBits : std::uint64_t {
   kPcd = 1ull << 4,
   kAccessed = 1ull << 5,
   kDirty = 1ull << 6,
-  kPse = 1ull << 7,  // levels 2 and 3: a huge leaf (on level 1 the bit means PAT, which is not modelled)
+  kPse = 1ull << 7,        // levels 2 and 3: a huge leaf
+  kPat = 1ull << 7,        // level 1: the third bit of the memory type's number (kPwt and kPcd are the lower two)
+  kPatLarge = 1ull << 12,  // the same in a huge leaf
   kGlobal = 1ull << 8,
   kProtNone = 1ull << 8,  // when kPresent is clear
   kSpecial = 1ull << 9,
@@ -102,6 +104,10 @@ inline constexpr Pgprot kPageCopy = kPageReadonly;
 inline constexpr Pgprot kPageCopyExec = kPageReadonlyExec;
 inline constexpr Pgprot kPageShared{kPageReadonly.bits | PteBits::kRw};
 inline constexpr Pgprot kPageSharedExec{kPageReadonlyExec.bits | PteBits::kRw};
+// Of the kernel's own mappings.
+inline constexpr Pgprot kPageKernel{PteBits::kPresent | PteBits::kRw | PteBits::kAccessed | PteBits::kDirty | PteBits::kGlobal |
+                                    PteBits::kNx};
+inline constexpr Pgprot kPageKernelRo{kPageKernel.bits & ~(PteBits::kRw | PteBits::kDirty)};
 // Kept by pte_modify (Linux: _PAGE_CHG_MASK, without the cache bits).
 inline constexpr PteBits kPteChangeKeeps = PteBits::kAccessed | PteBits::kDirty | PteBits::kSpecial | PteBits::kSoftDirty |
                                            PteBits::kDevmap | PteBits::kUffdWp | PteBits::kPse;
