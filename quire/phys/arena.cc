@@ -72,6 +72,12 @@ void Arena::unmap_hole(Range<PhysAddr> range) {
   QUIRE_BUG_ON(at == MAP_FAILED);
 }
 
+bool Arena::map_view(std::byte* at, Range<PhysAddr> range, ViewAccess access) const {
+  const int rights = access == ViewAccess::kRead ? PROT_READ : PROT_READ | PROT_WRITE;
+  return ::mmap(at, range.size(), rights, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, fd_,
+                static_cast<off_t>(range.begin.value())) != MAP_FAILED;
+}
+
 BootStatus Arena::map_memmap(Range<Pfn> pfns, PhysAddr memory) {
   Page* first = vmemmap_ + pfns.begin.value();
   const std::uint64_t bytes = pfns.size() * sizeof(Page);

@@ -41,6 +41,11 @@ class Arena {
   BootStatus map_memmap(Range<Pfn> pfns, PhysAddr memory);
   void unmap_memmap(Range<Pfn> pfns);
 
+  // Shows the RAM of [range) a second time at `at`, in place of what is mapped there. False: the host has no more mappings
+  // to give (vm.max_map_count); what was mapped at `at` is as it was, or no longer mapped.
+  enum class ViewAccess : std::uint8_t { kRead, kReadWrite };
+  [[nodiscard]] bool map_view(std::byte* at, Range<PhysAddr> range, ViewAccess access) const;
+
   [[nodiscard]] std::byte* base() const { return base_; }
   [[nodiscard]] PhysAddr end() const { return end_; }
   [[nodiscard]] std::byte* to_virt(PhysAddr pa) const { return base_ + pa.value(); }

@@ -198,6 +198,8 @@ class PhysMem final : Buddy::DeferredSource {
   // "page allocation failure" with the state of memory, to the log sink, unless the request says __GFP_NOWARN; at most ten
   // in five seconds (warn_alloc, show_mem).
   void warn_alloc(const AllocContext& ac);
+  // The same for an allocator above this one: "task: what, mode:…" (warn_alloc's own format).
+  void warn_alloc(Gfp gfp, std::string_view what);
   [[nodiscard]] sim::Mutex& oom_lock() { return oom_lock_; }
 
   // --- the rest -----------------------------------------------------------------------------------------------------
@@ -212,6 +214,9 @@ class PhysMem final : Buddy::DeferredSource {
 
   // Where lines of the kernel's log go after boot (reports of failed allocations). Nobody: they are not even composed.
   void set_log_sink(BootLogSink sink) { log_sink_ = std::move(sink); }
+  void printk(std::string_view line) {
+    if (log_sink_) log_sink_(line);
+  }
   // False: memory is too small, or the kernel too old, to keep migrate types apart (page_group_by_mobility_disabled).
   [[nodiscard]] bool page_group_by_mobility() const { return page_group_by_mobility_; }
   // Memory that comes and goes (memory_hotplug.h), persistent memory (device_memory.h).

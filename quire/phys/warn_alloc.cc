@@ -30,11 +30,15 @@ bool PhysMem::warn_ratelimited() {
 }
 
 void PhysMem::warn_alloc(const AllocContext& ac) {
-  if (!log_sink_ || any(ac.gfp, Gfp::kNoWarn) || !warn_ratelimited()) return;
+  if (log_sink_) warn_alloc(ac.gfp, fmt::format("page allocation failure: order:{}", ac.order.value()));
+}
+
+void PhysMem::warn_alloc(Gfp gfp, std::string_view what) {
+  if (!log_sink_ || any(gfp, Gfp::kNoWarn) || !warn_ratelimited()) return;
   std::string allowed = "0";
   if (nodes_.size() > 1) allowed += fmt::format("-{}", nodes_.size() - 1);
-  log_line(fmt::format("{}: page allocation failure: order:{}, mode:{:#x}({}), nodemask=(null),cpuset=/,mems_allowed={}",
-                       scheduler_.context().name(), ac.order.value(), bits(ac.gfp), gfp_names(ac.gfp), allowed));
+  log_line(fmt::format("{}: {}, mode:{:#x}({}), nodemask=(null),cpuset=/,mems_allowed={}", scheduler_.context().name(), what,
+                       bits(gfp), gfp_names(gfp), allowed));
   show_mem();
 }
 
