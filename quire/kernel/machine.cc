@@ -68,7 +68,7 @@ Checked<std::unique_ptr<Machine>> Machine::boot(const MachineConfig& config) {
   }
   std::unique_ptr<Machine> machine(new Machine(config));
   if (auto ok = machine->boot_phys(costs); !ok) return std::unexpected(ok.error());
-  machine->boot_memory_management();
+  if (auto ok = machine->boot_memory_management(); !ok) return std::unexpected(ok.error());
   machine->apply_sysctl();
   if (auto ok = machine->plug_all(); !ok) return std::unexpected(ok.error());
   if (auto ok = machine->swapon_all(); !ok) return std::unexpected(ok.error());
@@ -84,9 +84,15 @@ Checked<void> Machine::boot_phys(const sim::CostModel& costs) {
   return {};
 }
 
-void Machine::boot_memory_management() {
+Checked<void> Machine::boot_memory_management() {
   slab_ = std::make_unique<slab::SlabSystem>(*phys_, *scheduler_);
   slab_->set_fault_injection(&faults_);
+  auto kernel_space = kvirt::KernelSpace::create(*phys_, *slab_);
+  if (!kernel_space) {
+    return user_error(
+        fmt::format("RAM too small: {} hold no page tables for the kernel; boot with more --ram", format_size(config_.ram)));
+  }
+  kernel_space_ = std::move(*kernel_space);
   xa_nodes_ = std::make_unique<slab::XaNodeCache>(*slab_);
   lru_ = std::make_unique<lru::Lru>(*phys_, *scheduler_, traces_);
   swap_ = std::make_unique<swap::SwapSystem>(*phys_, *xa_nodes_, *lru_, *scheduler_);
@@ -94,6 +100,7 @@ void Machine::boot_memory_management() {
   vfs_ =
       std::make_unique<file::Vfs>(file::FileServices{*phys_, *slab_, *xa_nodes_, *lru_, *swap_, *scheduler_, faults_, traces_});
   vm_ = std::make_unique<vm::Vm>(vm::VmParts{*phys_, *scheduler_, *slab_, *lru_, *swap_, *vfs_, traces_});
+  vm_->pgtable().set_init_mm(&kernel_space_->init_mm());
   compaction_ = std::make_unique<compact::Compaction>(*vm_, traces_);
   actions_ = std::make_unique<reclaim::VmFolioActions>(*vm_, vfs_->filemap(), vfs_->writeback(), *swap_);
   reclaim_ =
@@ -107,6 +114,7 @@ void Machine::boot_memory_management() {
   reclaim_->start();
   compaction_->start();
   vfs_->writeback().start_flusher();
+  return {};
 }
 
 void Machine::apply_sysctl() {
@@ -197,6 +205,7 @@ void Machine::validate() {
   scheduler_->validate();
   phys_->validate();
   slab_->validate();
+  kernel_space_->validate();
   lru_->validate();
   swap_->validate();
   vfs_->validate();

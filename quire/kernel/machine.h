@@ -1,6 +1,6 @@
 // A whole machine: everything below, composed, booted in order, and torn down again.
 //
-//   Machine::boot(config)   scheduler → physical memory → slab → LRU → swap → files → address spaces → reclaim → kswapd,
+//   Machine::boot(config)   scheduler → physical memory → slab → kernel space → LRU → swap → files → address spaces → reclaim → kswapd,
 //                           flusher → swapon
 //   processes()             make processes and give their threads something to run
 //   run()                   until all of them have ended
@@ -18,6 +18,7 @@
 #include "quire/file/vfs.h"
 #include "quire/kernel/machine_config.h"
 #include "quire/kernel/process_table.h"
+#include "quire/kvirt/kernel_space.h"
 #include "quire/lru/lru.h"
 #include "quire/phys/phys_mem.h"
 #include "quire/reclaim/folio_actions.h"
@@ -50,6 +51,7 @@ class Machine {
   [[nodiscard]] sim::FaultInjection& faults() { return faults_; }
   [[nodiscard]] phys::PhysMem& phys() { return *phys_; }
   [[nodiscard]] slab::SlabSystem& slab() { return *slab_; }
+  [[nodiscard]] kvirt::KernelSpace& kernel_space() { return *kernel_space_; }
   [[nodiscard]] lru::Lru& lru() { return *lru_; }
   [[nodiscard]] swap::SwapSystem& swap() { return *swap_; }
   [[nodiscard]] file::Vfs& vfs() { return *vfs_; }
@@ -79,7 +81,7 @@ class Machine {
 
   explicit Machine(const MachineConfig& config);
   Checked<void> boot_phys(const sim::CostModel& costs);
-  void boot_memory_management();
+  Checked<void> boot_memory_management();
   void apply_sysctl();
   Checked<void> plug_all();
   Checked<Range<PhysAddr>> plug_module(const PlugSpec& spec, PhysAddr next);
@@ -93,6 +95,7 @@ class Machine {
   std::unique_ptr<sim::Scheduler> scheduler_;
   std::unique_ptr<phys::PhysMem> phys_;
   std::unique_ptr<slab::SlabSystem> slab_;
+  std::unique_ptr<kvirt::KernelSpace> kernel_space_;
   std::unique_ptr<slab::XaNodeCache> xa_nodes_;
   std::unique_ptr<lru::Lru> lru_;
   std::vector<std::unique_ptr<sim::Disk>> disks_;

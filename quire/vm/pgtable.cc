@@ -46,6 +46,7 @@ Status PageTableSource::pgd_alloc(Mm& mm) {
   phys::Page* page = table_alloc(mm, geometry_.levels);
   if (page == nullptr) return fail(Errno::kNoMem);
   mm.pgd = phys_.page_to_phys(*page);
+  if (init_mm_ != nullptr) init_mm_->copy_kernel_half(mm.pgd);
   return {};
 }
 

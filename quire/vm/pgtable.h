@@ -8,6 +8,7 @@
 #include "quire/arch/page_tables.h"
 #include "quire/base/result.h"
 #include "quire/base/types.h"
+#include "quire/kvirt/init_mm.h"
 #include "quire/phys/phys_mem.h"
 #include "quire/sim/lock_guards.h"
 #include "quire/vm/mm.h"
@@ -17,6 +18,10 @@ namespace quire::vm {
 class PageTableSource {
  public:
   PageTableSource(phys::PhysMem& phys, const arch::Geometry& geometry);
+
+  // Whose kernel half every root made from now on gets. None: the kernel's half stays empty.
+  void set_init_mm(const kvirt::InitMm* init_mm) { init_mm_ = init_mm; }
+  [[nodiscard]] const kvirt::InitMm* init_mm() const { return init_mm_; }
 
   [[nodiscard]] Status pgd_alloc(Mm& mm);
   void pgd_free(Mm& mm);
@@ -57,6 +62,7 @@ class PageTableSource {
   phys::PhysMem& phys_;
   arch::Geometry geometry_;
   arch::PageTables tables_;
+  const kvirt::InitMm* init_mm_ = nullptr;
 };
 
 }  // namespace quire::vm

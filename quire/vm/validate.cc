@@ -127,6 +127,12 @@ std::uint64_t VmValidator::walk_tables(Mm& mm, PhysAddr table, unsigned level, V
   for (unsigned i = 0; i < geometry.entries(level); ++i) {
     if (entries[i].none()) continue;
     const VirtAddr address = base + i * geometry.entry_span(level);
+    if (address > geometry.task_size) {  // of the root: the kernel's half, which all share
+      const kvirt::InitMm* init_mm = vm_.pgtable_.init_mm();
+      QUIRE_BUG_ON(init_mm == nullptr);
+      QUIRE_BUG_ON(init_mm->tables().read_entry(init_mm->pgd(), i) != entries[i].value());
+      continue;
+    }
     if (level > arch::kPteLevel) {
       tables += walk_tables(mm, entries[i].phys(), level - 1, address, sizes);
       continue;
