@@ -117,6 +117,7 @@ void Scheduler::pick_next_task(Cpu& cpu, Nanos start) {
                        .next_pid = next.id_,
                        .cpu = next.cpu_};
   });
+  if (next.kmap_ctrl.idx != 0 && kmap_switch_listener_ != nullptr) kmap_switch_listener_->kmap_local_sched_in(next);
   cpu.running = &next;
   cpu.prev = &next;
   cpu.run_start = start;
@@ -128,6 +129,7 @@ void Scheduler::pick_next_task(Cpu& cpu, Nanos start) {
 // The running task leaves its CPU in `state`; its clock is now().
 void Scheduler::put_prev_task(TaskState state) {
   Task& task = *current_;
+  if (task.kmap_ctrl.idx != 0 && kmap_switch_listener_ != nullptr) kmap_switch_listener_->kmap_local_sched_out(task);
   Cpu& cpu = cpus_[cpu_];
   cpu.clock = now_;
   cpu.running = nullptr;
@@ -159,7 +161,7 @@ void Scheduler::idle_balance(Cpu& cpu) {
   for (Cpu& other : cpus_) {
     if (&other == &cpu || other.running == nullptr || (busiest != nullptr && other.queued <= busiest->queued)) continue;
     for (Task& task : other.queue) {
-      if (task.pinned_ || task.ready_at_ > cpu.clock) continue;
+      if (task.pinned_ || task.migration_disabled != 0 || task.ready_at_ > cpu.clock) continue;
       busiest = &other;
       pulled = &task;
       break;

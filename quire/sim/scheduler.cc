@@ -213,6 +213,7 @@ void Scheduler::make_runnable(Task& task) {
 // The CPU it had if that is idle by then, else an idle one, else the one with the fewest tasks; ties by the seed.
 unsigned Scheduler::select_task_rq(const Task& task, Nanos ready_at) {
   if (task.pinned_) return *task.pinned_;
+  if (task.migration_disabled != 0) return task.cpu_;
   if (cpus_.size() == 1) return 0;
   const auto load = [&](unsigned i) {
     const Nanos free_at = std::max(cpu_clock(i), ready_at);

@@ -79,6 +79,14 @@ struct SchedulerStats {
 
 enum class WaitOutcome { kWoken, kTimeout };
 
+// Told when a task with kmap_local mappings leaves its CPU and when it comes back to it (kmap_local_sched_out and _in).
+class KmapSwitchListener {
+ public:
+  virtual ~KmapSwitchListener() = default;
+  virtual void kmap_local_sched_out(Task& task) = 0;
+  virtual void kmap_local_sched_in(Task& task) = 0;
+};
+
 class Scheduler {
  public:
   Scheduler(const SchedulerConfig& config, const CostModel& costs, TraceRegistry& trace);
@@ -164,6 +172,13 @@ class Scheduler {
 
   // The running context: a task, or the stand-in for boot or interrupts.
   [[nodiscard]] Task& context() const { return *context_; }
+  // From here to migrate_enable the running task stays on this CPU, though it may sleep. Nests.
+  void migrate_disable() { ++context_->migration_disabled; }
+  void migrate_enable() {
+    QUIRE_DCHECK(context_->migration_disabled > 0);
+    --context_->migration_disabled;
+  }
+  void set_kmap_switch_listener(KmapSwitchListener* listener) { kmap_switch_listener_ = listener; }
   void preempt_disable() { ++context_->preempt_count; }
   void preempt_enable() {
     QUIRE_DCHECK(context_->preempt_count > 0);
@@ -286,6 +301,7 @@ class Scheduler {
   unsigned user_tasks_ = 0;     // unfinished
   RunEnd end_ = RunEnd::kDone;  // why dispatch went back to boot context
   bool unwinding_ = false;
+  KmapSwitchListener* kmap_switch_listener_ = nullptr;
 };
 
 }  // namespace quire::sim

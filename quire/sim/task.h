@@ -59,6 +59,14 @@ struct WaitReason {
   Task* const* owner = nullptr;  // where the lock keeps its present owner, if it has one
 };
 
+// The kmap_local mappings of a task, innermost last (struct kmap_ctrl): kvirt's, which hears of every switch from or to a task
+// that has some.
+struct KmapCtrl {
+  static constexpr unsigned kMost = 16;
+  unsigned idx = 0;  // how many
+  std::array<std::uint64_t, kMost> pteval{};
+};
+
 class Task {
  public:
   Task(const Task&) = delete;
@@ -80,6 +88,9 @@ class Task {
   void* local = nullptr;             // the owner's; never touched here
   std::uint64_t reclaimed_slab = 0;  // pages of slabs it gave back (struct reclaim_state); counted by the slab floor
   std::uint32_t pf_flags = 0;        // PF_MEMALLOC and its kin (phys/task_flags.h); never touched here
+
+  KmapCtrl kmap_ctrl;               // never touched here
+  unsigned migration_disabled = 0;  // keeps its CPU while it is not 0 (migrate_disable)
 
   // Linkage and words of the wait queues and locks; not for others. A task waits on one thing at a time.
   ListNode wait_node;
