@@ -40,7 +40,9 @@ KernelSpace::KernelSpace(phys::PhysMem& phys, slab::SlabSystem& slab, const Kern
       tlb_(phys.scheduler()),
       init_mm_(phys, layout),
       vmalloc_(phys, slab, init_mm_, tlb_, log_, huge),
-      kvmalloc_(slab, vmalloc_, log_) {}
+      kvmalloc_(slab, vmalloc_, log_),
+      ioremap_(phys, slab, init_mm_, vmalloc_, log_),
+      kmap_(phys, init_mm_, tlb_, log_) {}
 
 Result<std::unique_ptr<KernelSpace>> KernelSpace::create(phys::PhysMem& phys, slab::SlabSystem& slab,
                                                          const arch::Geometry& geometry) {
@@ -54,6 +56,8 @@ Result<std::unique_ptr<KernelSpace>> KernelSpace::create(phys::PhysMem& phys, sl
 void KernelSpace::validate() const {
   init_mm_.validate();
   vmalloc_.validate();
+  ioremap_.validate();
+  kmap_.validate();
 }
 
 }  // namespace quire::kvirt

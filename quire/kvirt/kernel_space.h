@@ -3,7 +3,9 @@
 //   KernelSpace ── layout()    where what lies
 //               ├─ init_mm()   the page tables
 //               ├─ vmalloc()   vmalloc, vmap, vmallocinfo
-//               └─ kv()        kvmalloc
+//               ├─ kv()        kvmalloc
+//               ├─ io()        ioremap and the devices behind it
+//               └─ kmap()      kmap, kmap_local, the fixmap
 //
 // One is made at boot, right after slab, and stands as long as the machine. Locking: each part's own.
 #pragma once
@@ -13,9 +15,11 @@
 
 #include "quire/base/result.h"
 #include "quire/kvirt/init_mm.h"
+#include "quire/kvirt/ioremap.h"
 #include "quire/kvirt/kernel_layout.h"
 #include "quire/kvirt/kernel_log.h"
 #include "quire/kvirt/kernel_tlb.h"
+#include "quire/kvirt/kmap.h"
 #include "quire/kvirt/kvmalloc.h"
 #include "quire/kvirt/vmalloc.h"
 #include "quire/phys/phys_mem.h"
@@ -36,6 +40,8 @@ class KernelSpace {
   [[nodiscard]] InitMm& init_mm() { return init_mm_; }
   [[nodiscard]] Vmalloc& vmalloc() { return vmalloc_; }
   [[nodiscard]] Kvmalloc& kv() { return kvmalloc_; }
+  [[nodiscard]] Ioremap& io() { return ioremap_; }
+  [[nodiscard]] Kmap& kmap() { return kmap_; }
   [[nodiscard]] const KernelLog& log() const { return log_; }
   [[nodiscard]] std::uint64_t tlb_flushes() const { return tlb_.flushes(); }
   [[nodiscard]] std::string vmallocinfo() const { return vmalloc_.vmallocinfo(); }
@@ -58,6 +64,8 @@ class KernelSpace {
   InitMm init_mm_;
   Vmalloc vmalloc_;
   Kvmalloc kvmalloc_;
+  Ioremap ioremap_;
+  Kmap kmap_;
 };
 
 }  // namespace quire::kvirt
