@@ -83,7 +83,7 @@ void SlabSystem::kfree(const void* object) {
   Page* head = head_page(object);
   if (head != nullptr && head->test(PageFlag::kSlab)) [[likely]] {
     KmemCacheBase* cache = SlabLayout::page_cache(*head);
-    if (!cache->debugged()) {
+    if (!cache->debugged() && layout_->kind() == SlabLayoutKind::kSlab) {
       const ObjectPlace::State state = layout_->find(*cache, *head, object).state;
       if (state == ObjectPlace::State::kFree) cache->report_double_free(object);
       if (state != ObjectPlace::State::kAllocated) cache->report_foreign(object);

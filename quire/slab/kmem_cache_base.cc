@@ -7,6 +7,7 @@
 
 #include "quire/slab/object_debug.h"
 #include "quire/slab/slab_system.h"
+#include "quire/slab/slub.h"
 
 namespace quire::slab {
 
@@ -20,6 +21,9 @@ bool KmemCacheBase::should_fail_slab(Gfp gfp) const {
 }
 
 void* KmemCacheBase::alloc_slow(Gfp gfp) {
+  if (kind_ == SlabLayoutKind::kSlub && ((bits(gfp) | kAlways) & slow_mask_) == 0) {
+    if (void* object = Slub::pop(*this)) return object;
+  }
   if (should_fail_slab(gfp)) return nullptr;
   void* object = layout_->alloc(*this, gfp, kNoNode, __builtin_return_address(0));
   if (object != nullptr && any(gfp, Gfp::kZero)) std::memset(object, 0, geometry_.object_size);

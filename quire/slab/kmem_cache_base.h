@@ -135,7 +135,12 @@ class KmemCacheBase {
   SlabFlags flags_ = SlabFlags::kNone;
   std::uint32_t reciprocal_size_ = 0;  // ceil(2^32 / size): index = offset * this >> 32, exact for slabs up to 4 MiB
   SlabLayout* layout_ = nullptr;
+  std::uint32_t free_pointer_ = 0;  // slub: where in a free object the next one stands
+  SlabLayoutKind kind_ = SlabLayoutKind::kSlab;
   // ---
+  std::uint64_t random_ = 0;             // slub: what free pointers are mixed with
+  std::uint64_t min_partial_ = 0;        // slub: slabs that a node keeps
+  std::uint32_t cpu_partial_slabs_ = 0;  // slub: slabs that a CPU keeps
   SlabConstructor constructor_ = nullptr;
   CpuCacheTunables tunables_{};
   SlabGeometry geometry_{};

@@ -5,6 +5,7 @@
 #include <new>
 
 #include "quire/slab/classic_slab.h"
+#include "quire/slab/slub.h"
 
 namespace quire::slab {
 
@@ -19,7 +20,7 @@ std::size_t cache_bytes(const phys::PhysMem& phys, const SlabLayout& layout) {
 }
 
 std::unique_ptr<SlabLayout> make_layout(SlabSystem& system, const SlabConfig& config) {
-  QUIRE_BUG_ON(config.layout != SlabLayoutKind::kSlab);
+  if (config.layout == SlabLayoutKind::kSlub) return std::make_unique<Slub>(system);
   return std::make_unique<ClassicSlab>(system);
 }
 
@@ -48,7 +49,8 @@ SlabSystem::SlabSystem(phys::PhysMem& phys, sim::Scheduler& scheduler, const Sla
       list_lock_class_(scheduler.locks().lock_class("list_lock")),
       percpu_(phys, scheduler.cpus()),
       shrinkers_(phys, scheduler),
-      max_waste_order_(phys.totalram_pages() > kSmallMachinePages ? 1 : 0) {
+      max_waste_order_(phys.totalram_pages() > kSmallMachinePages ? 1 : 0),
+      random_(scheduler.config().seed) {
   const std::size_t bytes = align_up(cache_bytes(phys_, *layout_), kCacheLineSize);
   boot_caches_ = std::make_unique<std::byte[]>(2 * bytes + kCacheLineSize);
   const auto start = align_up(reinterpret_cast<std::uintptr_t>(boot_caches_.get()), kCacheLineSize);
@@ -142,6 +144,7 @@ KmemCacheBase::KmemCacheBase(SlabSystem& system, std::string_view name, const Sl
       flags_(flags),
       reciprocal_size_(static_cast<std::uint32_t>(((std::uint64_t{1} << 32) + geometry.size - 1) / geometry.size)),
       layout_(&system.layout()),
+      kind_(layout_->kind()),
       constructor_(constructor),
       geometry_(geometry) {
   std::copy(name.begin(), name.end(), name_.begin());

@@ -21,6 +21,7 @@
 
 #include "quire/base/intrusive_list.h"
 #include "quire/base/result.h"
+#include "quire/base/rng.h"
 #include "quire/phys/phys_mem.h"
 #include "quire/sim/fault_injection.h"
 #include "quire/sim/scheduler.h"
@@ -165,6 +166,7 @@ class SlabSystem {
   std::array<KmemCacheBase*, kKmallocClasses> kmalloc_caches_{};
   ShrinkerRegistry shrinkers_;
   Order max_waste_order_{1};
+  Rng random_;                     // of free pointers
   std::uint64_t large_pages_ = 0;  // held by kmalloc_large
   sim::FaultInjection* fault_injection_ = nullptr;
 };

@@ -436,10 +436,14 @@ TEST(KmemCacheFaults, FailslabFailsTheNthAllocation) {
 
 // --- many tasks -------------------------------------------------------------------------------------------------------
 
+class KmemCacheTasks : public testing::TestWithParam<SlabLayoutKind> {};
+INSTANTIATE_TEST_SUITE_P(Layouts, KmemCacheTasks, testing::Values(SlabLayoutKind::kSlab, SlabLayoutKind::kSlub),
+                         [](const auto& layout) { return layout.param == SlabLayoutKind::kSlab ? "Slab" : "Slub"; });
+
 // The list of caches changes while it is walked on another CPU.
-TEST(KmemCacheTasks, CachesComeAndGoWhileTheyAreReaped) {
+TEST_P(KmemCacheTasks, CachesComeAndGoWhileTheyAreReaped) {
   for (std::uint64_t seed = 0; seed < 20; ++seed) {
-    SlabMachine m({.cpus = 3, .seed = seed, .preempt_permille = 300});
+    SlabMachine m({.cpus = 3, .seed = seed, .preempt_permille = 300, .config = {.layout = GetParam()}});
     const auto caches = m.slab->slabinfo().size();
     int makers = 2;
     for (int t = 0; t < 2; ++t) {
@@ -472,9 +476,9 @@ TEST(KmemCacheTasks, CachesComeAndGoWhileTheyAreReaped) {
 }
 
 // A machine is taken down wherever it stands, and then gives its caches back in boot context.
-TEST(KmemCacheTasks, AReaperThatIsUnwoundLeavesTheListFree) {
+TEST_P(KmemCacheTasks, AReaperThatIsUnwoundLeavesTheListFree) {
   for (sim::Nanos stop = 1'000; stop < 30'000; stop += 500) {
-    SlabMachine m({.cpus = 2, .seed = stop, .preempt_permille = 500});
+    SlabMachine m({.cpus = 2, .seed = stop, .preempt_permille = 500, .config = {.layout = GetParam()}});
     KmemCache<std::uint64_t> cache(*m.slab, "boot's");
     for (int t = 0; t < 2; ++t) {
       m.scheduler.spawn("reaper", [&] {
@@ -491,34 +495,56 @@ TEST(KmemCacheTasks, AReaperThatIsUnwoundLeavesTheListFree) {
   }
 }
 
-TEST(KmemCacheTasks, TasksOnSeveralCpusShareACache) {
-  for (std::uint64_t seed = 0; seed < 20; ++seed) {
-    SlabMachine m({.cpus = 4, .nodes = 2, .seed = seed, .preempt_permille = 300});
-    KmemCache<std::array<std::uint64_t, 20>> cache(*m.slab, "shared");
+// Objects are freed by other tasks than took them, on other CPUs, while a shrinker takes stock of the cache.
+TEST_P(KmemCacheTasks, TasksOnSeveralCpusShareACache) {
+  for (std::uint64_t seed = 0; seed < 30; ++seed) {
+    const SlabFlags debug = seed % 5 == 4 ? kSlabDebugFlags : SlabFlags::kNone;
+    SlabMachine m({.ram = 128 * kMiB,
+                   .cpus = 4,
+                   .nodes = 2,
+                   .seed = seed,
+                   .preempt_permille = 300,
+                   .config = {.layout = GetParam(), .debug = debug}});
+    using Object = std::array<std::uint64_t, 20>;
+    KmemCache<Object> cache(*m.slab, "shared");
+    std::vector<std::pair<Object*, std::uint64_t>> pool;
+    int living = 6;
     for (std::uint64_t t = 0; t < 6; ++t) {
-      m.scheduler.spawn("t" + std::to_string(t), [&m, &cache, t] {
-        Rng rng(t);
-        std::vector<std::array<std::uint64_t, 20>*> mine;
+      m.scheduler.spawn("t" + std::to_string(t), [&, t] {
+        Rng rng(t + seed * 10);
         for (int i = 0; i < 2000; ++i) {
           m.scheduler.charge(rng.below(300));
-          if (rng.below(100) < 55) {
-            auto* p = cache.alloc(kGfp);
+          const std::uint64_t growth = i / 500 % 2 == 0 ? 60 : 35;
+          if (rng.below(100) < growth) {
+            auto* p = rng.below(4) == 0 ? cache.alloc_node(kGfp, Nid(static_cast<int>(rng.below(2)))) : cache.alloc(kGfp);
             ASSERT_NE(p, nullptr);
-            p->fill(t);
-            mine.push_back(p);
-          } else if (!mine.empty()) {
-            std::swap(mine[rng.below(mine.size())], mine.back());
-            for (const std::uint64_t word : *mine.back()) ASSERT_EQ(word, t);
-            cache.free(mine.back());
-            mine.pop_back();
+            p->fill(t * 10000 + static_cast<std::uint64_t>(i));
+            pool.emplace_back(p, t * 10000 + static_cast<std::uint64_t>(i));
+          } else if (!pool.empty()) {
+            std::swap(pool[rng.below(pool.size())], pool.back());
+            const auto [p, value] = pool.back();
+            pool.pop_back();
+            for (const std::uint64_t word : *p) ASSERT_EQ(word, value);
+            cache.free(p);
           }
+          if (i % 100 == 0) cache.base().validate();
         }
-        for (auto* p : mine) cache.free(p);
+        --living;
       });
     }
-    m.scheduler.run();
+    m.scheduler.spawn("shrinker", [&] {
+      while (living != 0) {
+        m.scheduler.sleep_for(20'000);
+        m.slab->kmem_cache_shrink(cache.base());
+      }
+    });
+    ASSERT_TRUE(m.scheduler.run().done());
     m.slab->validate();
+    EXPECT_EQ(cache.base().objects_in_use(), pool.size());
+    for (auto& [p, value] : pool) cache.free(p);
     EXPECT_EQ(cache.base().objects_in_use(), 0u);
+    m.slab->kmem_cache_shrink(cache.base());
+    EXPECT_EQ(cache.base().total_slabs(), 0u);
   }
 }
 
