@@ -117,12 +117,28 @@ std::size_t ClassicSlab::take_locked(KmemCacheBase& cache, KmemCacheNode& node, 
   return taken;
 }
 
+// What the array has, then straight from the slabs: the lock once for each slab that must be made.
 std::size_t ClassicSlab::alloc_bulk(KmemCacheBase& cache, Gfp gfp, std::span<void*> objects, const void* caller) {
   std::size_t got = 0;
+  if (cache.debugged()) {
+    for (; got < objects.size(); ++got) {
+      objects[got] = alloc(cache, gfp, kNoNode, caller);
+      if (objects[got] == nullptr) break;
+    }
+    return got;
+  }
+  ArrayCache& ac = cache.cpu_cache();
+  while (ac.avail != 0 && got < objects.size()) objects[got++] = ac.entries()[--ac.avail];
+  Nid nid = system_.phys().numa_node_id();
   while (got < objects.size()) {
-    objects[got] = alloc(cache, gfp, kNoNode, caller);
-    if (objects[got] == nullptr) break;
-    ++got;
+    {
+      KmemCacheNode& node = node_of(cache, nid);
+      const sim::SpinGuard guard(node.list_lock);
+      got += take_locked(cache, node, objects.subspan(got));
+    }
+    if (got == objects.size()) break;
+    nid = grow(cache, gfp, nid);
+    if (nid == kNoNode) break;
   }
   return got;
 }
@@ -140,8 +156,20 @@ void ClassicSlab::free(KmemCacheBase& cache, void* object) {
   ac.entries()[ac.avail++] = object;
 }
 
+// Fills the array, and gives the rest back to the slabs at once.
 void ClassicSlab::free_bulk(KmemCacheBase& cache, std::span<void* const> objects) {
-  for (void* object : objects) cache.free(object);
+  ArrayCache& ac = cache.cpu_cache();
+  const std::size_t kept = std::min<std::size_t>(ac.limit - ac.avail, objects.size());
+  for (void* object : objects.first(kept)) {
+    if (ac.top() == object) [[unlikely]]
+      cache.report_double_free(object);
+    ac.entries()[ac.avail++] = object;
+  }
+  for (objects = objects.subspan(kept); !objects.empty();) {
+    const auto batch = objects.first(std::min<std::size_t>(objects.size(), kMaxFlush));
+    put(cache, batch);
+    objects = objects.subspan(batch.size());
+  }
 }
 
 // Gives the `count` coldest objects of an array back to their slabs (cache_flusharray). They leave the array before a
@@ -159,19 +187,17 @@ void ClassicSlab::flush(KmemCacheBase& cache, ArrayCache& ac, std::uint32_t coun
 }
 
 void ClassicSlab::put(KmemCacheBase& cache, std::span<void* const> objects) {
+  std::array<Place, kMaxFlush> room;
+  const std::span places(room.data(), objects.size());
+  locate(cache, objects, places);
   SlabList doomed;
-  std::size_t i = 0;
-  while (i < objects.size()) {
-    Place place = place_of(cache, objects[i]);
-    const Nid nid = place.slab->nid;
+  for (std::size_t i = 0; i < places.size();) {
+    const Nid nid = places[i].slab->nid;
     KmemCacheNode& node = node_of(cache, nid);
-    sim::SpinGuard guard(node.list_lock);
-    while (true) {  // as long as the objects are of this node
-      put_object_locked(cache, node, place, doomed);
-      if (++i == objects.size()) break;
-      place = place_of(cache, objects[i]);
-      if (place.slab->nid != nid) break;
-    }
+    const sim::SpinGuard guard(node.list_lock);
+    do {  // as long as the objects are of this node
+      put_object_locked(cache, node, places[i], doomed);
+    } while (++i < places.size() && places[i].slab->nid == nid);
   }
   while (Slab* slab = doomed.pop_front()) destroy_slab(cache, *slab);
 }
@@ -201,18 +227,34 @@ void ClassicSlab::put_object_locked(KmemCacheBase& cache, KmemCacheNode& node, c
   }
 }
 
-ClassicSlab::Place ClassicSlab::place_of(const KmemCacheBase& cache, const void* object) const {
-  const Page* head = system_.head_page(object);
-  if (head == nullptr || !head->test(phys::PageFlag::kSlab) || page_cache(*head) != &cache) [[unlikely]]
-    cache.report_foreign(object);
-  Slab* slab = page_slab(*head);
+// From an address to its place is three steps, each a likely cache miss that waits for the one before: struct Page, Slab, bufctl.
+// So the batch takes each step together, and the misses overlap.
+void ClassicSlab::locate(const KmemCacheBase& cache, std::span<void* const> objects, std::span<Place> places) const {
+  std::array<const Page*, kMaxFlush> pages;
+  for (std::size_t i = 0; i < objects.size(); ++i) {
+    pages[i] = system_.page_of(objects[i]);
+    if (pages[i] == nullptr) [[unlikely]]
+      cache.report_foreign(objects[i]);
+    __builtin_prefetch(pages[i]);
+  }
+  for (std::size_t i = 0; i < objects.size(); ++i) {
+    const Page& head = phys::compound_head(*pages[i]);
+    if (!head.test(phys::PageFlag::kSlab) || page_cache(head) != &cache) [[unlikely]]
+      cache.report_foreign(objects[i]);
+    places[i].slab = page_slab(head);
+    __builtin_prefetch(places[i].slab, 1);
+    __builtin_prefetch(places[i].slab + 1, 1);
+  }
   const SlabGeometry& g = cache.geometry();
-  const auto offset = static_cast<std::uint64_t>(static_cast<const std::byte*>(object) - slab->s_mem);
-  const auto index = static_cast<std::uint32_t>((offset * cache.reciprocal_size_) >> 32);
-  // An address before s_mem makes a huge offset, and so no index that fits it.
-  if (index >= g.num || index * g.size != offset) [[unlikely]]
-    cache.report_foreign(object);
-  return {slab, index};
+  for (std::size_t i = 0; i < objects.size(); ++i) {
+    const auto offset = static_cast<std::uint64_t>(static_cast<const std::byte*>(objects[i]) - places[i].slab->s_mem);
+    const auto index = static_cast<std::uint32_t>((offset * cache.reciprocal_size_) >> 32);
+    // An address before s_mem makes a huge offset, and so no index that fits it.
+    if (index >= g.num || index * g.size != offset) [[unlikely]]
+      cache.report_foreign(objects[i]);
+    places[i].index = index;
+    __builtin_prefetch(places[i].slab->bufctl() + index, 1);
+  }
 }
 
 // --- figures ----------------------------------------------------------------------------------------------------------

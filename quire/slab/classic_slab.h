@@ -85,11 +85,11 @@ class ClassicSlab final : public SlabLayout {
   void* take_one(KmemCacheBase& cache, KmemCacheNode& node);
   std::size_t take_locked(KmemCacheBase& cache, KmemCacheNode& node, std::span<void*> objects);
   void flush(KmemCacheBase& cache, ArrayCache& ac, std::uint32_t count);
-  // Puts objects back on their slabs, whatever their node; slabs beyond a node's free_limit go back to the buddy.
+  // Puts objects back on their slabs (at most kMaxFlush), whatever their node; slabs beyond a node's free_limit go back to the buddy.
   void put(KmemCacheBase& cache, std::span<void* const> objects);
   void put_object_locked(KmemCacheBase& cache, KmemCacheNode& node, const Place& place, SlabList& doomed);
-  // Where an object of the cache stands; a bug when the address is none.
-  [[nodiscard]] Place place_of(const KmemCacheBase& cache, const void* object) const;
+  // Where objects of the cache stand; a bug when an address is none of it. At most kMaxFlush.
+  void locate(const KmemCacheBase& cache, std::span<void* const> objects, std::span<Place> places) const;
 
   // classic_slab_grow.cc: slabs
   // Makes sure that some node has free objects; gives that node, or kNoNode when there is no memory anywhere.

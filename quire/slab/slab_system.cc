@@ -1,6 +1,9 @@
 #include "quire/slab/slab_system.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <new>
 
@@ -58,9 +61,10 @@ SlabSystem::SlabSystem(phys::PhysMem& phys, sim::Scheduler& scheduler, const Sla
     return setup_cache(reinterpret_cast<void*>(start + place * bytes), name, size, 0, flags | SlabFlags::kPanic, nullptr)
         .value();
   };
-  cache_cache_ = make(0, "kmem_cache", cache_bytes(phys_, *layout_), SlabFlags::kHwCacheAlign);
+  cache_cache_ = make(0, "kmem_cache", cache_bytes(phys_, *layout_), SlabFlags::kHwCacheAlign | SlabFlags::kNoMerge);
   if (layout_->kind() == SlabLayoutKind::kSlab) {
-    slab_mgmt_ = make(1, "slab_mgmt", sizeof(Slab) + kMaxObjectsOffSlab * sizeof(BufCtl), SlabFlags::kNoDebug);
+    slab_mgmt_ =
+        make(1, "slab_mgmt", sizeof(Slab) + kMaxObjectsOffSlab * sizeof(BufCtl), SlabFlags::kNoDebug | SlabFlags::kNoMerge);
   }
   create_kmalloc_caches();
 }
@@ -117,12 +121,46 @@ Result<KmemCacheBase*> SlabSystem::kmem_cache_create(std::string_view name, std:
                                                      SlabFlags flags, SlabConstructor constructor) {
   if (name.empty() || name.size() > KmemCacheBase::kMaxName) return fail(Errno::kInval);
   const sim::MutexGuard guard(slab_mutex_);
+  auto made = create_locked(name, size, align, flags, constructor);
+  if (!made && any(flags, SlabFlags::kPanic)) {
+    bug(fmt::format("slab cache {} of objects of {} bytes could not be created: {}", name, size, errno_name(made.error())));
+  }
+  return made;
+}
+
+Result<KmemCacheBase*> SlabSystem::create_locked(std::string_view name, std::size_t size, std::size_t align, SlabFlags flags,
+                                                 SlabConstructor constructor) {
   if (KmemCacheBase* same = find_cache(name)) return kmem_cache_alias(*same, size, align, flags, constructor);
+  if (KmemCacheBase* like = find_mergeable(name, size, align, flags, constructor)) {
+    // Each is given what the one with the larger objects wants: that much is zeroed, and told by ksize.
+    like->geometry_.object_size = std::max(like->geometry_.object_size, size);
+    like->geometry_.inuse = std::max(like->geometry_.inuse, align_up(size, sizeof(void*)));
+    ++like->refcount_;
+    return like;
+  }
   void* room = cache_cache_->alloc(Gfp::kKernel);
   if (room == nullptr) return fail(Errno::kNoMem);
   auto made = setup_cache(room, name, size, align, flags, constructor);
   if (!made) cache_cache_->free(room);
   return made;
+}
+
+// The newest cache whose slots are as good for these objects: at most a word larger, aligned as wanted, from the same pages.
+KmemCacheBase* SlabSystem::find_mergeable(std::string_view name, std::size_t size, std::size_t align, SlabFlags flags,
+                                          SlabConstructor constructor) {
+  flags = kmem_cache_flags(name, flags);
+  if (config_.merge == SlabMerge::kNo || constructor != nullptr || any(flags, kSlabNeverMerge)) return nullptr;
+  if (size == 0 || size > kMaxObjectSize || (align != 0 && !std::has_single_bit(align)) || align > kPageSize) return nullptr;
+  align = calculate_alignment(flags, align, size);
+  size = align_up(size, align);
+  for (KmemCacheBase* cache = caches_.back_or_null(); cache != nullptr; cache = caches_.prev_or_null(*cache)) {
+    if (cache->ctor() != nullptr || any(cache->flags_, kSlabNeverMerge) || cache->refcount_ == 0) continue;
+    if (((cache->flags_ ^ flags) & kSlabMergeSame) != SlabFlags::kNone) continue;
+    const SlabGeometry& g = cache->geometry();
+    if (size > g.size || g.size - size >= sizeof(void*) || g.size % align != 0 || g.align % align != 0) continue;
+    return cache;
+  }
+  return nullptr;
 }
 
 // A second pool of the same objects shares the first one's cache (__kmem_cache_alias).

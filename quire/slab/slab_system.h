@@ -7,7 +7,8 @@
 // Lock: slab_mutex for the list of caches, held while one is made or destroyed, which may sleep for memory and reach sync
 // points half-way, and while cache_reap walks the list; then list_lock per cache and node. Allocation and free take no
 // slab_mutex. Reclaim may run under it (a creation allocates), so cache_reap gives up when it is taken.
-// Differs from Linux: caches are merged only under one name; sizes above 8 KiB are whole pages, as there.
+// The cache of caches has Linux 6.1's name, kmem_cache (cache_cache in 2.4).
+// Differs from Linux: creations under one name share a cache even where like caches are not merged.
 #pragma once
 
 #include <array>
@@ -16,6 +17,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -59,6 +61,7 @@ class SlabSystem {
   SlabSystem& operator=(const SlabSystem&) = delete;
 
   // A cache of that name and of the same objects (size, flags, no constructor) is shared: each creation wants a destruction.
+  // So is, where the machine merges (SlabConfig::merge), a like one of another name. A failure with kPanic is a bug.
   // kInval: empty name, name too long (31 bytes), size 0 or beyond 4 MiB, bad alignment. kExist: the name belongs to a
   // cache of other objects. kNoMem: no memory. May sleep.
   [[nodiscard]] Result<KmemCacheBase*> kmem_cache_create(std::string_view name, std::size_t size, std::size_t align,
@@ -107,6 +110,8 @@ class SlabSystem {
   [[nodiscard]] std::vector<SlabInfo> slabinfo() const;
   // Pages that hold the CPU arrays; used again, but never given back before the end.
   [[nodiscard]] std::uint64_t percpu_pages() const { return percpu_.pages(); }
+  // The same for people: each such cache with the first of the objects that are left, a line each; "" when there is none.
+  [[nodiscard]] std::string leak_report() const;
   // Rows of caches that somebody failed to destroy because objects were alive.
   [[nodiscard]] std::vector<SlabInfo> leaks() const;
 
@@ -138,12 +143,22 @@ class SlabSystem {
   void create_kmalloc_caches();
   [[nodiscard]] void* kmalloc_large(std::size_t size, phys::Gfp gfp, Nid nid);
   [[nodiscard]] bool is_large(const phys::Page& head, const void* object) const;
+  // The struct Page of an address, which may be a tail; nullptr outside RAM. Does not touch it.
+  [[nodiscard]] phys::Page* page_of(const void* object) const {
+    if (!phys_.arena().contains(object)) return nullptr;
+    const Pfn pfn = phys_to_pfn(phys_.arena().to_phys(object));
+    return phys_.pfn_valid(pfn) ? &phys_.pfn_to_page(pfn) : nullptr;
+  }
   // The head of the block that an address lies in; nullptr outside RAM.
   [[nodiscard]] phys::Page* head_page(const void* object) const {
     if (!phys_.arena().contains(object)) return nullptr;
     const Pfn pfn = phys_to_pfn(phys_.arena().to_phys(object));
     return phys_.pfn_valid(pfn) ? &phys::compound_head(phys_.pfn_to_page(pfn)) : nullptr;
   }
+  [[nodiscard]] KmemCacheBase* find_mergeable(std::string_view name, std::size_t size, std::size_t align, SlabFlags flags,
+                                              SlabConstructor constructor);
+  Result<KmemCacheBase*> create_locked(std::string_view name, std::size_t size, std::size_t align, SlabFlags flags,
+                                       SlabConstructor constructor);
   Result<KmemCacheBase*> kmem_cache_alias(KmemCacheBase& same, std::size_t size, std::size_t align, SlabFlags flags,
                                           SlabConstructor constructor);
   Result<KmemCacheBase*> setup_cache(void* room, std::string_view name, std::size_t size, std::size_t align, SlabFlags flags,

@@ -1,4 +1,6 @@
 // The rows of /proc/slabinfo.
+#include <fmt/format.h>
+
 #include "quire/slab/slab_system.h"
 
 namespace quire::slab {
@@ -32,6 +34,32 @@ std::vector<SlabInfo> SlabSystem::leaks() const {
     if (cache.destroy_ == KmemCacheBase::Destroy::kFailed) rows.push_back(slabinfo(cache));
   }
   return rows;
+}
+
+std::string SlabSystem::leak_report() const {
+  constexpr std::size_t kShown = 8;
+  struct Left {
+    std::vector<const void*> objects;
+    std::uint64_t count = 0;
+  };
+  std::string text;
+  for (const KmemCacheBase& cache : caches_) {
+    if (cache.destroy_ != KmemCacheBase::Destroy::kFailed) continue;
+    Left left;
+    layout_->for_each_object(
+        cache,
+        [](void* context, const ObjectPlace& place) {
+          auto& to = *static_cast<Left*>(context);
+          if (place.state != ObjectPlace::State::kAllocated) return;
+          if (++to.count <= kShown) to.objects.push_back(place.object);
+        },
+        &left);
+    text += fmt::format("slab cache {} was destroyed with {} object{} in use:", cache.name(), left.count,
+                        left.count == 1 ? "" : "s");
+    for (const void* object : left.objects) text += fmt::format(" {:#x}", phys_.arena().to_phys(object).value());
+    text += left.count > kShown ? " ...\n" : "\n";
+  }
+  return text;
 }
 
 }  // namespace quire::slab

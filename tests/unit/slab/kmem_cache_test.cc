@@ -163,9 +163,11 @@ TEST(KmemCache, DestroyWithLiveObjectsIsRefusedAndReported) {
   ASSERT_EQ(leaks.size(), 1u);
   EXPECT_EQ(leaks[0].name, "leaky");
   EXPECT_EQ(leaks[0].objects_in_use, 1u);
+  EXPECT_THAT(m.slab->leak_report(), HasSubstr("slab cache leaky was destroyed with 1 object in use: 0x"));
   cache->free(alive);
   EXPECT_TRUE(m.slab->kmem_cache_destroy(*cache).has_value());
   EXPECT_TRUE(m.slab->leaks().empty());
+  EXPECT_EQ(m.slab->leak_report(), "");
   EXPECT_EQ(m.slab->find_cache("leaky"), nullptr);
 }
 
@@ -249,6 +251,72 @@ TEST(KmemCacheAlias, OneNameAndKindIsSharedUntilTheLastUserGoes) {
   EXPECT_EQ(m.slab->find_cache("pool"), nullptr);
 }
 
+TEST(KmemCacheAlias, LikeCachesAreOneWhereTheMachineMerges) {
+  for (const SlabLayoutKind layout : {SlabLayoutKind::kSlab, SlabLayoutKind::kSlub}) {
+    SlabMachine m({.config = {.layout = layout, .merge = SlabMerge::kYes}});
+    const auto create = [&](const char* name, std::size_t size, std::size_t align, SlabFlags flags,
+                            SlabConstructor constructor = nullptr) {
+      return m.slab->kmem_cache_create(name, size, align, flags, constructor).value();
+    };
+    KmemCacheBase* first = create("first", 840, 0, SlabFlags::kNone);
+    const auto caches = m.slab->slabinfo().size();
+    EXPECT_EQ(create("second", 836, 0, SlabFlags::kNone), first);
+    EXPECT_EQ(create("third", 834, 8, SlabFlags::kPanic), first);
+    EXPECT_EQ(m.slab->slabinfo().size(), caches);
+    EXPECT_EQ(first->name(), "first");
+    // Other pages, other alignment, more than a word of waste, or something of their own.
+    EXPECT_NE(create("reclaimable", 840, 0, SlabFlags::kReclaimAccount), first);
+    EXPECT_NE(create("accounted", 840, 0, SlabFlags::kAccount), first);
+    EXPECT_NE(create("aligned", 840, 64, SlabFlags::kNone), first);
+    EXPECT_NE(create("smaller", 832, 0, SlabFlags::kNone), first);
+    EXPECT_NE(create("larger", 841, 0, SlabFlags::kNone), first);
+    EXPECT_NE(create("lonely", 840, 0, SlabFlags::kNoMerge), first);
+    EXPECT_NE(create("rcu", 840, 0, SlabFlags::kTypesafeByRcu), first);
+    EXPECT_NE(create("constructed", 840, 0, SlabFlags::kNone, [](void*) {}), first);
+    // The last user's destruction is the cache's.
+    void* object = first->alloc(kGfp);
+    EXPECT_TRUE(m.slab->kmem_cache_destroy(*first).has_value());
+    EXPECT_TRUE(m.slab->kmem_cache_destroy(*first).has_value());
+    EXPECT_EQ(m.slab->kmem_cache_destroy(*first).error(), Errno::kBusy);
+    first->free(object);
+    EXPECT_TRUE(m.slab->kmem_cache_destroy(*first).has_value());
+    EXPECT_EQ(m.slab->find_cache("first"), nullptr);
+  }
+}
+
+TEST(KmemCacheAlias, NothingIsMergedUnlessAskedFor) {
+  SlabMachine m({.config = {.layout = SlabLayoutKind::kSlub}});
+  EXPECT_NE(m.slab->kmem_cache_create("one", 840, 0, SlabFlags::kNone).value(),
+            m.slab->kmem_cache_create("other", 840, 0, SlabFlags::kNone).value());
+}
+
+TEST(KmemCacheBulk, TakesAndGivesAcrossArrayAndSlabsOrNothing) {
+  for (const SlabLayoutKind layout : {SlabLayoutKind::kSlab, SlabLayoutKind::kSlub}) {
+    SlabMachine m({.config = {.layout = layout}});
+    KmemCacheBase* cache = m.slab->kmem_cache_create("bulk", 200, 0, SlabFlags::kNone).value();
+    for (const std::size_t n : {1u, 7u, 64u, 500u, 3000u, 20u}) {
+      std::vector<void*> objects(n);
+      ASSERT_TRUE(cache->alloc_bulk(kGfp | Gfp::kZero, objects));
+      EXPECT_EQ(cache->objects_in_use(), n);
+      EXPECT_EQ(std::set<void*>(objects.begin(), objects.end()).size(), n);
+      for (void* p : objects) {
+        const auto* bytes = static_cast<unsigned char*>(p);
+        EXPECT_EQ(std::count(bytes, bytes + 200, 0), 200);
+        std::memset(p, 0xff, 200);
+      }
+      m.slab->validate();
+      cache->free_bulk(objects);
+      m.slab->validate();
+      EXPECT_EQ(cache->objects_in_use(), 0u);
+    }
+    // More than there is: all that was taken goes back.
+    std::vector<void*> too_many(1'000'000);
+    EXPECT_FALSE(cache->alloc_bulk(Gfp::kNoWait | Gfp::kNoWarn, too_many));
+    EXPECT_EQ(cache->objects_in_use(), 0u);
+    m.slab->validate();
+  }
+}
+
 // --- nodes ------------------------------------------------------------------------------------------------------------
 
 // Counts what the allocator asks of reclaim.
@@ -314,6 +382,15 @@ void misuse(Misuse&& what) {
   void* p = one.alloc(kGfp);
   void* q = one.alloc(kGfp);
   what(m, one, two, p, q);
+}
+
+TEST(KmemCacheDeath, ACreationThatMustNotFail) {
+  EXPECT_DEATH(
+      {
+        SlabMachine m;
+        static_cast<void>(m.slab->kmem_cache_create("much", kMaxObjectSize + 1, 0, SlabFlags::kPanic));
+      },
+      "slab cache much of objects of 4194305 bytes could not be created: EINVAL");
 }
 
 TEST(KmemCacheDeath, DoubleFreeAtOnce) {
