@@ -4,6 +4,7 @@
 #include <array>
 #include <cstring>
 #include <new>
+#include <utility>
 
 #include "quire/slab/object_debug.h"
 #include "quire/slab/slab_system.h"
@@ -21,6 +22,11 @@ std::size_t ClassicSlab::cpu_bytes(const SlabGeometry& geometry) const {
   return ArrayCache::bytes(default_tunables(geometry.size).limit);
 }
 
+ClassicSlab::ClassicSlab(SlabSystem& system) : system_(system), node_bytes_(sizeof(KmemCacheNode)) {
+  const std::size_t nodes = system_.phys().nodes().size();
+  if (nodes > 1) node_bytes_ += nodes * sizeof(AlienCache);
+}
+
 Status ClassicSlab::open(KmemCacheBase& cache) {
   const SlabGeometry& g = cache.geometry();
   CpuCacheTunables& tunables = cache.tunables_;
@@ -32,12 +38,23 @@ Status ClassicSlab::open(KmemCacheBase& cache) {
   for (const auto& phys_node : system_.phys().nodes()) {
     auto* node = ::new (&node_of(cache, phys_node->nid())) KmemCacheNode(system_.scheduler(), system_.list_lock_class_);
     node->free_limit = (1 + phys_node->cpus().size()) * tunables.batchcount + g.num;
+    if (system_.phys().nodes().size() == 1) break;
+    sim::LockClass& alien_class = system_.scheduler().locks().lock_class("alien->lock");
+    for (const auto& home : system_.phys().nodes()) {
+      ::new (&alien_of(cache, phys_node->nid(), home->nid())) AlienCache(system_.scheduler(), alien_class);
+    }
   }
   return {};
 }
 
 void ClassicSlab::close(KmemCacheBase& cache) {
-  for (const auto& phys_node : system_.phys().nodes()) node_of(cache, phys_node->nid()).~KmemCacheNode();
+  const auto& nodes = system_.phys().nodes();
+  for (const auto& phys_node : nodes) {
+    for (const auto& home : nodes) {
+      if (nodes.size() > 1) alien_of(cache, phys_node->nid(), home->nid()).~AlienCache();
+    }
+    node_of(cache, phys_node->nid()).~KmemCacheNode();
+  }
 }
 
 // --- alloc ------------------------------------------------------------------------------------------------------------
@@ -146,11 +163,11 @@ std::size_t ClassicSlab::alloc_bulk(KmemCacheBase& cache, Gfp gfp, std::span<voi
 // --- free -------------------------------------------------------------------------------------------------------------
 
 void ClassicSlab::free(KmemCacheBase& cache, void* object) {
-  if (cache.tunables_.limit == 0) return put(cache, {&object, 1});
+  if (cache.tunables_.limit == 0) return put(cache, {&object, 1}, Aliens::kGoHome);
   if (cache.cpu_cache().avail != 0 && cache.cpu_cache().top() == object) cache.report_double_free(object);
   // Half a batch: after a whole one, batches of just over batchcount objects would refill and flush each time.
   while (cache.cpu_cache().avail >= cache.cpu_cache().limit) {
-    flush(cache, cache.cpu_cache(), (cache.cpu_cache().batchcount + 1) / 2);
+    flush(cache, cache.cpu_cache(), (cache.cpu_cache().batchcount + 1) / 2, Aliens::kWait);
   }
   ArrayCache& ac = cache.cpu_cache();
   ac.entries()[ac.avail++] = object;
@@ -167,14 +184,14 @@ void ClassicSlab::free_bulk(KmemCacheBase& cache, std::span<void* const> objects
   }
   for (objects = objects.subspan(kept); !objects.empty();) {
     const auto batch = objects.first(std::min<std::size_t>(objects.size(), kMaxFlush));
-    put(cache, batch);
+    put(cache, batch, Aliens::kWait);
     objects = objects.subspan(batch.size());
   }
 }
 
 // Gives the `count` coldest objects of an array back to their slabs (cache_flusharray). They leave the array before a
 // lock is waited for, since others may use the array meanwhile.
-void ClassicSlab::flush(KmemCacheBase& cache, ArrayCache& ac, std::uint32_t count) {
+void ClassicSlab::flush(KmemCacheBase& cache, ArrayCache& ac, std::uint32_t count, Aliens aliens) {
   std::array<void*, kMaxFlush> batch;
   count = std::min({count, ac.avail, kMaxFlush});
   if (count == 0) return;
@@ -183,13 +200,50 @@ void ClassicSlab::flush(KmemCacheBase& cache, ArrayCache& ac, std::uint32_t coun
   ac.avail -= count;
   std::memmove(entries, entries + count, ac.avail * sizeof(void*));
   ac.touched = 1;
-  put(cache, {batch.data(), count});
+  put(cache, {batch.data(), count}, aliens);
 }
 
-void ClassicSlab::put(KmemCacheBase& cache, std::span<void* const> objects) {
+// To the array for the object's home; when that is full, its objects go there under one hold of the node's lock.
+void ClassicSlab::free_alien(KmemCacheBase& cache, Nid home, void* object) {
+  AlienCache& alien = alien_of(cache, system_.phys().numa_node_id(), home);
+  if (alien.avail == AlienCache::kLimit) drain_alien(cache, alien);
+  {
+    const sim::SpinGuard guard(alien.lock);
+    if (alien.avail < AlienCache::kLimit) {
+      alien.objects[alien.avail++] = object;
+      return;
+    }
+  }
+  put(cache, {&object, 1}, Aliens::kGoHome);  // others have filled it meanwhile
+}
+
+void ClassicSlab::drain_alien(KmemCacheBase& cache, AlienCache& alien) {
+  std::array<void*, AlienCache::kLimit> batch;
+  std::uint32_t count = 0;
+  {
+    const sim::SpinGuard guard(alien.lock);
+    count = std::exchange(alien.avail, 0);
+    std::copy_n(alien.objects.begin(), count, batch.begin());
+  }
+  put(cache, {batch.data(), count}, Aliens::kGoHome);
+}
+
+void ClassicSlab::put(KmemCacheBase& cache, std::span<void* const> objects, Aliens aliens) {
   std::array<Place, kMaxFlush> room;
-  const std::span places(room.data(), objects.size());
+  std::span<Place> places(room.data(), objects.size());
   locate(cache, objects, places);
+  if (aliens == Aliens::kWait && system_.phys().nodes().size() > 1) {
+    const Nid here = system_.phys().numa_node_id();
+    std::size_t own = 0;
+    for (std::size_t i = 0; i < objects.size(); ++i) {
+      if (places[i].slab->nid == here) {
+        places[own++] = places[i];
+      } else {
+        free_alien(cache, places[i].slab->nid, objects[i]);
+      }
+    }
+    places = places.first(own);
+  }
   SlabList doomed;
   for (std::size_t i = 0; i < places.size();) {
     const Nid nid = places[i].slab->nid;
@@ -270,6 +324,10 @@ SlabCounts ClassicSlab::counts(const KmemCacheBase& cache) const {
   counts.pages = counts.slabs * cache.geometry().order.pages();
   counts.objects = counts.slabs * cache.geometry().num;
   for (unsigned cpu = 0; cpu < system_.scheduler().cpus(); ++cpu) counts.cached += cache.cpu_cache_of(cpu).avail;
+  const auto& nodes = system_.phys().nodes();
+  for (std::size_t i = 0; nodes.size() > 1 && i < nodes.size() * nodes.size(); ++i) {
+    counts.cached += alien_of(cache, nodes[i / nodes.size()]->nid(), nodes[i % nodes.size()]->nid()).avail;
+  }
   return counts;
 }
 

@@ -4,6 +4,7 @@
 //        ▲ │ batches of `batchcount`
 //  refill│ ▼ flush
 //   KmemCacheNode { partial, full, free lists of Slab }        list_lock
+//        ▲  └ alien[nid]: objects of other nodes on their way home, twelve at a time
 //        ▲ │ grow / destroy slab
 //        │ ▼
 //   phys::alloc_pages
@@ -11,9 +12,11 @@
 // A slab's first Page bears PG_slab; its `mapping` is the cache and its `index` the Slab.
 // Caches under debugging have arrays without room: each object goes straight to and from its slab.
 //
-// Differs from Linux 6.1: the descriptor is apart, as in 2.4 to 3.12 (slab.h).
+// Differs from Linux 6.1: the descriptor is apart, as in 2.4 to 3.12 (slab.h); an object of another node is told from the own
+// ones when the array is flushed, not at each free; no array is shared between the CPUs of a node.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 
@@ -38,15 +41,27 @@ struct KmemCacheNode {
   std::uint64_t free_objects = 0;  // on slabs' free lists (not those in CPU arrays)
   std::uint64_t free_limit = 0;    // a slab that becomes free beyond this goes back to the buddy
   std::uint32_t colour_next = 0;
+  std::uint32_t alien_next = 0;  // whose alien array the next reap empties
+};
+
+// Freed on CPUs of one node, objects of another (alien_cache). Any CPU of the node; `lock`.
+struct AlienCache {
+  static constexpr std::uint32_t kLimit = 12;
+
+  AlienCache(sim::Scheduler& scheduler, sim::LockClass& lock_class) : lock(scheduler, lock_class) {}
+
+  sim::SpinLock lock;
+  std::uint32_t avail = 0;
+  std::array<void*, kLimit> objects{};
 };
 
 class ClassicSlab final : public SlabLayout {
  public:
-  explicit ClassicSlab(SlabSystem& system) : system_(system) {}
+  explicit ClassicSlab(SlabSystem& system);
 
   [[nodiscard]] SlabLayoutKind kind() const override { return SlabLayoutKind::kSlab; }
   [[nodiscard]] Result<SlabGeometry> calculate(const GeometryRequest& request) const override;
-  [[nodiscard]] std::size_t node_bytes() const override { return sizeof(KmemCacheNode); }
+  [[nodiscard]] std::size_t node_bytes() const override { return node_bytes_; }
   [[nodiscard]] std::size_t cpu_bytes(const SlabGeometry& geometry) const override;
   Status open(KmemCacheBase& cache) override;
   void close(KmemCacheBase& cache) override;
@@ -65,8 +80,12 @@ class ClassicSlab final : public SlabLayout {
   void validate(const KmemCacheBase& cache) const override;
 
   [[nodiscard]] static Slab* page_slab(const phys::Page& head) { return reinterpret_cast<Slab*>(head.index); }
-  [[nodiscard]] static KmemCacheNode& node_of(const KmemCacheBase& cache, Nid nid) {
-    return reinterpret_cast<KmemCacheNode*>(cache.nodes())[nid.value()];
+  [[nodiscard]] KmemCacheNode& node_of(const KmemCacheBase& cache, Nid nid) const {
+    return *reinterpret_cast<KmemCacheNode*>(cache.nodes() + static_cast<std::size_t>(nid.value()) * node_bytes_);
+  }
+  // What CPUs of `nid` have freed of the objects of `home`. Only on machines of several nodes.
+  [[nodiscard]] AlienCache& alien_of(const KmemCacheBase& cache, Nid nid, Nid home) const {
+    return reinterpret_cast<AlienCache*>(&node_of(cache, nid) + 1)[home.value()];
   }
 
  private:
@@ -84,9 +103,13 @@ class ClassicSlab final : public SlabLayout {
   // One object, past the array.
   void* take_one(KmemCacheBase& cache, KmemCacheNode& node);
   std::size_t take_locked(KmemCacheBase& cache, KmemCacheNode& node, std::span<void*> objects);
-  void flush(KmemCacheBase& cache, ArrayCache& ac, std::uint32_t count);
+  // Objects of other nodes wait in alien arrays, or go straight to their slabs.
+  enum class Aliens : std::uint8_t { kWait, kGoHome };
+  void flush(KmemCacheBase& cache, ArrayCache& ac, std::uint32_t count, Aliens aliens);
+  void free_alien(KmemCacheBase& cache, Nid home, void* object);
+  void drain_alien(KmemCacheBase& cache, AlienCache& alien);
   // Puts objects back on their slabs (at most kMaxFlush), whatever their node; slabs beyond a node's free_limit go back to the buddy.
-  void put(KmemCacheBase& cache, std::span<void* const> objects);
+  void put(KmemCacheBase& cache, std::span<void* const> objects, Aliens aliens);
   void put_object_locked(KmemCacheBase& cache, KmemCacheNode& node, const Place& place, SlabList& doomed);
   // Where objects of the cache stand; a bug when an address is none of it. At most kMaxFlush.
   void locate(const KmemCacheBase& cache, std::span<void* const> objects, std::span<Place> places) const;
@@ -103,6 +126,7 @@ class ClassicSlab final : public SlabLayout {
   std::uint64_t drain_free_list(KmemCacheBase& cache, KmemCacheNode& node, std::uint64_t max_slabs);
 
   SlabSystem& system_;
+  std::size_t node_bytes_;
 };
 
 }  // namespace quire::slab

@@ -121,7 +121,11 @@ std::uint64_t ClassicSlab::drain_free_list(KmemCacheBase& cache, KmemCacheNode& 
 
 std::uint64_t ClassicSlab::shrink(KmemCacheBase& cache) {
   for (unsigned cpu = 0; cpu < system_.scheduler().cpus(); ++cpu) {
-    while (cache.cpu_cache_of(cpu).avail != 0) flush(cache, cache.cpu_cache_of(cpu), kMaxFlush);
+    while (cache.cpu_cache_of(cpu).avail != 0) flush(cache, cache.cpu_cache_of(cpu), kMaxFlush, Aliens::kGoHome);
+  }
+  const auto& nodes = system_.phys().nodes();
+  for (std::size_t i = 0; nodes.size() > 1 && i < nodes.size() * nodes.size(); ++i) {
+    drain_alien(cache, alien_of(cache, nodes[i / nodes.size()]->nid(), nodes[i % nodes.size()]->nid()));
   }
   std::uint64_t slabs = 0;
   for (const auto& phys_node : system_.phys().nodes()) {
@@ -130,7 +134,8 @@ std::uint64_t ClassicSlab::shrink(KmemCacheBase& cache) {
   return slabs;
 }
 
-// A fifth of each idle CPU array, and a fifth of what a node may keep in free slabs.
+// Of each node the next alien array (reap_alien), a fifth of each idle CPU array, and a fifth of what a node may keep in free
+// slabs.
 std::uint64_t ClassicSlab::reap(KmemCacheBase& cache) {
   for (unsigned cpu = 0; cpu < system_.scheduler().cpus(); ++cpu) {
     ArrayCache& ac = cache.cpu_cache_of(cpu);
@@ -139,8 +144,14 @@ std::uint64_t ClassicSlab::reap(KmemCacheBase& cache) {
       continue;
     }
     const std::uint32_t fifth = (ac.limit + 4) / 5;
-    flush(cache, ac, std::min(fifth, (ac.avail + 1) / 2));
+    flush(cache, ac, std::min(fifth, (ac.avail + 1) / 2), Aliens::kGoHome);
     ac.touched = 0;
+  }
+  const auto& nodes = system_.phys().nodes();
+  for (std::size_t i = 0; nodes.size() > 1 && i < nodes.size(); ++i) {
+    std::uint32_t& next = node_of(cache, nodes[i]->nid()).alien_next;
+    next = (next + 1) % static_cast<std::uint32_t>(nodes.size());
+    drain_alien(cache, alien_of(cache, nodes[i]->nid(), nodes[next]->nid()));
   }
   const std::uint64_t num = cache.geometry().num;
   std::uint64_t slabs = 0;

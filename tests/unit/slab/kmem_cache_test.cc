@@ -370,6 +370,32 @@ TEST(KmemCacheNodes, AllocNodeTakesFromThatNodeAndFreeBringsItHome) {
   EXPECT_EQ(cache->total_slabs(), 0u);
 }
 
+// Objects of node 1 that a CPU of node 0 frees wait together, go home by the dozen, and are reaped when nothing more comes.
+TEST(KmemCacheNodes, ObjectsOfAnotherNodeGoHomeByTheDozen) {
+  SlabMachine m({.ram = 128 * kMiB, .cpus = 2, .nodes = 2});
+  KmemCacheBase* cache = m.slab->kmem_cache_create("aliens", 256, 0, SlabFlags::kNone).value();
+  const auto& layout = static_cast<const ClassicSlab&>(cache->layout());
+  std::vector<void*> objects;
+  m.scheduler.spawn("task",
+                    [&] {
+                      for (int i = 0; i < 400; ++i) objects.push_back(cache->alloc_node(kGfp, Nid(1)));
+                      for (void* p : objects) cache->free(p);
+                    },
+                    {.cpu = 0});
+  ASSERT_TRUE(m.scheduler.run().done());
+  m.slab->validate();
+  EXPECT_EQ(cache->objects_in_use(), 0u);
+  const AlienCache& alien = layout.alien_of(*cache, Nid(0), Nid(1));
+  EXPECT_GT(alien.avail, 0u);
+  EXPECT_LE(alien.avail, AlienCache::kLimit);
+  EXPECT_EQ(layout.alien_of(*cache, Nid(1), Nid(0)).avail, 0u);
+  for (int i = 0; i < 2; ++i) m.slab->cache_reap(SlabSystem::ReapMode::kPeriodic);
+  EXPECT_EQ(alien.avail, 0u);
+  m.slab->validate();
+  m.slab->kmem_cache_shrink(*cache);
+  EXPECT_EQ(cache->total_slabs(), 0u);
+}
+
 // --- misuse -----------------------------------------------------------------------------------------------------------
 // A death test's child shares the arena (a shared mapping) with its parent, so each makes a machine of its own.
 
