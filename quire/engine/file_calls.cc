@@ -10,46 +10,50 @@
 
 namespace quire::engine {
 
+namespace {
+
+bool writes(const file::File& file) { return any(file.f_mode, file::FileMode::kWrite); }
+
+}  // namespace
+
 file::File* ThreadReplay::file_of(int fd) {
   const auto found = process().files->file(fd);
   return found ? *found : nullptr;
 }
 
 void ThreadReplay::transfer_in(int fd, std::uint64_t offset, std::uint64_t bytes) {
-  kernel::Descriptor* descriptor = process().files->find(fd);
-  if (descriptor == nullptr || bytes == 0) return;
-  if (descriptor->file != nullptr) {
-    file::File* file = descriptor->file;
+  file::File* file = process().files->find(fd);
+  if (file == nullptr || bytes == 0) return;
+  file::Vfs& vfs = machine_.vfs();
+  vfs.fget(*file);
+  if (file->inode().i_type == file::InodeType::kRegular) {
     file->f_mode |= file::FileMode::kRead;
     file::NullIter nowhere;
-    machine_.vfs().fget(*file);
-    expect("read", machine_.vfs().pread(*file, offset, bytes, nowhere));
-    machine_.vfs().fput(*file);
-  } else if (descriptor->pipe != nullptr && descriptor->end == kernel::PipeEnd::kRead) {
-    const std::shared_ptr<kernel::Pipe> pipe = descriptor->pipe;
+    expect("read", vfs.pread(*file, offset, bytes, nowhere));
+  } else if (kernel::Pipe* pipe = kernel::PseudoFs::pipe_of(*file); pipe != nullptr && !writes(*file)) {
     for (std::uint64_t done = 0; done < bytes && !killed();) {
       const auto got = pipe->read(bytes - done);
       if (!got || *got == 0) break;  // the other end is no part of this trace
       done += *got;
     }
   }
+  vfs.fput(*file);
 }
 
 void ThreadReplay::transfer_out(int fd, std::uint64_t offset, std::uint64_t bytes) {
-  kernel::Descriptor* descriptor = process().files->find(fd);
-  if (descriptor == nullptr || bytes == 0) return;
-  if (descriptor->file != nullptr) {
-    file::File* file = descriptor->file;
+  file::File* file = process().files->find(fd);
+  if (file == nullptr || bytes == 0) return;
+  file::Vfs& vfs = machine_.vfs();
+  vfs.fget(*file);
+  if (file->inode().i_type == file::InodeType::kRegular) {
     file->f_mode |= file::FileMode::kWrite;
     file::NullIter nowhere;
-    machine_.vfs().fget(*file);
-    expect("write", machine_.vfs().pwrite(*file, offset, bytes, nowhere));
-    machine_.vfs().fput(*file);
-  } else if (descriptor->pipe != nullptr && descriptor->end == kernel::PipeEnd::kWrite) {
-    const std::shared_ptr<kernel::Pipe> pipe = descriptor->pipe;
+    expect("write", vfs.pwrite(*file, offset, bytes, nowhere));
+  } else if (kernel::Pipe* pipe = kernel::PseudoFs::pipe_of(*file); pipe != nullptr && writes(*file)) {
     // A pipe whose reader is no part of this trace swallows everything.
     if (auto put = pipe->write(bytes); !put && put.error() != Errno::kPipe) diverged("write", put.error());
   }
+  vfs.fput(*file);
 }
 
 // Calls that move bytes: r.result of them.
@@ -89,8 +93,12 @@ ThreadReplay::Handled ThreadReplay::file_call(const trace::Record& r) {
   switch (r.number) {
     case SYS_pipe:
     case SYS_pipe2:
-      new_pipe_ = std::make_shared<kernel::Pipe>(machine_.phys());
-      new_pipe_ends_ = 2;
+      drop_new_pipe();
+      if (const auto pipe = machine_.processes().pseudo_fs().create_pipe_files()) {
+        new_pipe_ = *pipe;
+      } else {
+        diverged("pipe", pipe.error());
+      }
       break;
     case SYS_close: (void)process().files->close(fd); break;
     case SYS_close_range:
@@ -100,14 +108,18 @@ ThreadReplay::Handled ThreadReplay::file_call(const trace::Record& r) {
       break;
     case SYS_dup:
     case SYS_dup2:
-    case SYS_dup3: (void)process().files->dup(fd, static_cast<int>(r.result)); break;
+    case SYS_dup3:
+      if (process().files->find(fd) != nullptr) expect("dup", process().files->dup(fd, static_cast<int>(r.result)));
+      break;
     case SYS_ftruncate:
       if (file::File* file = file_of(fd)) expect("ftruncate", vfs.ftruncate(*file, r.args[1]));
       break;
     case SYS_truncate:
-      if (const auto inode = replay_.files_.find(text(r.path))) {
-        expect("truncate", (*inode)->sb.truncate(**inode, r.args[1]));
-      }
+      with_name("truncate", [&] {
+        if (const auto inode = replay_.files_.find(text(r.path))) {
+          expect("truncate", (*inode)->sb.truncate(**inode, r.args[1]));
+        }
+      });
       break;
     case SYS_fallocate:
       if (file::File* file = file_of(fd)) {
@@ -130,10 +142,13 @@ ThreadReplay::Handled ThreadReplay::file_call(const trace::Record& r) {
       if (file::File* file = file_of(fd)) expect("readahead", vfs.readahead(*file, r.args[1], r.args[2]));
       break;
     case SYS_unlink:
-    case SYS_unlinkat: expect("unlink", replay_.files_.unlink(text(r.path))); break;
+    case SYS_unlinkat: with_name("unlink", [&] { expect("unlink", replay_.files_.unlink(text(r.path))); }); break;
     case SYS_rename:
     case SYS_renameat:
-    case SYS_renameat2: expect("rename", replay_.files_.rename(text(r.path), text(r.path2))); break;
+    case SYS_renameat2:
+      with_name("rename",
+                [&] { with_name("rename", [&] { expect("rename", replay_.files_.rename(text(r.path), text(r.path2))); }); });
+      break;
     default: return Handled::kNo;
   }
   return Handled::kYes;

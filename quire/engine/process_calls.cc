@@ -48,7 +48,7 @@ void ThreadReplay::exec(const trace::Record& r) {
   scheduler_.charge(scheduler_.costs().syscall_entry);
   if (!order_.await_sole_thread([this] { return killed(); })) return diverged("execve", Errno::kAgain);
   const std::string comm = std::filesystem::path(text(r.path)).filename().string();
-  expect("execve", machine_.processes().exec(process(), comm));
+  with_name("execve", [&] { expect("execve", machine_.processes().exec(process(), comm)); });
   if (thread_.task != nullptr) thread_.task->set_name(comm);
   position_ = 0;
   const std::vector<int> open = process().files->numbers();
@@ -92,18 +92,17 @@ void ThreadReplay::area(const trace::Record& r) {
 
 void ThreadReplay::file(const trace::Record& r) {
   unconfirmed_.erase(r.fd);
-  kernel::FileTable& files = *process().files;
   switch (r.file) {
-    case trace::FileKind::kClosed: (void)files.close(r.fd); return;
-    case trace::FileKind::kRegular: {
-      auto inode = replay_.files_.inode({r.dev, r.inode, r.size, text(r.path)});
-      if (!inode) return diverged("open", inode.error());
-      auto opened = machine_.vfs().open(**inode, file_mode(r.flags));
-      if (!opened) return diverged("open", opened.error());
-      (*opened)->f_pos = r.offset;
-      files.install(r.fd, {.file = *opened, .pipe = nullptr, .end = kernel::PipeEnd::kNone});
+    case trace::FileKind::kClosed: (void)process().files->close(r.fd); return;
+    case trace::FileKind::kRegular:
+      with_name("open", [&] {
+        auto inode = replay_.files_.inode({r.dev, r.inode, r.size, text(r.path)});
+        if (!inode) return diverged("open", inode.error());
+        const auto opened = machine_.vfs().open(**inode, file_mode(r.flags));
+        if (opened) (*opened)->f_pos = r.offset;
+        install(r.fd, opened);
+      });
       return;
-    }
     case trace::FileKind::kMemfd: {
       file::File*& memfd = program_.memfds[r.inode];
       if (memfd == nullptr) {
@@ -115,7 +114,7 @@ void ThreadReplay::file(const trace::Record& r) {
         memfd = *made;
       }
       machine_.vfs().fget(*memfd);
-      files.install(r.fd, {.file = memfd, .pipe = nullptr, .end = kernel::PipeEnd::kNone});
+      install(r.fd, memfd);
       return;
     }
     case trace::FileKind::kPipe: pipe_end(r); return;
@@ -123,23 +122,33 @@ void ThreadReplay::file(const trace::Record& r) {
     case trace::FileKind::kSocket:
     case trace::FileKind::kCharacter:
     case trace::FileKind::kBlock:
-    case trace::FileKind::kOther: files.install(r.fd, {}); return;
+    case trace::FileKind::kOther: install_other(r.fd); return;
+  }
+}
+
+// A number for what was opened; the reference is the table's from here on, or nobody's.
+void ThreadReplay::install(int fd, const Result<file::File*>& opened) {
+  if (!opened) return diverged("open", opened.error());
+  if (const Status installed = process().files->install(fd, **opened); !installed) {
+    machine_.vfs().fput(**opened);
+    diverged("open", installed.error());
   }
 }
 
 // A trace gives pipes no identity: they are followed from pipe(2) through dup, fork and exec by the machine's own tables. A
 // pipe that none of these made came from outside the recording.
 void ThreadReplay::pipe_end(const trace::Record& r) {
-  kernel::FileTable& files = *process().files;
-  if (new_pipe_ends_ == 0) {
-    const kernel::Descriptor* known = files.find(r.fd);
-    if (known == nullptr || known->pipe == nullptr) files.install(r.fd, {});
-    return;
-  }
   const bool writes = (r.flags & kAccessMode) == kWriteOnly;
-  writes ? new_pipe_->open_writer() : new_pipe_->open_reader();
-  files.install(r.fd, {.file = nullptr, .pipe = new_pipe_, .end = writes ? kernel::PipeEnd::kWrite : kernel::PipeEnd::kRead});
-  if (--new_pipe_ends_ == 0) new_pipe_.reset();
+  if (file::File* end = std::exchange(writes ? new_pipe_.write : new_pipe_.read, nullptr)) return install(r.fd, end);
+  const file::File* known = process().files->find(r.fd);
+  if (known == nullptr || kernel::PseudoFs::pipe_of(*known) == nullptr) install_other(r.fd);
+}
+
+// Ends that no record has named.
+void ThreadReplay::drop_new_pipe() {
+  for (file::File* end : {std::exchange(new_pipe_.read, nullptr), std::exchange(new_pipe_.write, nullptr)}) {
+    if (end != nullptr) machine_.vfs().fput(*end);
+  }
 }
 
 void ThreadReplay::close_unconfirmed() {

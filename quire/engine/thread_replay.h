@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <set>
 #include <string_view>
 
@@ -15,6 +14,9 @@ namespace quire::engine {
 class ThreadReplay {
  public:
   ThreadReplay(Replay& replay, Replay::Program& program, trace::TaskStream& stream, kernel::Thread& thread);
+  ~ThreadReplay() { drop_new_pipe(); }
+  ThreadReplay(const ThreadReplay&) = delete;
+  ThreadReplay& operator=(const ThreadReplay&) = delete;
 
   // From the first record to the exit of the thread.
   void run();
@@ -38,6 +40,9 @@ class ThreadReplay {
   void area(const trace::Record& r);
   void file(const trace::Record& r);
   void pipe_end(const trace::Record& r);
+  void install(int fd, const Result<file::File*>& opened);
+  void install_other(int fd) { install(fd, machine_.processes().pseudo_fs().open_other()); }
+  void drop_new_pipe();
   void close_unconfirmed();
   void wait(const trace::Record& r);
 
@@ -58,6 +63,13 @@ class ThreadReplay {
   template <class T>
   void expect(std::string_view call, const std::expected<T, Errno>& result) {
     if (!result) diverged(call, result.error());
+  }
+  // The path of a call lies in the kernel while the call lasts.
+  template <class F>
+  void with_name(std::string_view call, F&& work) {
+    const auto name = machine_.vfs().getname();
+    if (!name) return diverged(call, name.error());
+    work();
   }
   [[nodiscard]] file::File* file_of(int fd);
 
@@ -85,9 +97,8 @@ class ThreadReplay {
   std::uint64_t pending_ps_ = 0;  // of a nanosecond not charged yet
   // Descriptors that an exec has not said to be inherited: closed on exec, once its file records have ended.
   std::set<int> unconfirmed_;
-  // After pipe(2): the pipe whose ends the next two file records name.
-  std::shared_ptr<kernel::Pipe> new_pipe_;
-  unsigned new_pipe_ends_ = 0;
+  // After pipe(2): the ends that the next two file records name.
+  kernel::PseudoFs::PipeFiles new_pipe_;
 };
 
 }  // namespace quire::engine

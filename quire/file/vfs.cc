@@ -16,6 +16,7 @@ Vfs::Vfs(const FileServices& services, const VfsConfig& config)
     : filemap_(services, config.read),
       writeback_(filemap_, config.dirty),
       filp_(services.slab, "filp", slab::SlabFlags::kHwCacheAlign),
+      names_cache_(services.slab, "names_cache", slab::SlabFlags::kHwCacheAlign),
       dentries_(services.slab),
       inode_cache_(services.slab, "ext4_inode_cache", slab::SlabFlags::kReclaimAccount),
       shmem_(filemap_, dentries_, config.shmem) {}
@@ -37,6 +38,12 @@ FileSystem* Vfs::find_mount(std::uint32_t dev) {
 // --- inodes and files -------------------------------------------------------------------------------------------------
 
 void Vfs::iput(Inode& inode) { file::iput(inode); }
+
+Result<Filename> Vfs::getname() {
+  PathBuffer* buffer = names_cache_.alloc(phys::Gfp::kKernel);
+  if (buffer == nullptr) return fail(Errno::kNoMem);
+  return Filename(names_cache_, *buffer);
+}
 
 Result<File*> Vfs::open(Inode& inode, FileMode mode) {
   File* file = filp_.alloc(phys::Gfp::kKernel, inode, mode, filemap_.tunables().ra_pages);

@@ -13,6 +13,7 @@
 #include "quire/file/file.h"
 #include "quire/file/file_system.h"
 #include "quire/file/filemap.h"
+#include "quire/file/filename.h"
 #include "quire/file/shmem.h"
 #include "quire/file/writeback.h"
 
@@ -52,6 +53,8 @@ class Vfs {
   // --- inodes and files ---
   void iget(Inode& inode) { ++inode.i_count; }
   void iput(Inode& inode);
+  // Room for the path of a call while it lasts; kNoMem. May sleep.
+  [[nodiscard]] Result<Filename> getname();
   // An open file with one reference; kNoMem.
   [[nodiscard]] Result<File*> open(Inode& inode, FileMode mode);
   void fget(File& file) { ++file.f_count; }
@@ -93,6 +96,7 @@ class Vfs {
   Filemap filemap_;
   Writeback writeback_;
   slab::KmemCache<File> filp_;
+  NamesCache names_cache_;
   DentryCache dentries_;
   slab::KmemCache<DiskInode> inode_cache_;
   Shmem shmem_;

@@ -1,14 +1,40 @@
 #include "quire/kernel/pipe.h"
 
 #include <algorithm>
+#include <memory>
+#include <new>
 
 namespace quire::kernel {
 
-Pipe::Pipe(phys::PhysMem& phys)
-    : phys_(phys), read_wait_(phys.scheduler(), "pipe_read"), write_wait_(phys.scheduler(), "pipe_write") {}
+Pipe* Pipe::alloc_pipe_info(phys::PhysMem& phys, slab::SlabSystem& slab) {
+  void* room = slab.kmalloc(sizeof(Pipe), phys::Gfp::kKernelAccount);
+  if (room == nullptr) return nullptr;
+  void* ring = slab.kmalloc(kBuffers * sizeof(Buffer), phys::Gfp::kKernelAccount);
+  if (ring == nullptr) {
+    slab.kfree(room);
+    return nullptr;
+  }
+  auto* buffers = static_cast<Buffer*>(ring);
+  std::uninitialized_default_construct_n(buffers, kBuffers);
+  return ::new (room) Pipe(phys, slab, buffers);
+}
+
+void Pipe::free_pipe_info(Pipe& pipe) {
+  slab::SlabSystem& slab = pipe.slab_;
+  pipe.~Pipe();
+  slab.kfree(&pipe);
+}
+
+Pipe::Pipe(phys::PhysMem& phys, slab::SlabSystem& slab, Buffer* ring)
+    : phys_(phys),
+      slab_(slab),
+      ring_(ring),
+      read_wait_(phys.scheduler(), "pipe_read"),
+      write_wait_(phys.scheduler(), "pipe_write") {}
 
 Pipe::~Pipe() {
   for (; used_ > 0; --used_) phys_.free_page(*newest().page);
+  slab_.kfree(ring_);
 }
 
 std::uint64_t Pipe::bytes() const {

@@ -3,33 +3,24 @@
 //   fork    dup_mm, files copied       vfork   same Mm until the child execs or ends; the parent waits
 //   exec    a fresh Mm                 exit    files closed, Mm put, parent told; a zombie until somebody waits
 //
-// Objects are host-side; what a task costs the machine (its task_struct and kernel stack) is taken from the arena.
+// What a process is to the machine lies in the machine's memory (task_objects.h, file_table.h, Mm) and goes as in Linux: at
+// the exit, the rest when it is reaped. Process itself is the laboratory's record of it, on the host's heap: it stays, so
+// that a report can tell of what has ended.
+//
 // Confined to the machine's host thread.
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <string>
-#include <vector>
 
+#include "quire/base/intrusive_list.h"
 #include "quire/kernel/file_table.h"
-#include "quire/sim/task.h"
-#include "quire/sim/wait_queue.h"
+#include "quire/kernel/task_objects.h"
 #include "quire/vm/mm.h"
 
 namespace quire::kernel {
 
-class Process;
-
-// One thread: what it holds of the machine's memory, and where it runs.
-struct Thread {
-  int tid = 0;
-  Process* process = nullptr;
-  sim::Task* task = nullptr;
-  void* task_struct = nullptr;         // object of the cache "task_struct"
-  phys::Page* kernel_stack = nullptr;  // THREAD_SIZE, 16 KiB
-};
-
+// kReaped: its parent has waited for it, or it had none left and init did.
 enum class ProcessState : std::uint8_t { kRunning, kZombie, kReaped };
 
 // How a process ended, in the terms of wait(2).
@@ -38,28 +29,37 @@ struct ExitStatus {
   int signal = 0;  // the signal that killed it
 };
 
-class Process {
+// A process among the children of another.
+struct ChildLink {
+  ListNode sibling;
+};
+
+class Process : public ChildLink {
  public:
-  Process(sim::Scheduler& scheduler, int number, Process* made_by, std::string name)
-      : pid(number), parent(made_by), comm(std::move(name)), child_exit(scheduler, "wait4"), vfork_done(scheduler, "vfork") {}
+  Process(int number, Process* made_by, std::string name) : pid(number), parent(made_by), comm(std::move(name)) {}
   Process(const Process&) = delete;
   Process& operator=(const Process&) = delete;
 
   const int pid;
-  Process* parent;  // nullptr: made by the machine's owner
+  Process* const parent;           // who made it; nullptr: the machine's owner
+  Process* real_parent = nullptr;  // who may wait for it; nullptr: init
   std::string comm;
   ProcessState state = ProcessState::kRunning;
-  vm::Mm* mm = nullptr;      // one mm_users reference; nullptr once it has exited
+
+  // In the machine's memory. nullptr: not there any more.
+  vm::Mm* mm = nullptr;      // one mm_users reference; until it has exited
   vm::Mm* oom_mm = nullptr;  // an mm_count reference: what the OOM killer killed it for, until that is free
-  std::shared_ptr<FileTable> files;
-  std::vector<std::unique_ptr<Thread>> threads;
-  unsigned live_threads = 0;
+  FileTable* files = nullptr;
+  FsStruct* fs = nullptr;
+  SignalStruct* signal = nullptr;  // this and the following until it is reaped
+  Sighand* sighand = nullptr;
+  Cred* cred = nullptr;
+
   ExitStatus exit;  // settle_exit() sets it
   std::int16_t oom_score_adj = 0;
-  sim::WaitQueue child_exit;  // this process's parent side: a child has ended
-  sim::WaitQueue vfork_done;
   enum class SharedMm : std::uint8_t { kNo, kVfork } shared_mm = SharedMm::kNo;
   void* local = nullptr;  // the owner's
+  List<ChildLink, &ChildLink::sibling> children;
 
   // What getrusage gives, kept when an address space goes.
   std::uint64_t min_flt = 0, maj_flt = 0;

@@ -7,119 +7,109 @@
 
 namespace quire::kernel {
 
-namespace {
-
-constexpr std::size_t kTaskStructSize = 9792;  // Debian 12's 6.1, /proc/slabinfo: task_struct
-constexpr Order kThreadStackOrder{2};          // THREAD_SIZE, 16 KiB
-
-}  // namespace
-
 std::uint64_t Process::peak_rss() const { return owns_mm() ? std::max({max_rss, mm->hiwater_rss, mm->rss()}) : max_rss; }
 
 ProcessTable::ProcessTable(phys::PhysMem& phys, slab::SlabSystem& slab, file::Vfs& vfs, vm::Vm& vm)
-    : phys_(phys), slab_(slab), vfs_(vfs), vm_(vm) {
-  auto cache = slab_.kmem_cache_create("task_struct", kTaskStructSize, 64, slab::SlabFlags::kPanic);
-  QUIRE_BUG_ON(!cache);
-  task_cache_ = *cache;
-}
+    : phys_(phys), vm_(vm), objects_(phys, slab), files_(slab, vfs), pseudo_fs_(phys, slab, vfs) {}
 
 ProcessTable::~ProcessTable() {
-  for (const auto& process : processes_) {
-    for (const auto& thread : process->threads) free_thread(*thread);
-    if (process->files) process->files->close_all();
-    put_mm(*process);
-    put_oom_mm(*process);
+  for (const auto& process : processes_) put_memory_and_files(*process);
+  for (const auto& process : processes_) release_task(*process);
+}
+
+// --- how they are made --------------------------------------------------------------------------------------------------
+
+Result<vm::Mm*> ProcessTable::copy_mm(Process& child, Process* parent, CopyMm copy) {
+  if (copy == CopyMm::kShare) {
+    vm::Vm::mmget(*parent->mm);
+    child.shared_mm = Process::SharedMm::kVfork;
+    return parent->mm;
   }
+  const Result<vm::Mm*> mm = copy == CopyMm::kCopy ? vm_.dup_mm(*parent->mm) : vm_.mm_alloc();
+  if (mm) (*mm)->owner = &child;
+  return mm;
 }
 
-Process& ProcessTable::add_process(Process* parent, std::string comm) {
-  sim::Scheduler& scheduler = phys_.scheduler();
-  processes_.push_back(std::make_unique<Process>(scheduler, next_tid_++, parent, std::move(comm)));
-  Process& process = *processes_.back();
-  process.start_time = scheduler.now();
-  return process;
+// All that a process takes besides its first thread, in Linux's order. What it got before a failure stays for the caller to
+// give back.
+Status ProcessTable::copy_parts(Process& child, Process* parent, CopyMm copy) {
+  const auto no_memory = [](const void* object) { return object == nullptr; };
+  if (no_memory(child.cred = objects_.prepare_creds())) return fail(Errno::kNoMem);
+  child.files = parent == nullptr ? files_.alloc() : files_.dup_fd(*parent->files);
+  if (child.files == nullptr) return fail(Errno::kNoMem);
+  if (no_memory(child.fs = objects_.alloc_fs())) return fail(Errno::kNoMem);
+  if (no_memory(child.sighand = objects_.alloc_sighand())) return fail(Errno::kNoMem);
+  if (no_memory(child.signal = objects_.alloc_signal())) return fail(Errno::kNoMem);
+  const Result<vm::Mm*> mm = copy_mm(child, parent, copy);
+  if (!mm) return fail(mm.error());
+  child.mm = *mm;
+  return {};
 }
 
-Result<Thread*> ProcessTable::make_thread(Process& process, int tid, Body body) {
-  sim::Scheduler& scheduler = phys_.scheduler();
-  void* task_struct = task_cache_->alloc(phys::Gfp::kKernel);
-  if (task_struct == nullptr) return fail(Errno::kNoMem);
-  phys::Page* stack = phys_.alloc_pages(phys::Gfp::kKernel | phys::Gfp::kZero, kThreadStackOrder);
-  if (stack == nullptr) {
-    task_cache_->free(task_struct);
-    return fail(Errno::kNoMem);
+Result<Process*> ProcessTable::copy_process(Process* parent, std::string comm, CopyMm copy, Body body) {
+  auto record = std::make_unique<Process>(next_tid_++, parent, std::move(comm));
+  Process& child = *record;
+  Thread* leader = objects_.alloc_thread(child, child.pid);
+  if (leader == nullptr) return fail(Errno::kNoMem);
+  if (const Status done = copy_parts(child, parent, copy); !done) {
+    put_memory_and_files(child);
+    release_task(child);
+    objects_.free_thread(*leader);
+    return fail(done.error());
   }
-  phys_.page_node(*stack).stats.add(phys::NodeStat::kNrKernelStack, kThreadStackOrder.bytes() / kKiB);
-
-  process.threads.push_back(std::make_unique<Thread>());
-  Thread& thread = *process.threads.back();
-  thread = Thread{tid, &process, nullptr, task_struct, stack};
-  ++process.live_threads;
-  thread.task = &scheduler.spawn(process.comm, [&thread, run = std::move(body)] { run(thread); },
-                                 {.kind = sim::TaskKind::kUser, .local = &thread});
-  return &thread;
+  // Nothing fails from here on.
+  child.start_time = phys_.scheduler().now();
+  if (parent != nullptr) {
+    child.oom_score_adj = parent->oom_score_adj;
+    child.real_parent = parent;
+    parent->children.push_back(child);
+  }
+  processes_.push_back(std::move(record));
+  start_thread(child, *leader, std::move(body));
+  return &child;
 }
 
-void ProcessTable::free_thread(Thread& thread) {
-  if (thread.kernel_stack == nullptr) return;
-  phys_.page_node(*thread.kernel_stack).stats.sub(phys::NodeStat::kNrKernelStack, kThreadStackOrder.bytes() / kKiB);
-  phys_.free_pages(*std::exchange(thread.kernel_stack, nullptr), kThreadStackOrder);
-  task_cache_->free(std::exchange(thread.task_struct, nullptr));
+void ProcessTable::start_thread(Process& process, Thread& thread, Body body) {
+  process.signal->threads.push_back(thread);
+  ++process.signal->live;
+  thread.task = &phys_.scheduler().spawn(process.comm, [&thread, run = std::move(body)] { run(thread); },
+                                         {.kind = sim::TaskKind::kUser, .local = &thread});
 }
 
 Result<Process*> ProcessTable::create(std::string comm, Body body) {
-  const Result<vm::Mm*> mm = vm_.mm_alloc();
-  if (!mm) return fail(mm.error());
-  Process& process = add_process(nullptr, std::move(comm));
-  process.mm = *mm;
-  process.mm->owner = &process;
-  process.files = std::make_shared<FileTable>(vfs_);
-  if (auto thread = make_thread(process, process.pid, std::move(body)); !thread) {
-    forget(process);
-    return fail(thread.error());
-  }
-  return &process;
+  return copy_process(nullptr, std::move(comm), CopyMm::kNone, std::move(body));
 }
 
 Result<Process*> ProcessTable::fork(Process& parent, Body body) {
-  const Result<vm::Mm*> mm = vm_.dup_mm(*parent.mm);
-  if (!mm) return fail(mm.error());
-  Process& child = add_process(&parent, parent.comm);
-  child.mm = *mm;
-  child.mm->owner = &child;
-  child.files = parent.files->clone();
-  child.oom_score_adj = parent.oom_score_adj;
-  if (auto thread = make_thread(child, child.pid, std::move(body)); !thread) {
-    forget(child);
-    return fail(thread.error());
-  }
-  return &child;
+  return copy_process(&parent, parent.comm, CopyMm::kCopy, std::move(body));
 }
 
 Result<Process*> ProcessTable::vfork(Process& parent, Body body) {
-  Process& child = add_process(&parent, parent.comm);
-  vm::Vm::mmget(*parent.mm);
-  child.mm = parent.mm;
-  child.shared_mm = Process::SharedMm::kVfork;
-  child.files = parent.files->clone();
-  child.oom_score_adj = parent.oom_score_adj;
-  if (auto thread = make_thread(child, child.pid, std::move(body)); !thread) {
-    forget(child);
-    return fail(thread.error());
-  }
-  parent.vfork_done.wait_until([&child, &parent] { return child.shared_mm == Process::SharedMm::kNo || parent.killed(); });
-  return &child;
+  const Result<Process*> child = copy_process(&parent, parent.comm, CopyMm::kShare, std::move(body));
+  if (!child) return child;
+  parent.signal->vfork_done.wait_until(
+      [&made = **child, &parent] { return made.shared_mm == Process::SharedMm::kNo || parent.killed(); });
+  return child;
 }
 
 Result<Thread*> ProcessTable::clone_thread(Process& process, Body body) {
-  return make_thread(process, next_tid_++, std::move(body));
+  Thread* thread = objects_.alloc_thread(process, next_tid_++);
+  if (thread == nullptr) return fail(Errno::kNoMem);
+  start_thread(process, *thread, std::move(body));
+  return thread;
 }
 
 Result<vm::Mm*> ProcessTable::exec(Process& process, std::string comm) {
+  Cred* cred = objects_.prepare_creds();  // of the new program (bprm->cred)
+  if (cred == nullptr) return fail(Errno::kNoMem);
   const Result<vm::Mm*> mm = vm_.mm_alloc();
-  if (!mm) return fail(mm.error());
+  if (!mm) {
+    objects_.free(cred);
+    return fail(mm.error());
+  }
   (*mm)->owner = &process;
   vm::Mm* old = std::exchange(process.mm, *mm);  // at once: a kill finds the one or the other
+  objects_.free(std::exchange(process.cred, cred));
   if (old != nullptr) {
     if (old->killed()) vm_.mark_killed(**mm);
     let_go_of(process, *old);
@@ -127,6 +117,8 @@ Result<vm::Mm*> ProcessTable::exec(Process& process, std::string comm) {
   process.comm = std::move(comm);
   return process.mm;
 }
+
+// --- how they end -------------------------------------------------------------------------------------------------------
 
 void ProcessTable::put_mm(Process& process) {
   if (process.mm != nullptr) let_go_of(process, *std::exchange(process.mm, nullptr));
@@ -141,7 +133,7 @@ void ProcessTable::let_go_of(Process& process, vm::Mm& mm) {
   }
   if (process.shared_mm == Process::SharedMm::kVfork) {
     process.shared_mm = Process::SharedMm::kNo;
-    if (process.parent != nullptr) process.parent->vfork_done.wake_all();
+    if (process.real_parent != nullptr) process.real_parent->signal->vfork_done.wake_all();
   }
   vm_.mmput(mm);
 }
@@ -153,48 +145,74 @@ void ProcessTable::put_oom_mm(Process& process) {
 
 void ProcessTable::exit_thread(Thread& thread, ExitStatus status) {
   Process& process = *thread.process;
-  QUIRE_BUG_ON(process.live_threads == 0);
-  if (process.live_threads == 1) {
+  SignalStruct& signal = *process.signal;
+  QUIRE_BUG_ON(signal.live == 0);
+  if (signal.live == 1) {
     process.settle_exit(status);
-    finish(process);
+    put_memory_and_files(process);
   }
-  --process.live_threads;
-  free_thread(thread);
+  --signal.live;
+  // The host's fiber runs on for a moment, without the machine's task behind it.
+  thread.task->local = nullptr;
+  thread.task = nullptr;
+  objects_.free_stack(thread);
+  if (thread.tid != process.pid) {
+    signal.threads.erase(thread);
+    objects_.free_thread(thread);
+  }
+  if (signal.live == 0) exit_notify(process);
 }
 
 void ProcessTable::exit_group(Thread& thread, ExitStatus status) {
   Process& process = *thread.process;
-  if (process.live_threads > 1 && !process.killed()) {
+  if (process.signal->live > 1 && !process.killed()) {
     process.settle_exit(status);
     send_sigkill(process);
   }
   exit_thread(thread, status);
 }
 
-// The process has no thread left that runs: memory and files go, the parent hears of it.
-void ProcessTable::finish(Process& process) {
+// exit_mm, exit_files, exit_fs. May sleep.
+void ProcessTable::put_memory_and_files(Process& process) {
   put_mm(process);
   put_oom_mm(process);
-  if (process.files) process.files->close_all();
-  process.files.reset();
-  process.end_time = phys_.scheduler().now();
-  process.state = ProcessState::kZombie;
-  if (process.parent != nullptr) process.parent->child_exit.wake_all();
+  if (process.files != nullptr) files_.put_files_struct(*std::exchange(process.files, nullptr));
+  objects_.free(std::exchange(process.fs, nullptr));
 }
 
-// Undoes add_process and what was given to the process since; it has never run.
-void ProcessTable::forget(Process& process) {
-  put_mm(process);
-  put_oom_mm(process);
-  if (process.files) process.files->close_all();
-  std::erase_if(processes_, [&process](const auto& each) { return each.get() == &process; });
+// The process has no thread left that runs: its children get another parent, its own hears of it.
+void ProcessTable::exit_notify(Process& process) {
+  process.end_time = phys_.scheduler().now();
+  process.state = ProcessState::kZombie;
+  while (ChildLink* link = process.children.pop_front()) {
+    auto& child = static_cast<Process&>(*link);
+    child.real_parent = nullptr;
+    if (child.state == ProcessState::kZombie) release_task(child);
+  }
+  if (process.real_parent == nullptr) return release_task(process);
+  process.real_parent->signal->wait_chldexit.wake_all();
+}
+
+// What a process that has ended, or was never whole, still holds. Without threads but the first.
+void ProcessTable::release_task(Process& process) {
+  if (process.real_parent != nullptr) process.real_parent->children.erase(process);
+  process.real_parent = nullptr;
+  if (process.signal != nullptr) {
+    while (Thread* thread = process.signal->threads.pop_front()) objects_.free_thread(*thread);
+  }
+  objects_.free(std::exchange(process.signal, nullptr));
+  objects_.free(std::exchange(process.sighand, nullptr));
+  objects_.free(std::exchange(process.cred, nullptr));
+  process.state = ProcessState::kReaped;
 }
 
 Result<ExitStatus> ProcessTable::wait(Process& parent, Process& child) {
-  if (child.parent != &parent || child.state == ProcessState::kReaped) return fail(Errno::kChild);
-  parent.child_exit.wait_until([&child, &parent] { return child.state == ProcessState::kZombie || parent.killed(); });
-  if (child.state != ProcessState::kZombie) return fail(Errno::kIntr);
-  child.state = ProcessState::kReaped;
+  if (child.real_parent != &parent) return fail(Errno::kChild);
+  parent.signal->wait_chldexit.wait_until(
+      [&child, &parent] { return child.state != ProcessState::kRunning || parent.killed(); });
+  if (child.state == ProcessState::kRunning) return fail(Errno::kIntr);
+  if (child.state == ProcessState::kReaped) return fail(Errno::kChild);  // another thread was faster
+  release_task(child);
   return child.exit;
 }
 
@@ -208,10 +226,10 @@ void ProcessTable::kill(Process& process, int signal) {
 // die for want of memory would wait for memory first (mark_oom_victim; Linux does it when the OOM killer meets the task).
 void ProcessTable::send_sigkill(Process& process) {
   vm_.mark_killed(*process.mm);
-  for (const auto& thread : process.threads) {
-    if (thread->task == nullptr || thread->task->finished()) continue;
-    thread->task->pf_flags |= bits(phys::TaskFlag::kOomVictim);
-    if (thread->task != phys_.scheduler().current()) phys_.scheduler().wake(*thread->task);
+  for (Thread& thread : process.signal->threads) {
+    if (thread.task == nullptr) continue;
+    thread.task->pf_flags |= bits(phys::TaskFlag::kOomVictim);
+    if (thread.task != phys_.scheduler().current()) phys_.scheduler().wake(*thread.task);
   }
 }
 

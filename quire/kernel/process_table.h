@@ -2,7 +2,8 @@
 //
 // Differs from Linux: the threads' code is not the processes' own instructions but what the owner of the machine runs in
 // them (a replayed trace, a test): a new thread is given a body to run. A killed process ends when its threads notice,
-// which they do at their next access or call.
+// which they do at their next access or call. Whoever has no parent left that could wait for it is reaped at once, as init
+// would.
 #pragma once
 
 #include <functional>
@@ -12,6 +13,7 @@
 
 #include "quire/base/result.h"
 #include "quire/kernel/process.h"
+#include "quire/kernel/pseudo_fs.h"
 #include "quire/reclaim/oom.h"
 #include "quire/slab/slab_system.h"
 #include "quire/vm/vm.h"
@@ -46,7 +48,10 @@ class ProcessTable final : public reclaim::OomVictims {
   void kill(Process& process, int signal);
 
   [[nodiscard]] Process* find(int pid);
+  // The records of all that ever were.
   [[nodiscard]] const std::vector<std::unique_ptr<Process>>& all() const { return processes_; }
+  // Where pipes and what is no file come from.
+  [[nodiscard]] PseudoFs& pseudo_fs() { return pseudo_fs_; }
 
   // --- reclaim::OomVictims --------------------------------------------------------------------------------------------------
   void for_each_candidate(FunctionRef<reclaim::OomVisit(const reclaim::OomCandidate&)> visit) override;
@@ -55,21 +60,25 @@ class ProcessTable final : public reclaim::OomVictims {
   [[nodiscard]] bool fatal_signal_pending() const override;
 
  private:
-  Result<Thread*> make_thread(Process& process, int tid, Body body);
-  void free_thread(Thread& thread);
+  enum class CopyMm : std::uint8_t { kNone, kCopy, kShare };
+
+  Result<Process*> copy_process(Process* parent, std::string comm, CopyMm copy, Body body);
+  Status copy_parts(Process& child, Process* parent, CopyMm copy);
+  Result<vm::Mm*> copy_mm(Process& child, Process* parent, CopyMm copy);
+  void start_thread(Process& process, Thread& thread, Body body);
   void put_mm(Process& process);
   void let_go_of(Process& process, vm::Mm& mm);
   void put_oom_mm(Process& process);
-  void finish(Process& process);
-  void forget(Process& process);
+  void put_memory_and_files(Process& process);
+  void exit_notify(Process& process);
+  void release_task(Process& process);
   void send_sigkill(Process& process);
-  Process& add_process(Process* parent, std::string comm);
 
   phys::PhysMem& phys_;
-  slab::SlabSystem& slab_;
-  file::Vfs& vfs_;
   vm::Vm& vm_;
-  slab::KmemCacheBase* task_cache_ = nullptr;
+  TaskObjects objects_;
+  FileTables files_;
+  PseudoFs pseudo_fs_;
   std::vector<std::unique_ptr<Process>> processes_;
   int next_tid_ = 1;
 };

@@ -106,7 +106,7 @@ TEST(ProcessTable, AVforkChildIsNotKilledForItsParentsMemory) {
     ASSERT_TRUE(child);
   });
   ASSERT_TRUE(machine->run().done());
-  EXPECT_EQ(parent.state, ProcessState::kZombie);
+  EXPECT_EQ(parent.state, ProcessState::kReaped);
 }
 
 // exit_group(0) is an end like any other: that its other threads are killed for it does not show.

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -20,6 +21,16 @@ inline std::unique_ptr<Machine> boot_small(std::uint64_t ram = 32 * kMiB, unsign
   auto machine = Machine::boot(config);
   if (!machine) throw std::runtime_error(machine.error().sentence);
   return std::move(*machine);
+}
+
+// Objects in use of every cache that has any, but for the allocator's own descriptors of slabs, which come and go with slabs.
+using Objects = std::map<std::string, std::uint64_t>;
+inline Objects objects(Machine& machine) {
+  Objects in_use;
+  for (const slab::SlabInfo& row : machine.slab().slabinfo()) {
+    if (row.objects_in_use != 0 && row.name != "slab_mgmt") in_use[std::string(row.name)] = row.objects_in_use;
+  }
+  return in_use;
 }
 
 // A process of one thread that runs `body` and ends.
