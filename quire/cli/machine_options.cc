@@ -50,7 +50,10 @@ void MachineOptions::add_to(CLI::App& app, RamOption ram) {
                  "The firmware's memory map in place of --ram: lines as the kernel prints them; a boot log will do")
       ->type_name("FILE")
       ->group(group);
-  app.add_option("--cmdline", cmdline_, "Kernel parameters: mem=, memmap=, kernelcore=, movablecore=, cma=; highmem= on i386")
+  app.add_option(
+         "--cmdline", cmdline_,
+         "Kernel parameters: mem=, memmap=, kernelcore=, movablecore=, cma=; slub_debug=, slab_nomerge, slub_min_objects=, "
+         "slub_min_order=, slub_max_order=; highmem= on i386")
       ->type_name("TEXT")
       ->group(group);
   app.add_option("--cpus", cpus_, "Number of CPUs (default 1)")->type_name("N")->group(group);
@@ -87,6 +90,12 @@ void MachineOptions::add_to(CLI::App& app, RamOption ram) {
   app.add_option("--profile", profile_, "Whose allocation and reclaim: linux-6 (default)")->type_name("NAME")->group(group);
   app.add_option("--arch", arch_, "Whose zones: x86-64 (default), i386, i386-pae; programs run on x86-64 only")
       ->type_name("NAME")
+      ->group(group);
+  app.add_option("--slab", slab_, "What kernel objects come from: slab (default) or slub")->type_name("NAME")->group(group);
+  app.add_option("--slab-debug", slab_debug_,
+                 "Kernel objects under debugging, as the parameter slub_debug=: F checks, Z red zones, P poison, U owners, "
+                 "T trace; for the caches named, or for all. What it finds is printed at the end")
+      ->type_name("FZPU[,CACHE,...]")
       ->group(group);
   app.add_option("--alloc-policy", alloc_policy_,
                  "Whose way of finding a page: linux-2.4, linux-4.0, linux-6 (default: the profile's)")
@@ -192,6 +201,8 @@ Checked<kernel::MachineConfig> MachineOptions::without_ram() const {
   if (cmdline_) config.cmdline = *cmdline_;
   if (profile_) config.profile = *profile_;
   if (arch_) config.arch = *arch_;
+  if (slab_) config.slab = *slab_;
+  if (slab_debug_) config.slab_debug = *slab_debug_;
   if (alloc_policy_) config.alloc_policy = *alloc_policy_;
   if (kernel_reserved_) {
     const auto bytes = size_option("--kernel-reserved", *kernel_reserved_);

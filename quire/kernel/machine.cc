@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "quire/base/size.h"
+#include "quire/kernel/slab_options.h"
 #include "quire/swap/disk_swap.h"
 
 namespace quire::kernel {
@@ -85,7 +86,7 @@ Checked<void> Machine::boot_phys(const sim::CostModel& costs) {
 }
 
 Checked<void> Machine::boot_memory_management() {
-  slab_ = std::make_unique<slab::SlabSystem>(*phys_, *scheduler_);
+  slab_ = std::make_unique<slab::SlabSystem>(*phys_, *scheduler_, slab_config(config_).value());
   slab_->set_fault_injection(&faults_);
   auto kernel_space = kvirt::KernelSpace::create(*phys_, *slab_);
   if (!kernel_space) {

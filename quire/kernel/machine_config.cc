@@ -11,6 +11,7 @@
 #include "quire/base/nearest.h"
 #include "quire/base/size.h"
 #include "quire/base/types.h"
+#include "quire/kernel/slab_options.h"
 #include "quire/kernel/sysctl.h"
 #include "quire/phys/alloc/alloc_policy.h"
 #include "quire/sim/cost_model.h"
@@ -199,6 +200,7 @@ Checked<void> check(const MachineConfig& config) {
   }
   if (auto ok = check_alloc_policy(config); !ok) return ok;
   if (auto ok = check_arch(config); !ok) return ok;
+  if (auto slab = slab_config(config); !slab) return std::unexpected(slab.error());
   if (config.preempt_permille > 1000) {
     return user_error(fmt::format("--preempt {}: per mille, so at most 1000", config.preempt_permille));
   }

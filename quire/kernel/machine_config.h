@@ -6,6 +6,8 @@
 //   ram = "64M"
 //   cpus = 2
 //   swap = ["zram:128M"]
+//   slab = "slub"
+//   slab_debug = "FZPU"
 //   vm.swappiness = 10
 //   [[node]]
 //   ram = "1G"
@@ -58,7 +60,7 @@ struct PlugSpec {
 struct MachineConfig {
   std::uint64_t ram = 512ull << 20;               // bytes, all nodes together; with a firmware map, what is usable in it
   std::optional<phys::FirmwareMap> firmware_map;  // none: the map that QEMU's PC has for `ram`
-  std::string cmdline;                            // kernel parameters: mem=, memmap=, kernelcore=, movablecore=
+  std::string cmdline;                            // kernel parameters: phys/kernel_parameters.h, kernel/slab_options.h
   unsigned cpus = 1;
   unsigned nodes = 1;
   std::vector<std::uint64_t> node_ram;         // bytes a node; empty: ram split evenly
@@ -68,6 +70,8 @@ struct MachineConfig {
   std::vector<SwapSpec> swap;
   std::string profile = "linux-6";
   std::string arch = "x86-64";  // "i386", "i386-pae": zones of that machine; programs run on x86-64 only
+  std::string slab = "slab";    // the allocator of kernel objects: "slab" or "slub"
+  std::string slab_debug;       // as slub_debug=; of the two this one counts
   std::string alloc_policy;     // "linux-2.4", "linux-4.0", "linux-6"; empty: the profile's
   std::uint64_t seed = 0;
   std::uint64_t kernel_reserved = 16ull << 20;  // bytes of kernel image and its static data

@@ -86,6 +86,8 @@ class Reader {
         {"e820", &Reader::take_e820},
         {"alloc_policy", &Reader::take_alloc_policy},
         {"arch", &Reader::take_arch},
+        {"slab", &Reader::take_slab},
+        {"slab_debug", &Reader::take_slab_debug},
     };
     std::vector<std::string_view> names;
     for (const auto& [name, take] : kKeys) {
@@ -170,6 +172,18 @@ class Reader {
     const auto text = node.value_exact<std::string_view>();
     if (!text) return wrong(key, node, "a name such as \"i386\"");
     config_.arch = *text;
+    return {};
+  }
+  Checked<void> take_slab(std::string_view key, const toml::node& node) {
+    const auto text = node.value_exact<std::string_view>();
+    if (!text) return wrong(key, node, "\"slab\" or \"slub\"");
+    config_.slab = *text;
+    return {};
+  }
+  Checked<void> take_slab_debug(std::string_view key, const toml::node& node) {
+    const auto text = node.value_exact<std::string_view>();
+    if (!text) return wrong(key, node, "letters such as \"FZPU\", or letters and caches such as \"ZP,dentry\"");
+    config_.slab_debug = *text;
     return {};
   }
   Checked<void> take_alloc_policy(std::string_view key, const toml::node& node) {
@@ -390,6 +404,8 @@ std::string to_toml(const MachineConfig& config) {
   out += fmt::format("profile = \"{}\"\nseed = {}\nkernel_reserved = \"{}\"\npreempt = {}\n", config.profile, config.seed,
                      format_size(config.kernel_reserved), config.preempt_permille);
   if (config.arch != MachineConfig{}.arch) out += fmt::format("arch = {}\n", toml_string(config.arch));
+  if (config.slab != MachineConfig{}.slab) out += fmt::format("slab = {}\n", toml_string(config.slab));
+  if (!config.slab_debug.empty()) out += fmt::format("slab_debug = {}\n", toml_string(config.slab_debug));
   if (!config.alloc_policy.empty()) out += fmt::format("alloc_policy = {}\n", toml_string(config.alloc_policy));
   for (const auto& [name, value] : config.sysctl) out += fmt::format("{} = {}\n", name, value);
   for (const phys::NodeConfig& node : config.node) out += node_toml(node);

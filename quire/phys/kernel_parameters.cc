@@ -51,6 +51,10 @@ std::uint64_t amount(std::string_view& text, bool& fits) {
   return value << shift;
 }
 
+// What the slab allocator takes from the command line, when it is set up.
+constexpr std::string_view kSlabParameters[] = {"slub_debug", "slab_nomerge",     "slub_nomerge",   "slab_merge",
+                                                "slub_merge", "slub_min_objects", "slub_min_order", "slub_max_order"};
+
 BootStatus malformed(std::string_view word, std::string_view why) {
   return boot_error(fmt::format("kernel parameter '{}': {}", word, why));
 }
@@ -223,6 +227,8 @@ BootResult<KernelParameters> KernelParameters::parse(std::string_view cmdline, F
       status = core(word, value, parameters.kernelcore);
     } else if (name == "movablecore") {
       status = core(word, value, parameters.movablecore);
+    } else if (std::ranges::find(kSlabParameters, name) != std::end(kSlabParameters)) {
+      continue;  // the slab allocator's
     } else if (name == "cma") {
       status = cma_area(word, value, parameters.cma);
     } else {

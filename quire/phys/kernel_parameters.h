@@ -10,6 +10,8 @@
 //   movablecore=nn[KMG] | nn%   this much for ZONE_MOVABLE
 //   cma=nn[KMG]@ss[-ee]         an area of nn for contiguous requests, at ss, or anywhere in ss-ee; cma=0: none
 //
+// Those of the slab allocator (slub_debug= and so on) are read by the machine, kernel/slab_options.h.
+//
 // Parameters take effect in the order in which they stand. Where entries overlap, the higher type wins afterwards
 // (FirmwareMap::sanitize), so that `@` does not make RAM of what the firmware reserves. memmap= takes several, separated by
 // commas. What is not known here is kept: the kernel hands it to the init process.

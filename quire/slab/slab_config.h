@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "quire/slab/slab_flags.h"
+#include "quire/slab/slub_debug.h"
 
 namespace quire::slab {
 
@@ -28,7 +29,7 @@ struct SlubParameters {
 
 struct SlabConfig {
   SlabLayoutKind layout = SlabLayoutKind::kSlab;
-  SlabFlags debug = SlabFlags::kNone;  // of kSlabDebugFlags; for every cache (slub_debug=FZPUT)
+  SlubDebug debug{};  // slub_debug=
   SlabMerge merge = SlabMerge::kNo;
   SlubParameters slub{};
 };

@@ -87,9 +87,9 @@ SlabSystem::~SlabSystem() {
 // --- creation ---------------------------------------------------------------------------------------------------------
 
 // What a cache of that name is made with: its own flags and those that the machine's debugging options add.
-SlabFlags SlabSystem::kmem_cache_flags(std::string_view /*name*/, SlabFlags flags) const {
+SlabFlags SlabSystem::kmem_cache_flags(std::string_view name, SlabFlags flags) const {
   if (any(flags, SlabFlags::kNoDebug)) return flags;
-  return flags | (config_.debug & kSlabDebugFlags);
+  return flags | debug_flags(config_.debug, name);
 }
 
 Result<KmemCacheBase*> SlabSystem::setup_cache(void* room, std::string_view name, std::size_t size, std::size_t align,

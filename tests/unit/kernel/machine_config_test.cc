@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "quire/kernel/machine.h"
+#include "quire/kernel/slab_options.h"
 #include "quire/kernel/sysctl.h"
 
 namespace quire::kernel {
@@ -108,6 +109,46 @@ TEST(MachineToml, RoundTrip) {
   EXPECT_EQ(to_toml(back), to_toml(config));
   EXPECT_EQ(back.node_ram, config.node_ram);
   EXPECT_EQ(back.swap.front().bytes, 128u << 20);
+}
+
+TEST(SlabOptions, ComeFromTheMachineAndFromTheCommandLine) {
+  MachineConfig config;
+  ASSERT_TRUE(
+      read_machine_toml("slab = \"slub\"\ncmdline = \"slub_debug=P slab_merge slub_min_objects=8 slub_min_order=2 "
+                        "slub_max_order=1 quiet\"\n",
+                        "m.toml", config));
+  const auto slub = slab_config(config);
+  ASSERT_TRUE(slub) << slub.error().sentence;
+  EXPECT_EQ(slub->layout, slab::SlabLayoutKind::kSlub);
+  EXPECT_EQ(slub->merge, slab::SlabMerge::kYes);
+  EXPECT_EQ(slub->slub.min_objects, 8u);
+  EXPECT_EQ(slub->slub.max_order, 1u);
+  EXPECT_EQ(slub->slub.min_order, 1u);  // no more than the largest
+  EXPECT_EQ(slub->debug.all, slab::SlabFlags::kPoison);
+  ASSERT_TRUE(read_machine_toml("slab_debug = \"Z,filp\"", "m.toml", config));
+  EXPECT_EQ(slab_config(config)->debug.all, slab::SlabFlags::kNone);
+  EXPECT_EQ(slab::debug_flags(slab_config(config)->debug, "filp"), slab::SlabFlags::kRedZone);
+  MachineConfig back;
+  ASSERT_TRUE(read_machine_toml(to_toml(config), "back", back));
+  EXPECT_EQ(to_toml(back), to_toml(config));
+  EXPECT_EQ(slab_config(MachineConfig{})->layout, slab::SlabLayoutKind::kSlab);
+}
+
+TEST(SlabOptions, MistakesNameTheWord) {
+  const auto sentence = [](auto&& change) {
+    MachineConfig config;
+    change(config);
+    const auto result = check(config);
+    return result ? std::string("accepted") : result.error().sentence;
+  };
+  EXPECT_THAT(sentence([](MachineConfig& c) { c.slab = "slup"; }), HasSubstr("allocator 'slup'; did you mean"));
+  EXPECT_THAT(sentence([](MachineConfig& c) { c.slab = "jemalloc"; }), HasSubstr("write slab or slub"));
+  EXPECT_THAT(sentence([](MachineConfig& c) { c.slab_debug = "FX"; }), HasSubstr("debugging 'FX': 'X' is no slab"));
+  EXPECT_THAT(sentence([](MachineConfig& c) { c.cmdline = "quiet slub_debug=Q,filp"; }),
+              HasSubstr("parameter 'slub_debug=Q,filp': 'Q' is no slab"));
+  EXPECT_THAT(sentence([](MachineConfig& c) { c.cmdline = "slub_max_order=11"; }), HasSubstr("from 0 to 10"));
+  EXPECT_THAT(sentence([](MachineConfig& c) { c.cmdline = "slub_min_objects=many"; }), HasSubstr("from 0 to 32767"));
+  EXPECT_EQ(sentence([](MachineConfig& c) { c.cmdline = "slab_nomerge slub_debug"; }), "accepted");
 }
 
 TEST(MachineToml, NodesRoundTrip) {
