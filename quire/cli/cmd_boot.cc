@@ -38,6 +38,7 @@ constexpr View kViews[] = {
     {"unusable_index", [](kernel::Machine& m) { return observe::unusable_index(m.phys()); }},
     {"meminfo", observe::meminfo},
     {"slabinfo", observe::slabinfo},
+    {"vmallocinfo", observe::vmallocinfo},
     {"iomem", [](kernel::Machine& m) { return observe::iomem(m.phys()); }},
     {"nodes", observe::nodes},
     {"memblock", [](kernel::Machine& m) { return observe::memblock(m.phys()); }},
@@ -125,7 +126,7 @@ void add_boot(CommandLine& line) {
   command
       ->add_option("--show", options->show,
                    "Instead of log and zones, as the kernel prints it: zoneinfo, buddyinfo, pagetypeinfo, extfrag_index, "
-                   "unusable_index, meminfo, slabinfo, iomem, nodes, memblock")
+                   "unusable_index, meminfo, slabinfo, vmallocinfo, iomem, nodes, memblock")
       ->delimiter(',')
       ->allow_extra_args(false)
       ->type_name("VIEW,VIEW,...");

@@ -83,8 +83,8 @@ void FileTable::close_all() {
 
 // --- tables -----------------------------------------------------------------------------------------------------------
 
-FileTables::FileTables(slab::SlabSystem& slab, file::Vfs& vfs)
-    : slab_(slab), vfs_(vfs), cache_(slab, "files_cache", slab::SlabFlags::kHwCacheAlign) {}
+FileTables::FileTables(slab::SlabSystem& slab, kvirt::Kvmalloc& kv, file::Vfs& vfs)
+    : slab_(slab), kv_(kv), vfs_(vfs), cache_(slab, "files_cache", slab::SlabFlags::kHwCacheAlign) {}
 
 FileTable* FileTables::alloc() { return cache_.alloc(phys::Gfp::kKernel, *this); }
 
@@ -94,11 +94,11 @@ FileTable::Fdtable* FileTables::alloc_fdtable(std::uint32_t fd) {
   void* room = slab_.kmalloc(sizeof(FileTable::Fdtable), phys::Gfp::kKernelAccount);
   if (room == nullptr) return nullptr;
   auto* fdt = ::new (room) FileTable::Fdtable{.max_fds = files};
-  fdt->fd = static_cast<File**>(slab_.kzalloc(files * sizeof(File*), phys::Gfp::kKernelAccount));
+  fdt->fd = static_cast<File**>(kv_.kvcalloc(files, sizeof(File*), phys::Gfp::kKernelAccount));
   // Linux's close_on_exec and a map of full words stand behind open_fds; nobody asks for them here.
   const std::size_t words = Bitmap::words_for(files);
   const std::size_t bytes = std::max<std::size_t>((2 * words + Bitmap::words_for(words)) * sizeof(Bitmap::Word), 64);
-  if (fdt->fd != nullptr) fdt->open_fds = static_cast<Bitmap::Word*>(slab_.kzalloc(bytes, phys::Gfp::kKernelAccount));
+  if (fdt->fd != nullptr) fdt->open_fds = static_cast<Bitmap::Word*>(kv_.kvzalloc(bytes, phys::Gfp::kKernelAccount));
   if (fdt->open_fds == nullptr) {
     free_fdtable(fdt);
     return nullptr;
@@ -107,8 +107,8 @@ FileTable::Fdtable* FileTables::alloc_fdtable(std::uint32_t fd) {
 }
 
 void FileTables::free_fdtable(FileTable::Fdtable* fdt) {
-  slab_.kfree(fdt->fd);
-  slab_.kfree(fdt->open_fds);
+  kv_.kvfree(fdt->fd);
+  kv_.kvfree(fdt->open_fds);
   slab_.kfree(fdt);
 }
 

@@ -1,5 +1,5 @@
 // A process's open files (Linux's files_struct): what each number refers to. The threads of a process share one; fork copies
-// it. An object of the cache "files_cache" with room for 64 files; a table for more comes from kmalloc, beside it:
+// it. An object of the cache "files_cache" with room for 64 files; a table for more comes from kvmalloc, beside it:
 //
 //   files_struct ── fdt ──▶ Fdtable { max_fds, fd[], open_fds[] }      first the one inside, 64 files
 //                                     │     └ bit: the number is open
@@ -19,6 +19,7 @@
 #include "quire/base/bitmap.h"
 #include "quire/base/result.h"
 #include "quire/file/vfs.h"
+#include "quire/kvirt/kvmalloc.h"
 #include "quire/slab/kmem_cache.h"
 
 namespace quire::kernel {
@@ -74,7 +75,7 @@ class FileTable {
 // The file tables of a machine.
 class FileTables {
  public:
-  FileTables(slab::SlabSystem& slab, file::Vfs& vfs);
+  FileTables(slab::SlabSystem& slab, kvirt::Kvmalloc& kv, file::Vfs& vfs);
 
   // An empty table; nullptr when there is no memory. May sleep.
   [[nodiscard]] FileTable* alloc();
@@ -93,6 +94,7 @@ class FileTables {
   void free(FileTable& files);
 
   slab::SlabSystem& slab_;
+  kvirt::Kvmalloc& kv_;
   file::Vfs& vfs_;
   slab::KmemCache<FileTable> cache_;
 };

@@ -9,8 +9,13 @@ namespace quire::kernel {
 
 std::uint64_t Process::peak_rss() const { return owns_mm() ? std::max({max_rss, mm->hiwater_rss, mm->rss()}) : max_rss; }
 
-ProcessTable::ProcessTable(phys::PhysMem& phys, slab::SlabSystem& slab, file::Vfs& vfs, vm::Vm& vm)
-    : phys_(phys), vm_(vm), objects_(phys, slab), files_(slab, vfs), pseudo_fs_(phys, slab, vfs) {}
+ProcessTable::ProcessTable(phys::PhysMem& phys, slab::SlabSystem& slab, kvirt::KernelSpace& kernel_space, file::Vfs& vfs,
+                           vm::Vm& vm)
+    : phys_(phys),
+      vm_(vm),
+      objects_(phys, slab, kernel_space.vmalloc()),
+      files_(slab, kernel_space.kv(), vfs),
+      pseudo_fs_(phys, slab, vfs) {}
 
 ProcessTable::~ProcessTable() {
   for (const auto& process : processes_) put_memory_and_files(*process);
@@ -72,6 +77,7 @@ Result<Process*> ProcessTable::copy_process(Process* parent, std::string comm, C
 void ProcessTable::start_thread(Process& process, Thread& thread, Body body) {
   process.signal->threads.push_back(thread);
   ++process.signal->live;
+  ++process.signal->nr_threads;
   thread.task = &phys_.scheduler().spawn(process.comm, [&thread, run = std::move(body)] { run(thread); },
                                          {.kind = sim::TaskKind::kUser, .local = &thread});
 }
@@ -147,11 +153,10 @@ void ProcessTable::exit_thread(Thread& thread, ExitStatus status) {
   Process& process = *thread.process;
   SignalStruct& signal = *process.signal;
   QUIRE_BUG_ON(signal.live == 0);
-  if (signal.live == 1) {
+  if (--signal.live == 0) {
     process.settle_exit(status);
     put_memory_and_files(process);
   }
-  --signal.live;
   // The host's fiber runs on for a moment, without the machine's task behind it.
   thread.task->local = nullptr;
   thread.task = nullptr;
@@ -160,7 +165,7 @@ void ProcessTable::exit_thread(Thread& thread, ExitStatus status) {
     signal.threads.erase(thread);
     objects_.free_thread(thread);
   }
-  if (signal.live == 0) exit_notify(process);
+  if (--signal.nr_threads == 0) exit_notify(process);
 }
 
 void ProcessTable::exit_group(Thread& thread, ExitStatus status) {

@@ -14,6 +14,7 @@
 #include "quire/base/result.h"
 #include "quire/kernel/process.h"
 #include "quire/kernel/pseudo_fs.h"
+#include "quire/kvirt/kernel_space.h"
 #include "quire/reclaim/oom.h"
 #include "quire/slab/slab_system.h"
 #include "quire/vm/vm.h"
@@ -22,7 +23,7 @@ namespace quire::kernel {
 
 class ProcessTable final : public reclaim::OomVictims {
  public:
-  ProcessTable(phys::PhysMem& phys, slab::SlabSystem& slab, file::Vfs& vfs, vm::Vm& vm);
+  ProcessTable(phys::PhysMem& phys, slab::SlabSystem& slab, kvirt::KernelSpace& kernel_space, file::Vfs& vfs, vm::Vm& vm);
   ~ProcessTable() override;
 
   using Body = std::function<void(Thread&)>;
@@ -46,6 +47,9 @@ class ProcessTable final : public reclaim::OomVictims {
 
   // As SIGKILL: its accesses and calls end early from now on.
   void kill(Process& process, int signal);
+
+  // Gives back the stacks that CPUs keep for the next threads. May sleep.
+  void free_vm_stack_cache() { objects_.free_vm_stack_cache(); }
 
   [[nodiscard]] Process* find(int pid);
   // The records of all that ever were.

@@ -8,14 +8,18 @@
 // A thread that ends gives back its stack, and its task_struct and pid too unless it is the first of its process: those stay
 // until the process is reaped, with signal, sighand and credentials (a zombie).
 //
+// Kernel stacks come from vmalloc (VMAP_STACK); each CPU keeps two that came free for the next threads, as in Linux.
+//
 // Fields are those that something here uses; what else Linux keeps in an object is room that it takes.
 #pragma once
 
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "quire/base/intrusive_list.h"
+#include "quire/kvirt/vmalloc.h"
 #include "quire/phys/phys_mem.h"
 #include "quire/sim/task.h"
 #include "quire/sim/wait_queue.h"
@@ -36,8 +40,8 @@ struct Thread {
   Process* process = nullptr;
   sim::Task* task = nullptr;  // nullptr once it has ended
   Pid* pid = nullptr;
-  phys::Page* kernel_stack = nullptr;  // THREAD_SIZE, 16 KiB
-  ListNode thread_node;                // SignalStruct::threads
+  void* kernel_stack = nullptr;  // THREAD_SIZE, 16 KiB of vmalloc
+  ListNode thread_node;          // SignalStruct::threads
 };
 using ThreadList = List<Thread, &Thread::thread_node>;
 
@@ -45,7 +49,8 @@ using ThreadList = List<Thread, &Thread::thread_node>;
 struct SignalStruct {
   explicit SignalStruct(sim::Scheduler& scheduler) : wait_chldexit(scheduler, "wait4"), vfork_done(scheduler, "vfork") {}
   ThreadList threads;
-  unsigned live = 0;             // threads that have not ended
+  unsigned live = 0;             // threads that have not begun to end
+  unsigned nr_threads = 0;       // threads that are not wholly gone; what ends may sleep
   sim::WaitQueue wait_chldexit;  // its threads wait here for a child to end
   sim::WaitQueue vfork_done;     // and here for a vfork child to let go of the address space
 };
@@ -75,14 +80,20 @@ struct Sized : T {
 
 class TaskObjects {
  public:
-  TaskObjects(phys::PhysMem& phys, slab::SlabSystem& slab);
+  TaskObjects(phys::PhysMem& phys, slab::SlabSystem& slab, kvirt::Vmalloc& vmalloc);
+  ~TaskObjects() { free_vm_stack_cache(); }
+  TaskObjects(const TaskObjects&) = delete;
+  TaskObjects& operator=(const TaskObjects&) = delete;
 
   // dup_task_struct and alloc_pid: a thread with stack and pid that is on no list. nullptr: no memory. May sleep.
   [[nodiscard]] Thread* alloc_thread(Process& process, int tid);
-  // put_task_stack: the thread runs no more.
+  // put_task_stack: the thread runs no more. May sleep.
   void free_stack(Thread& thread);
   // The rest of it, and the stack if it has one. On no list.
   void free_thread(Thread& thread);
+
+  // Gives back the stacks that CPUs keep (in Linux when a CPU goes offline). May sleep.
+  void free_vm_stack_cache();
 
   // nullptr: no memory. Each may sleep.
   [[nodiscard]] SignalStruct* alloc_signal() { return signal_cache_.alloc(phys::Gfp::kKernel, phys_.scheduler()); }
@@ -112,7 +123,14 @@ class TaskObjects {
   using CredObject = Sized<Cred, 176>;
   using FsObject = Sized<FsStruct, 56>;
 
+  [[nodiscard]] void* alloc_thread_stack_node();
+  void account_kernel_stack(const void* stack, int sign);
+
+  static constexpr unsigned kCachedStacks = 2;  // NR_CACHED_STACKS
+
   phys::PhysMem& phys_;
+  kvirt::Vmalloc& vmalloc_;
+  std::vector<std::array<void*, kCachedStacks>> cached_stacks_;  // by CPU; fixed at boot
   slab::KmemCache<TaskObject> task_struct_;
   slab::KmemCache<PidObject> pid_;
   slab::KmemCache<SignalObject> signal_cache_;

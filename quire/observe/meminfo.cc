@@ -153,6 +153,11 @@ std::string meminfo(kernel::Machine& machine) {
   line("WritebackTmp", pages(NodeStat::kNrWritebackTemp));
   line("CommitLimit", kib(machine.vm().commit().vm_commit_limit()));
   line("Committed_AS", kib(machine.vm().commit().committed_as()));
+  const kvirt::Vmalloc& vmalloc = machine.kernel_space().vmalloc();
+  line("VmallocTotal", static_cast<std::int64_t>(vmalloc.vmalloc_total_kib()));
+  line("VmallocUsed", kib(vmalloc.nr_vmalloc_pages()));
+  line("VmallocChunk", 0);
+  line("Percpu", kib(machine.slab().percpu_pages()));
   if (const std::uint64_t cma = phys.cma().total_pages(); cma != 0) {
     line("CmaTotal", kib(cma));
     line("CmaFree", zones(ZoneStat::kNrFreeCma));

@@ -20,6 +20,8 @@ namespace quire::observe {
 [[nodiscard]] std::string meminfo(kernel::Machine& machine);  // /proc/meminfo
 // /proc/slabinfo, the newest cache first. Objects in CPU arrays count as active, as the kernel counts them.
 [[nodiscard]] std::string slabinfo(kernel::Machine& machine);
+// /proc/vmallocinfo as root sees it.
+[[nodiscard]] std::string vmallocinfo(kernel::Machine& machine);
 [[nodiscard]] std::string iomem(phys::PhysMem& phys);  // /proc/iomem
 // /sys/devices/system/node/node*: meminfo, numastat, distance and cpulist of each, under a heading.
 [[nodiscard]] std::string nodes(kernel::Machine& machine);

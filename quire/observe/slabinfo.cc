@@ -1,4 +1,4 @@
-// /proc/slabinfo.
+// /proc/slabinfo and /proc/vmallocinfo.
 #include <fmt/format.h>
 
 #include <ranges>
@@ -20,5 +20,7 @@ std::string slabinfo(kernel::Machine& machine) {
   }
   return text;
 }
+
+std::string vmallocinfo(kernel::Machine& machine) { return machine.kernel_space().vmallocinfo(); }
 
 }  // namespace quire::observe

@@ -88,10 +88,14 @@ void run_seed(std::uint64_t seed, Seen& seen) {
   auto booted = Machine::boot(machine_of(seed));
   ASSERT_TRUE(booted) << booted.error().sentence;
   Machine& machine = **booted;
+  static_cast<void>(machine.kernel_space().vmalloc().areas().purge_vmap_area_lazy());
   const Objects before = objects(machine);
   for (std::uint64_t round = 0; round < 3; ++round) {
     run_round(machine, seed * 10 + round, seen);
     if (testing::Test::HasFatalFailure()) return;
+    // Stacks that CPUs keep, and addresses that wait for a flush of TLBs.
+    machine.processes().free_vm_stack_cache();
+    static_cast<void>(machine.kernel_space().vmalloc().areas().purge_vmap_area_lazy());
     Objects after = objects(machine);
     // Clean pages that readahead left in the swap cache stay until reclaim wants them, in nodes of its tree.
     const std::uint64_t cached = machine.swap().cache().total_swapcache_pages();
