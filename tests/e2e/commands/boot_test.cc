@@ -71,6 +71,33 @@ TEST_F(Commands, SlabinfoReadsAsTheKernels) {
   }
 }
 
+// Which allocator there is shows in its table; the machine that a report tells of says it, too.
+TEST_F(Commands, TheSlabAllocatorIsChosenAndDebugged) {
+  const auto row = [this](const std::string& options, const std::string& cache) {
+    const std::string table = quire("boot --ram 64M --show slabinfo " + options).out;
+    const auto at = table.find("\n" + cache + " ");
+    return at == std::string::npos ? std::string() : table.substr(at + 1, table.find('\n', at + 1) - at - 1);
+  };
+  EXPECT_THAT(row("", "task_struct"), HasSubstr(" : tunables    8    4    "));
+  EXPECT_THAT(row("--slab slub", "task_struct"), HasSubstr(" : tunables    0    0    0 : "));
+  write("m.toml", "slab = \"slub\"\n");
+  EXPECT_EQ(row("--machine m.toml", "dentry"), row("--slab slub", "dentry"));
+  // Red zones and owners take room around an object, of the caches that were named.
+  EXPECT_NE(row("--slab slub --slab-debug ZU,dentry", "dentry"), row("--slab slub", "dentry"));
+  EXPECT_EQ(row("--slab slub --slab-debug ZU,dentry", "filp"), row("--slab slub", "filp"));
+  EXPECT_EQ(row("--slab slub --cmdline slub_debug=ZU,dentry", "dentry"), row("--slab slub --slab-debug ZU,dentry", "dentry"));
+  EXPECT_NE(row("--slab slub --cmdline slub_max_order=0", "signal_cache"), row("--slab slub", "signal_cache"));
+
+  expect_sentence(quire("boot --slab slup"), "unknown slab allocator 'slup'; did you mean", 2);
+  expect_sentence(quire("boot --slab-debug FQ"), "slab debugging 'FQ': 'Q' is no slab debugging option", 2);
+  expect_sentence(quire("boot --cmdline slub_max_order=12"), "kernel parameter 'slub_max_order=12': write a number from 0", 2);
+  EXPECT_THAT(quire("boot --ram 64M --cmdline 'slub_debug=P slab_nomerge'").out, Not(HasSubstr("Unknown kernel command line")));
+
+  const Output vmallocinfo = quire("boot --ram 64M --show vmallocinfo");
+  EXPECT_EQ(vmallocinfo.status, 0);
+  EXPECT_THAT(quire("boot --ram 64M --show meminfo").out, HasSubstr("\nVmallocTotal:   34359738367 kB\nVmallocUsed:    "));
+}
+
 // A map out of another machine's boot log makes the same zones; the devices behind it are not known.
 TEST_F(Commands, ABootLogIsAFirmwareMap) {
   write("dmesg", quire("boot --ram 5G").out);

@@ -245,7 +245,7 @@ TEST(Replay, TwoRunsGiveTheSameReportAndAnotherSeedALegalOne) {
   trace.finish();
   const auto json = [&trace](std::uint64_t seed) {
     kernel::MachineConfig config;
-    config.ram = 16 * kMiB;  // swaps, but has room for everybody
+    config.ram = 24 * kMiB;  // swaps, but has room for everybody
     config.kernel_reserved = kMiB;
     config.cpus = 2;
     config.seed = seed;
