@@ -43,15 +43,17 @@ class SparseMemory {
   static constexpr std::uint64_t section_of(Pfn pfn) { return pfn.value() >> kPfnSectionShift; }
   static constexpr Pfn section_start(std::uint64_t section) { return Pfn(section << kPfnSectionShift); }
 
-  void resize(std::uint64_t sections) { sections_.resize(sections); }
+  void resize(std::uint64_t sections) {
+    sections_.resize(sections);
+    count_ = sections;
+  }
   [[nodiscard]] std::uint64_t size() const { return sections_.size(); }
   [[nodiscard]] MemSection& section(std::uint64_t i) { return sections_[i]; }
   [[nodiscard]] const MemSection& section(std::uint64_t i) const { return sections_[i]; }
 
   [[nodiscard]] bool pfn_valid(Pfn pfn) const {
     const std::uint64_t s = section_of(pfn);
-    return s < sections_.size() && sections_[s].state != SectionState::kAbsent &&
-           (sections_[s].subsections >> block(pfn) & 1) != 0;
+    return s < count_ && sections_[s].state != SectionState::kAbsent && (sections_[s].subsections >> block(pfn) & 1) != 0;
   }
   // RAM that is in use, or a frame beside it in its section; initialised or not.
   [[nodiscard]] bool online(Pfn pfn) const {
@@ -98,6 +100,7 @@ class SparseMemory {
   static constexpr std::uint64_t shift(Pfn pfn) { return block(pfn) % 16 * 4; }
 
   std::vector<MemSection> sections_;
+  std::uint64_t count_ = 0;  // their number, at hand for pfn_valid
 };
 
 }  // namespace quire::phys

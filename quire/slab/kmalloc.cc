@@ -1,11 +1,12 @@
-// kmalloc and kfree: size classes in front, whole pages beyond them.
+#include "quire/slab/kmalloc.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <bit>
 #include <cstring>
+#include <string>
 
-#include "quire/slab/classic_slab.h"
+#include "quire/slab/slab_layout.h"
 #include "quire/slab/slab_system.h"
 
 namespace quire::slab {
@@ -21,97 +22,160 @@ struct KmallocClass {
   std::size_t size;
 };
 // In the order of kmalloc_index: 96 and 192 stand between the powers of two.
-constexpr std::array<KmallocClass, SlabSystem::kKmallocClasses> kClasses{{{"kmalloc-8", 8},
-                                                                          {"kmalloc-16", 16},
-                                                                          {"kmalloc-32", 32},
-                                                                          {"kmalloc-64", 64},
-                                                                          {"kmalloc-96", 96},
-                                                                          {"kmalloc-128", 128},
-                                                                          {"kmalloc-192", 192},
-                                                                          {"kmalloc-256", 256},
-                                                                          {"kmalloc-512", 512},
-                                                                          {"kmalloc-1k", 1024},
-                                                                          {"kmalloc-2k", 2048},
-                                                                          {"kmalloc-4k", 4096},
-                                                                          {"kmalloc-8k", 8192}}};
+constexpr std::array<KmallocClass, Kmalloc::kKmallocClasses> kClasses{{{"8", 8},
+                                                                       {"16", 16},
+                                                                       {"32", 32},
+                                                                       {"64", 64},
+                                                                       {"96", 96},
+                                                                       {"128", 128},
+                                                                       {"192", 192},
+                                                                       {"256", 256},
+                                                                       {"512", 512},
+                                                                       {"1k", 1024},
+                                                                       {"2k", 2048},
+                                                                       {"4k", 4096},
+                                                                       {"8k", 8192}}};
 
-Order order_for(std::size_t size) { return Order(static_cast<unsigned>(std::bit_width(bytes_to_pages_up(size) - 1))); }
+struct KmallocKind {
+  std::string_view prefix;
+  SlabFlags flags;
+};
+// By KmallocType.
+constexpr std::array<KmallocKind, static_cast<std::size_t>(KmallocType::kCount)> kKinds{
+    {{"kmalloc-", SlabFlags::kNone},
+     {"kmalloc-cg-", SlabFlags::kAccount},
+     {"kmalloc-rcl-", SlabFlags::kReclaimAccount},
+     {"dma-kmalloc-", SlabFlags::kCacheDma}}};
 
-bool is_power_of_two(std::size_t n) { return std::has_single_bit(n); }
+Order order_for(std::size_t size) { return Order(static_cast<unsigned>(std::bit_width((size - 1) >> kPageShift))); }
+
+// A power of two is aligned to itself, as callers rely on.
+std::size_t align_for(std::size_t size) { return std::has_single_bit(size) ? std::min<std::size_t>(size, kPageSize) : 0; }
 
 }  // namespace
 
-void SlabSystem::create_kmalloc_caches() {
-  for (std::size_t i = 0; i < kKmallocClasses; ++i) {
-    const auto [name, size] = kClasses[i];
-    // A power of two is aligned to itself, as callers rely on.
-    const std::size_t align = is_power_of_two(size) ? std::min<std::size_t>(size, kPageSize) : 0;
-    kmalloc_caches_[i] = kmem_cache_create(name, size, align, SlabFlags::kPanic).value();
+void Kmalloc::create_kmalloc_caches(SlabSystem& system) {
+  // The order in which Linux makes them, which slabinfo shows: 96 after 64, 192 after 128.
+  for (std::size_t type = 0; type < kTypes; ++type) {
+    for (std::size_t i = 0; i < kKmallocClasses; ++i) {
+      const auto [name, size] = kClasses[i];
+      const auto [prefix, flags] = kKinds[type];
+      kmalloc_caches_[type][i] =
+          system.kmem_cache_create(std::string(prefix) + std::string(name), size, align_for(size), flags | SlabFlags::kPanic)
+              .value();
+    }
   }
 }
 
-void* SlabSystem::kmalloc_node(std::size_t size, Gfp gfp, Nid nid) {
+// --- alloc ------------------------------------------------------------------------------------------------------------
+
+void* Kmalloc::kmalloc_node(std::size_t size, Gfp gfp, Nid nid) {
+  return kmalloc_track_caller(size, gfp, nid, __builtin_return_address(0));
+}
+
+void* Kmalloc::kmalloc_track_caller(std::size_t size, Gfp gfp, Nid nid, const void* caller) {
   if (size == 0) return zero_size_ptr();
-  KmemCacheBase* cache = kmalloc_slab(size);
-  if (cache != nullptr) return cache->alloc_node(gfp, nid);
+  KmemCacheBase* cache = kmalloc_slab(size, gfp);
+  if (cache != nullptr) return cache->alloc_track_caller(gfp, nid, caller);
   return kmalloc_large(size, gfp, nid);
 }
 
-// Whole pages, compound so that kfree finds their size; the head's owner words say whose they are.
-void* SlabSystem::kmalloc_large(std::size_t size, Gfp gfp, Nid nid) {
-  if (size > kKmallocMaxSize) return nullptr;
+// Whole pages, compound so that kfree finds their size; the head's owner words say whose they are. The page allocator
+// refuses orders that are too large, and warns once.
+void* Kmalloc::kmalloc_large(std::size_t size, Gfp gfp, Nid nid) {
   const Order order = order_for(size);
   const bool zero = any(gfp, Gfp::kZero);
-  Page* page = phys_.alloc_pages((gfp & ~Gfp::kZero) | Gfp::kComp, order, nid);
+  Page* page = mem_.alloc_pages((gfp & ~Gfp::kZero) | Gfp::kComp, order, nid);
   if (page == nullptr) return nullptr;
   page->owner_word[0] = this;
   page->owner_word[1] = nullptr;
   large_pages_ += order.pages();
-  phys_.page_node(*page).stats.add(phys::NodeStat::kNrSlabUnreclaimable, static_cast<std::int64_t>(order.pages()));
-  std::byte* p = phys_.page_address(*page);
-  if (zero) std::memset(p, 0, size);
+  mem_.page_node(*page).stats.add(phys::NodeStat::kNrSlabUnreclaimable, static_cast<std::int64_t>(order.pages()));
+  std::byte* p = mem_.page_address(*page);
+  if (zero) std::memset(p, 0, order.bytes());
   return p;
 }
 
-// What kmalloc_large gave?
-bool SlabSystem::is_large(const Page& head, const void* object) const {
-  return head.is_head() && !head.test(PageFlag::kSlab) && head.owner_word[0] == this && phys_.page_address(head) == object;
+void* Kmalloc::krealloc(const void* object, std::size_t size, Gfp gfp) {
+  if (size == 0) {
+    kfree(object);
+    return zero_size_ptr();
+  }
+  const std::size_t room = ksize(object);
+  auto* old = const_cast<void*>(object);
+  if (room >= size) return old;
+  void* moved = kmalloc_track_caller(size, gfp, kNoNode, __builtin_return_address(0));
+  if (moved == nullptr) return nullptr;
+  if (room != 0) std::memcpy(moved, old, room);
+  kfree(old);
+  return moved;
 }
 
-void SlabSystem::kfree(const void* object) {
+void* Kmalloc::kmemdup(const void* source, std::size_t length, Gfp gfp) {
+  void* copy = kmalloc_track_caller(length, gfp & ~Gfp::kZero, kNoNode, __builtin_return_address(0));
+  if (copy != nullptr && length != 0) std::memcpy(copy, source, length);
+  return copy;
+}
+
+char* Kmalloc::kstrdup(std::string_view text, Gfp gfp) {
+  const std::size_t bytes = text.size() + 1;
+  auto* copy = static_cast<char*>(kmalloc_track_caller(bytes, gfp & ~Gfp::kZero, kNoNode, __builtin_return_address(0)));
+  if (copy == nullptr) return nullptr;
+  std::copy(text.begin(), text.end(), copy);
+  copy[text.size()] = 0;
+  return copy;
+}
+
+// --- free -------------------------------------------------------------------------------------------------------------
+
+void Kmalloc::kfree_slow(const void* object) {
   if (object == nullptr || object == zero_size_ptr()) return;
+  KmemCacheBase* cache = virt_to_cache(object);
+  if (cache != nullptr) return cache->free_track_caller(const_cast<void*>(object), __builtin_return_address(0));
+  free_large(object);
+}
+
+void Kmalloc::kfree_sensitive(const void* object) {
+  const std::size_t bytes = ksize(object);
+  if (bytes != 0) ::explicit_bzero(const_cast<void*>(object), bytes);
+  kfree(object);
+}
+
+void Kmalloc::free_large(const void* object) {
   Page* head = head_page(object);
-  if (head != nullptr && head->test(PageFlag::kSlab)) [[likely]] {
-    KmemCacheBase* cache = SlabLayout::page_cache(*head);
-    if (!cache->debugged() && layout_->kind() == SlabLayoutKind::kSlab) {
-      const ObjectPlace::State state = layout_->find(*cache, *head, object).state;
-      if (state == ObjectPlace::State::kFree) cache->report_double_free(object);
-      if (state != ObjectPlace::State::kAllocated) cache->report_foreign(object);
-    }
-    cache->free_track_caller(const_cast<void*>(object), __builtin_return_address(0));
-    return;
-  }
   if (head == nullptr || !is_large(*head, object)) {
     bug(fmt::format("kfree of {}, which kmalloc never gave or which is free", fmt::ptr(object)));
   }
   const Order order = phys::compound_order(*head);
   large_pages_ -= order.pages();
-  phys_.page_node(*head).stats.sub(phys::NodeStat::kNrSlabUnreclaimable, static_cast<std::int64_t>(order.pages()));
+  mem_.page_node(*head).stats.sub(phys::NodeStat::kNrSlabUnreclaimable, static_cast<std::int64_t>(order.pages()));
   head->owner_word[0] = nullptr;
-  phys_.free_pages(*head, order);
+  mem_.free_pages(*head, order);
 }
 
-std::size_t SlabSystem::ksize(const void* object) const {
+// --- looking ----------------------------------------------------------------------------------------------------------
+
+// What kmalloc_large gave?
+bool Kmalloc::is_large(const Page& head, const void* object) const {
+  return head.is_head() && !head.test(PageFlag::kSlab) && head.owner_word[0] == this && mem_.page_address(head) == object;
+}
+
+std::size_t Kmalloc::ksize(const void* object) const {
   if (object == nullptr || object == zero_size_ptr()) return 0;
+  if (const KmemCacheBase* cache = virt_to_cache(object)) return cache->object_size();
   const Page* head = head_page(object);
-  if (head != nullptr && head->test(PageFlag::kSlab)) return SlabLayout::page_cache(*head)->object_size();
   QUIRE_BUG_ON(head == nullptr || !is_large(*head, object));
   return phys::compound_order(*head).bytes();
 }
 
-KmemCacheBase* SlabSystem::virt_to_cache(const void* object) const {
-  const Page* head = head_page(object);
-  return head != nullptr && head->test(PageFlag::kSlab) ? SlabLayout::page_cache(*head) : nullptr;
+std::size_t Kmalloc::kmalloc_size_roundup(std::size_t size) {
+  if (size == 0 || size > kKmallocMaxSize) return size;
+  return size <= kKmallocMaxCacheSize ? kClasses[kmalloc_index(size)].size : order_for(size).bytes();
+}
+
+KmemCacheBase* Kmalloc::virt_to_cache(const void* object) const {
+  const Page* page = page_of(object);
+  return page != nullptr && page->test(PageFlag::kSlab) ? SlabLayout::page_cache(*page) : nullptr;
 }
 
 }  // namespace quire::slab

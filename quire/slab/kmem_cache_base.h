@@ -62,6 +62,15 @@ class KmemCacheBase {
     free_slow(object);
   }
 
+  // The part of free that is a push onto the array of `cpu`, the one we run on; false when it cannot be that.
+  [[nodiscard]] bool free_fast(void* object, unsigned cpu) {
+    ArrayCache& ac = cpu_cache_of(cpu);
+    if (ac.avail >= ac.limit || ac.top() == object) [[unlikely]]
+      return false;
+    ac.entries()[ac.avail++] = object;
+    return true;
+  }
+
   // kmem_cache_alloc_node: from the slabs of `nid` (kNoNode: the local node), falling back to other nodes unless
   // __GFP_THISNODE.
   [[nodiscard]] void* alloc_node(phys::Gfp gfp, Nid nid);

@@ -29,8 +29,10 @@ void account(KmemCacheBase& cache, const Page& page, std::int64_t pages) {
 Page* SlabLayout::alloc_slab_page(KmemCacheBase& cache, Gfp gfp, Order order, Nid nid) {
   Page* page = cache.system().phys().alloc_pages(page_gfp(cache, gfp, order), order, nid);
   if (page == nullptr) return nullptr;
-  page->set(PageFlag::kSlab);
-  page->mapping = reinterpret_cast<std::uint64_t>(&cache);
+  for (Page& part : std::span(page, order.pages())) {
+    part.set(PageFlag::kSlab);
+    part.mapping = reinterpret_cast<std::uint64_t>(&cache);
+  }
   account(cache, *page, static_cast<std::int64_t>(order.pages()));
   return page;
 }
@@ -39,8 +41,10 @@ void SlabLayout::free_slab_page(KmemCacheBase& cache, Page& page) {
   const Order order = phys::compound_order(page);
   account(cache, page, -static_cast<std::int64_t>(order.pages()));
   cache.system().scheduler().context().reclaimed_slab += order.pages();
-  page.clear(PageFlag::kSlab);
-  page.mapping = 0;
+  for (Page& part : std::span(&page, order.pages())) {
+    part.clear(PageFlag::kSlab);
+    part.mapping = 0;
+  }
   cache.system().phys().free_pages(page, order);
 }
 

@@ -7,7 +7,7 @@
 //        ├── ClassicSlab            arrays, slabs with a descriptor and an index free list, lists per node
 //        └── Slub                   the CPU's own slab, free list in the objects, lists of partial slabs
 //
-// Both see a page's first Page the same way: PG_slab, and `mapping` is the cache. A layout is a friend of the caches that
+// Both mark the Page of each page of a slab the same way: PG_slab, and `mapping` is the cache. A layout is a friend of the caches that
 // it is handed. The debugging hooks (object_debug.h) are called by the layouts, for caches with kSlabDebugFlags.
 #pragma once
 
@@ -89,9 +89,9 @@ class SlabLayout {
   // QUIRE_BUGs at the first disagreement.
   virtual void validate(const KmemCacheBase& cache) const = 0;
 
-  // The cache whose slab a page with PG_slab begins.
-  [[nodiscard]] static KmemCacheBase* page_cache(const phys::Page& head) {
-    return reinterpret_cast<KmemCacheBase*>(head.mapping);
+  // The cache in whose slab a page with PG_slab lies.
+  [[nodiscard]] static KmemCacheBase* page_cache(const phys::Page& page) {
+    return reinterpret_cast<KmemCacheBase*>(page.mapping);
   }
 
  protected:

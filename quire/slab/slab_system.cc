@@ -44,7 +44,8 @@ class TryLockHold {
 // --- boot and end -----------------------------------------------------------------------------------------------------
 
 SlabSystem::SlabSystem(phys::PhysMem& phys, sim::Scheduler& scheduler, const SlabConfig& config)
-    : phys_(phys),
+    : Kmalloc(phys, scheduler),
+      phys_(phys),
       scheduler_(scheduler),
       config_(config),
       layout_(make_layout(*this, config)),
@@ -66,7 +67,7 @@ SlabSystem::SlabSystem(phys::PhysMem& phys, sim::Scheduler& scheduler, const Sla
     slab_mgmt_ =
         make(1, "slab_mgmt", sizeof(Slab) + kMaxObjectsOffSlab * sizeof(BufCtl), SlabFlags::kNoDebug | SlabFlags::kNoMerge);
   }
-  create_kmalloc_caches();
+  create_kmalloc_caches(*this);
 }
 
 // Caches that their owners gave back are gone; what else is left goes now, empty or not.
@@ -255,7 +256,7 @@ void SlabSystem::validate() const {
   }
   QUIRE_BUG_ON(phys_.global_node_page_state(phys::NodeStat::kNrSlabReclaimable) +
                    phys_.global_node_page_state(phys::NodeStat::kNrSlabUnreclaimable) !=
-               pages + static_cast<std::int64_t>(large_pages_));
+               pages + static_cast<std::int64_t>(large_pages()));
 }
 
 }  // namespace quire::slab

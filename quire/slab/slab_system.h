@@ -1,4 +1,4 @@
-// All caches of a machine: creation and destruction, kmalloc, statistics, giving memory back.
+// All caches of a machine: creation and destruction, statistics, giving memory back; and kmalloc (kmalloc.h) on them.
 //
 // The cache of caches (`kmem_cache`) and that of off-slab descriptors (`slab_mgmt`) are made by hand at boot; then the
 // first allocates every further KmemCacheBase, itself an object in the machine's RAM. CPU arrays come from a PercpuArea
@@ -27,6 +27,7 @@
 #include "quire/phys/phys_mem.h"
 #include "quire/sim/fault_injection.h"
 #include "quire/sim/scheduler.h"
+#include "quire/slab/kmalloc.h"
 #include "quire/slab/kmem_cache_base.h"
 #include "quire/slab/percpu_area.h"
 #include "quire/slab/shrinker.h"
@@ -48,12 +49,8 @@ struct SlabInfo {
   std::uint64_t objects_in_use = 0;  // exact: without those in CPU arrays (not in Linux's table)
 };
 
-class SlabSystem {
+class SlabSystem : public Kmalloc {
  public:
-  static constexpr std::size_t kKmallocMaxCacheSize = 8192;
-  static constexpr std::size_t kKmallocMaxSize = kMaxObjectSize;
-  static constexpr std::size_t kKmallocClasses = 13;  // 8 … 8192, with 96 and 192
-
   // The allocator that `config` names; it must be a valid one (check_slab_config).
   SlabSystem(phys::PhysMem& phys, sim::Scheduler& scheduler, const SlabConfig& config = {});
   ~SlabSystem();
@@ -71,28 +68,6 @@ class SlabSystem {
   // Empties the CPU arrays and gives every free slab back. Returns slabs freed.
   std::uint64_t kmem_cache_shrink(KmemCacheBase& cache);
   [[nodiscard]] KmemCacheBase* find_cache(std::string_view name);
-
-  // kmalloc: nullptr when there is no memory or the size is beyond kKmallocMaxSize; size 0 gives zero_size_ptr().
-  [[nodiscard]] void* kmalloc(std::size_t size, phys::Gfp gfp) {
-    if (size - 1 < kKmallocMaxCacheSize) [[likely]]
-      return kmalloc_slab(size)->alloc(gfp);
-    return kmalloc_node(size, gfp, kNoNode);
-  }
-  [[nodiscard]] void* kmalloc_node(std::size_t size, phys::Gfp gfp, Nid nid);
-  [[nodiscard]] void* kzalloc(std::size_t size, phys::Gfp gfp) { return kmalloc(size, gfp | phys::Gfp::kZero); }
-  // Anything kmalloc gave, nullptr and zero_size_ptr() included. A foreign pointer is a bug.
-  void kfree(const void* object);
-  // Bytes that may really be used.
-  [[nodiscard]] std::size_t ksize(const void* object) const;
-  // The cache that serves a kmalloc of `size`, or nullptr for sizes that are whole pages.
-  [[nodiscard]] KmemCacheBase* kmalloc_slab(std::size_t size) const {
-    if (size > kKmallocMaxCacheSize) return nullptr;
-    return kmalloc_caches_[kmalloc_index(size)];
-  }
-  [[nodiscard]] static void* zero_size_ptr() { return reinterpret_cast<void*>(16); }
-
-  // The cache that an object belongs to; nullptr when the address is not in a slab.
-  [[nodiscard]] KmemCacheBase* virt_to_cache(const void* object) const;
 
   // cache_reap: drains idle CPU arrays and gives back a fifth of each node's free slabs (all under `kAll`). Returns
   // pages freed; none when a cache is just being made or destroyed. Reclaim's and a periodic task's.
@@ -131,30 +106,6 @@ class SlabSystem {
   friend class Slub;
   using CacheChain = List<KmemCacheBase, &KmemCacheBase::chain>;
 
-  // kmalloc's classes: 8 16 32 64 96 128 192 256 512 … 8192.
-  [[nodiscard]] static constexpr std::size_t kmalloc_index(std::size_t size) {
-    if (size <= 64) return size <= 8 ? 0 : static_cast<std::size_t>(std::bit_width(size - 1)) - 3;
-    if (size <= 96) return 4;
-    if (size <= 128) return 5;
-    if (size <= 192) return 6;
-    return static_cast<std::size_t>(std::bit_width(size - 1)) - 1;
-  }
-
-  void create_kmalloc_caches();
-  [[nodiscard]] void* kmalloc_large(std::size_t size, phys::Gfp gfp, Nid nid);
-  [[nodiscard]] bool is_large(const phys::Page& head, const void* object) const;
-  // The struct Page of an address, which may be a tail; nullptr outside RAM. Does not touch it.
-  [[nodiscard]] phys::Page* page_of(const void* object) const {
-    if (!phys_.arena().contains(object)) return nullptr;
-    const Pfn pfn = phys_to_pfn(phys_.arena().to_phys(object));
-    return phys_.pfn_valid(pfn) ? &phys_.pfn_to_page(pfn) : nullptr;
-  }
-  // The head of the block that an address lies in; nullptr outside RAM.
-  [[nodiscard]] phys::Page* head_page(const void* object) const {
-    if (!phys_.arena().contains(object)) return nullptr;
-    const Pfn pfn = phys_to_pfn(phys_.arena().to_phys(object));
-    return phys_.pfn_valid(pfn) ? &phys::compound_head(phys_.pfn_to_page(pfn)) : nullptr;
-  }
   [[nodiscard]] KmemCacheBase* find_mergeable(std::string_view name, std::size_t size, std::size_t align, SlabFlags flags,
                                               SlabConstructor constructor);
   Result<KmemCacheBase*> create_locked(std::string_view name, std::size_t size, std::size_t align, SlabFlags flags,
@@ -178,11 +129,9 @@ class SlabSystem {
   std::unique_ptr<std::byte[]> boot_caches_;  // room of the first two; static data in Linux's kernel image
   KmemCacheBase* cache_cache_ = nullptr;
   KmemCacheBase* slab_mgmt_ = nullptr;  // off-slab descriptors; classic layout only
-  std::array<KmemCacheBase*, kKmallocClasses> kmalloc_caches_{};
   ShrinkerRegistry shrinkers_;
   Order max_waste_order_{1};
-  Rng random_;                     // of free pointers
-  std::uint64_t large_pages_ = 0;  // held by kmalloc_large
+  Rng random_;  // of free pointers
   sim::FaultInjection* fault_injection_ = nullptr;
 };
 

@@ -71,6 +71,184 @@ TEST(Kmalloc, EdgeSizes) {
   EXPECT_EQ(m.slab->kmalloc(~std::size_t{0}, kGfp), nullptr);
 }
 
+constexpr phys::Gfp kTypeGfps[] = {phys::Gfp::kKernel, phys::Gfp::kKernelAccount, phys::Gfp::kKernel | phys::Gfp::kReclaimable,
+                                   phys::Gfp::kKernel | phys::Gfp::kDma};
+constexpr std::string_view kTypePrefixes[] = {"kmalloc-", "kmalloc-cg-", "kmalloc-rcl-", "dma-kmalloc-"};
+constexpr std::size_t kClassSizes[] = {8, 16, 32, 64, 96, 128, 192, 256, 512, 1024, 2048, 4096, 8192};
+constexpr std::string_view kClassNames[] = {"8", "16", "32", "64", "96", "128", "192", "256", "512", "1k", "2k", "4k", "8k"};
+
+TEST(Kmalloc, EveryClassOfEveryTypeHasItsCache) {
+  SlabMachine m;
+  for (std::size_t type = 0; type < std::size(kTypeGfps); ++type) {
+    for (std::size_t i = 0; i < std::size(kClassSizes); ++i) {
+      const std::string name = std::string(kTypePrefixes[type]) + std::string(kClassNames[i]);
+      void* p = m.slab->kmalloc(kClassSizes[i], kTypeGfps[type]);
+      ASSERT_NE(p, nullptr) << name;
+      EXPECT_EQ(m.slab->virt_to_cache(p)->name(), name);
+      EXPECT_EQ(m.slab->ksize(p), kClassSizes[i]) << name;
+      EXPECT_EQ(m.slab->kmalloc_slab(kClassSizes[i], kTypeGfps[type]), m.slab->virt_to_cache(p));
+      std::memset(p, 0x11, kClassSizes[i]);
+      m.slab->kfree(p);
+      EXPECT_EQ(m.slab->find_cache(name)->objects_in_use(), 0u) << name;
+    }
+  }
+  m.slab->validate();
+}
+
+TEST(Kmalloc, TypesAreWhatTheirPagesAre) {
+  SlabMachine m;
+  const auto reclaimable = [&] { return m.phys->global_node_page_state(phys::NodeStat::kNrSlabReclaimable); };
+  const std::int64_t before = reclaimable();
+  void* rcl = m.slab->kmalloc(4096, kGfp | phys::Gfp::kReclaimable);
+  EXPECT_GT(reclaimable(), before);
+  void* dma = m.slab->kmalloc(4096, kGfp | phys::Gfp::kDma);
+  EXPECT_LT(m.phys->arena().to_phys(dma).value(), 16 * kMiB);
+  m.slab->kfree(rcl);
+  m.slab->kfree(dma);
+  // Of several types asked for, DMA comes first, then reclaimable.
+  EXPECT_EQ(kmalloc_type(phys::Gfp::kDma | phys::Gfp::kReclaimable | phys::Gfp::kAccount), KmallocType::kDma);
+  EXPECT_EQ(kmalloc_type(phys::Gfp::kReclaimable | phys::Gfp::kAccount), KmallocType::kReclaim);
+}
+
+// Everything that kmalloc offers, under page allocations that fail one after the other: nullptr, and nothing is lost.
+TEST(Kmalloc, EveryAllocationMayFail) {
+  SlabMachine m;
+  const phys::Gfp gfp = phys::Gfp::kNoWait | phys::Gfp::kNoWarn;
+  m.exhaust();
+  for (const std::size_t size : {1u, 96u, 1000u, 8192u, 10'000u, 100'000u}) {
+    for (const phys::Gfp type : {phys::Gfp::kNone, phys::Gfp::kAccount, phys::Gfp::kReclaimable, phys::Gfp::kDma}) {
+      const std::uint64_t free = m.free_pages();
+      std::vector<void*> got;
+      for (int i = 0; i < 10'000; ++i) {
+        void* p = i % 2 == 0 ? m.slab->kmalloc(size, gfp | type) : m.slab->kcalloc(1, size, gfp | type);
+        if (p == nullptr) break;
+        got.push_back(p);
+      }
+      EXPECT_LT(got.size(), 10'000u) << size;
+      for (void* p : got) m.slab->kfree(p);
+      m.slab->validate();
+      m.slab->cache_reap(SlabSystem::ReapMode::kAll);
+      m.slab->cache_reap(SlabSystem::ReapMode::kAll);
+      EXPECT_EQ(m.free_pages(), free) << size;
+    }
+  }
+}
+
+TEST(Kmalloc, KreallocLeavesTheOldOneWhenThereIsNoMemory) {
+  SlabMachine m;
+  const phys::Gfp gfp = phys::Gfp::kNoWait | phys::Gfp::kNoWarn;
+  auto* p = static_cast<char*>(m.slab->kstrdup("still here", gfp));
+  ASSERT_NE(p, nullptr);
+  m.exhaust();
+  std::vector<void*> got;
+  while (void* q = m.slab->kmalloc(4096, gfp)) got.push_back(q);
+  EXPECT_EQ(m.slab->krealloc(p, 4096, gfp), nullptr);
+  EXPECT_EQ(m.slab->krealloc(p, 1 << 20, gfp), nullptr);
+  EXPECT_STREQ(p, "still here");
+  const std::string source(5000, 'x');
+  EXPECT_EQ(m.slab->kmemdup(source.data(), source.size(), gfp), nullptr);
+  for (void* q : got) m.slab->kfree(q);
+  m.slab->kfree(p);
+  m.slab->validate();
+}
+
+TEST(Kmalloc, KreallocKeepsTheBytes) {
+  SlabMachine m;
+  void* p = m.slab->krealloc(nullptr, 10, kGfp);
+  std::memcpy(p, "0123456789", 10);
+  EXPECT_EQ(m.slab->krealloc(p, 16, kGfp), p);  // it has that room
+  EXPECT_EQ(m.slab->krealloc(p, 3, kGfp), p);
+  for (const std::size_t size : {17u, 5000u, 9000u, 300'000u}) {
+    p = m.slab->krealloc(p, size, kGfp);
+    ASSERT_EQ(std::memcmp(p, "0123456789", 10), 0) << size;
+    EXPECT_GE(m.slab->ksize(p), size);
+  }
+  p = m.slab->krealloc(p, 400'000, kGfp | phys::Gfp::kZero);  // in place: 512 KiB are there
+  EXPECT_EQ(m.slab->krealloc(p, 0, kGfp), SlabSystem::zero_size_ptr());
+  p = m.slab->krealloc(SlabSystem::zero_size_ptr(), 8, kGfp);
+  EXPECT_EQ(m.slab->ksize(p), 8u);
+  m.slab->kfree(p);
+  std::uint64_t in_use = 0;
+  m.slab->for_each_cache([&](KmemCacheBase& cache) {
+    if (cache.name().starts_with("kmalloc")) in_use += cache.objects_in_use();
+  });
+  EXPECT_EQ(in_use, 0u);
+  m.slab->validate();
+}
+
+TEST(Kmalloc, ArraysAreCheckedForOverflow) {
+  SlabMachine m;
+  const std::size_t huge = ~std::size_t{0};
+  EXPECT_EQ(m.slab->kmalloc_array(huge, 2, kGfp), nullptr);
+  EXPECT_EQ(m.slab->kcalloc(std::size_t{1} << 33, std::size_t{1} << 31, kGfp), nullptr);
+  EXPECT_EQ(m.slab->kmalloc_array(0, 8, kGfp), SlabSystem::zero_size_ptr());
+  auto* p = static_cast<unsigned char*>(m.slab->kcalloc(25, 4, kGfp));
+  EXPECT_EQ(m.slab->ksize(p), 128u);
+  EXPECT_EQ(std::count(p, p + 128, 0), 128);
+  m.slab->kfree(p);
+}
+
+TEST(Kmalloc, RoundupIsWhatKsizeWillSay) {
+  SlabMachine m;
+  for (std::size_t size = 1; size <= 20'000; size += size < 300 ? 1 : 97) {
+    void* p = m.slab->kmalloc(size, kGfp);
+    ASSERT_EQ(SlabSystem::kmalloc_size_roundup(size), m.slab->ksize(p)) << size;
+    m.slab->kfree(p);
+  }
+  EXPECT_EQ(SlabSystem::kmalloc_size_roundup(0), 0u);
+  EXPECT_EQ(SlabSystem::kmalloc_size_roundup(SlabSystem::kKmallocMaxSize), SlabSystem::kKmallocMaxSize);
+  EXPECT_EQ(SlabSystem::kmalloc_size_roundup(SlabSystem::kKmallocMaxSize + 1), SlabSystem::kKmallocMaxSize + 1);
+}
+
+TEST(Kmalloc, SensitiveBytesAreGone) {
+  SlabMachine m;
+  for (const std::size_t size : {64u, 20'000u}) {
+    auto* p = static_cast<unsigned char*>(m.slab->kmalloc(size, kGfp));
+    std::memset(p, 0x5e, size);
+    m.slab->kfree_sensitive(p);
+    EXPECT_EQ(std::count(p, p + size, 0x5e), 0) << size;  // the frame is still there to look at
+  }
+  m.slab->kfree_sensitive(nullptr);
+}
+
+TEST(Kmalloc, CopiesAreCopies) {
+  SlabMachine m;
+  char* s = m.slab->kstrdup("quire", kGfp);
+  EXPECT_STREQ(s, "quire");
+  void* d = m.slab->kmemdup(s, 6, kGfp);
+  EXPECT_NE(d, s);
+  EXPECT_EQ(std::memcmp(d, "quire", 6), 0);
+  m.slab->kfree(s);
+  m.slab->kfree(d);
+}
+
+TEST(Kmalloc, NodesAreRespected) {
+  SlabMachine m({.ram = 128 * kMiB, .cpus = 2, .nodes = 2});
+  for (const std::size_t size : {64u, 8192u, 20'000u}) {
+    for (int nid = 0; nid < 2; ++nid) {
+      void* p = m.slab->kmalloc_node(size, kGfp | phys::Gfp::kThisNode, Nid(nid));
+      ASSERT_NE(p, nullptr);
+      EXPECT_EQ(m.phys->virt_to_page(p).nid(), Nid(nid));
+      m.slab->kfree(p);
+    }
+  }
+}
+
+TEST(Kmalloc, TheFirstRequestBeyondTheMaximumIsWarnedOf) {
+  SlabMachine m;
+  std::vector<std::string> log;
+  m.phys->set_log_sink([&log](std::string_view line) { log.emplace_back(line); });
+  EXPECT_EQ(m.slab->kmalloc(SlabSystem::kKmallocMaxSize + 1, kGfp | phys::Gfp::kNoWarn), nullptr);
+  EXPECT_TRUE(log.empty());
+  EXPECT_EQ(m.slab->kmalloc(SlabSystem::kKmallocMaxSize + 1, kGfp), nullptr);
+  EXPECT_EQ(m.slab->kmalloc(~std::size_t{0}, kGfp), nullptr);
+  ASSERT_EQ(log.size(), 1u);
+  EXPECT_NE(log.front().find("WARNING"), std::string::npos);
+  void* p = m.slab->kmalloc(SlabSystem::kKmallocMaxSize, kGfp);  // the largest works
+  EXPECT_NE(p, nullptr);
+  m.slab->kfree(p);
+}
+
 // Each death test makes its machine in the child, since the arena is a shared mapping.
 template <class Misuse>
 void misuse(Misuse&& what) {
