@@ -102,7 +102,7 @@ void KmemCacheBase::validate() const {
       *this,
       [](void* context, const ObjectPlace& place) {
         const auto& cache = *static_cast<const KmemCacheBase*>(context);
-        if (place.index == 0) object_debug::check_slab(cache, place.slab);
+        if (place.index == 0) object_debug::check_slab(cache, place);
         object_debug::check_object(cache, place);
       },
       const_cast<KmemCacheBase*>(this));

@@ -29,6 +29,7 @@
 #include "quire/sim/scheduler.h"
 #include "quire/slab/kmalloc.h"
 #include "quire/slab/kmem_cache_base.h"
+#include "quire/slab/object_report.h"
 #include "quire/slab/percpu_area.h"
 #include "quire/slab/shrinker.h"
 
@@ -75,6 +76,8 @@ class SlabSystem : public Kmalloc {
   std::uint64_t cache_reap(ReapMode mode);
 
   [[nodiscard]] ShrinkerRegistry& shrinkers() { return shrinkers_; }
+  // What the debugging of objects has found.
+  [[nodiscard]] ObjectReports& object_reports() { return object_reports_; }
 
   // Calls visit(KmemCacheBase&) for each cache, oldest first.
   template <class Visit>
@@ -130,6 +133,7 @@ class SlabSystem : public Kmalloc {
   KmemCacheBase* cache_cache_ = nullptr;
   KmemCacheBase* slab_mgmt_ = nullptr;  // off-slab descriptors; classic layout only
   ShrinkerRegistry shrinkers_;
+  ObjectReports object_reports_;
   Order max_waste_order_{1};
   Rng random_;  // of free pointers
   sim::FaultInjection* fault_injection_ = nullptr;

@@ -234,6 +234,7 @@ void run(const MachineSpec& spec, int steps) {
   }
   model.check();
   model.finish();
+  EXPECT_EQ(m.slab->object_reports().count(), 0u) << m.slab->object_reports().kept().front().text;
   EXPECT_EQ(m.slab->slabinfo().size(), caches);
   give_all_back(*m.slab);
   EXPECT_EQ(m.slab_pages(), slab_pages);
