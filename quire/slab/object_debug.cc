@@ -60,6 +60,17 @@ void init_object(const KmemCacheBase& cache, void* object, Use use) {
   }
 }
 
+// An object that is marked as free already: one on its way to or from its slab, which still counts as in use there.
+bool marked_free(const KmemCacheBase& cache, const ObjectPlace& place) {
+  if (place.state == State::kFree) return true;
+  if (!has(cache, SlabFlags::kRedZone)) return false;
+  const Zone left = left_zone(cache.geometry());
+  const Zone right = right_zone(cache.geometry());
+  const auto inactive = [](std::byte b) { return b == kRedInactive; };
+  return std::all_of(place.object + left.from, place.object + left.to, inactive) &&
+         std::all_of(place.object + right.from, place.object + right.to, inactive);
+}
+
 // The return address of the frame that `caller` returns into. Everything here keeps frame pointers.
 const void* caller_of(const void* caller) {
   struct Frame {
@@ -205,8 +216,10 @@ KmemCacheBase* free_checks(KmemCacheBase& cache, void* object, const void* calle
     if (place.state != State::kAllocated) cache.report_foreign(object);
   } else {
     if (place.state == State::kNone) return free_elsewhere(cache, object, caller);
-    if (place.state == State::kFree) return refuse(cache, place, ObjectProblem::kDoubleFree, object, caller);
-    if (place.state != State::kAllocated) return refuse(cache, place, ObjectProblem::kInvalidPointer, object, caller);
+    if (place.state != State::kAllocated && place.state != State::kFree) {
+      return refuse(cache, place, ObjectProblem::kInvalidPointer, object, caller);
+    }
+    if (marked_free(cache, place)) return refuse(cache, place, ObjectProblem::kDoubleFree, object, caller);
     const Occasion occasion{.what = "free",
                             .caller = caller,
                             .parent = caller_of(caller),
@@ -232,7 +245,7 @@ void check_slab(const KmemCacheBase& cache, const ObjectPlace& first) {
 }
 
 void check_object(const KmemCacheBase& cache, const ObjectPlace& place) {
-  const Use use = place.state == State::kFree ? Use::kFree : Use::kAllocated;
+  const Use use = marked_free(cache, place) ? Use::kFree : Use::kAllocated;
   check_bytes(cache, place, use, {.what = "validate", .done = "the bytes are put right"});
 }
 
