@@ -37,7 +37,7 @@ class Registering {
 }  // namespace
 
 ShrinkerRegistry::ShrinkerRegistry(phys::PhysMem& phys, sim::Scheduler& scheduler)
-    : phys_(phys), scheduler_(scheduler), shrinker_rwsem_(scheduler, scheduler.locks().lock_class("shrinker_rwsem")) {}
+    : phys_(phys), shrinker_rwsem_(scheduler, scheduler.locks().lock_class("shrinker_rwsem")) {}
 
 void ShrinkerRegistry::register_shrinker(Shrinker& shrinker) {
   const bool numa_aware = any(shrinker.flags(), ShrinkerFlags::kNumaAware);

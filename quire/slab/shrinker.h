@@ -107,7 +107,6 @@ class ShrinkerRegistry {
   }
 
   phys::PhysMem& phys_;
-  sim::Scheduler& scheduler_;
   sim::RwSemaphore shrinker_rwsem_;
   unsigned registering_ = 0;  // tasks that are about to write
   std::vector<std::unique_ptr<Entry>> entries_;
