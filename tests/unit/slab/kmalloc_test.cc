@@ -77,8 +77,17 @@ constexpr std::string_view kTypePrefixes[] = {"kmalloc-", "kmalloc-cg-", "kmallo
 constexpr std::size_t kClassSizes[] = {8, 16, 32, 64, 96, 128, 192, 256, 512, 1024, 2048, 4096, 8192};
 constexpr std::string_view kClassNames[] = {"8", "16", "32", "64", "96", "128", "192", "256", "512", "1k", "2k", "4k", "8k"};
 
-TEST(Kmalloc, EveryClassOfEveryTypeHasItsCache) {
-  SlabMachine m;
+class KmallocByLayout : public testing::TestWithParam<SlabLayoutKind> {
+ protected:
+  static SlabConfig config() {
+    SlabConfig config;
+    config.layout = GetParam();
+    return config;
+  }
+  SlabMachine m{{.config = config()}};
+};
+
+TEST_P(KmallocByLayout, EveryClassOfEveryTypeHasItsCache) {
   for (std::size_t type = 0; type < std::size(kTypeGfps); ++type) {
     for (std::size_t i = 0; i < std::size(kClassSizes); ++i) {
       const std::string name = std::string(kTypePrefixes[type]) + std::string(kClassNames[i]);
@@ -95,8 +104,7 @@ TEST(Kmalloc, EveryClassOfEveryTypeHasItsCache) {
   m.slab->validate();
 }
 
-TEST(Kmalloc, TypesAreWhatTheirPagesAre) {
-  SlabMachine m;
+TEST_P(KmallocByLayout, TypesAreWhatTheirPagesAre) {
   const auto reclaimable = [&] { return m.phys->global_node_page_state(phys::NodeStat::kNrSlabReclaimable); };
   const std::int64_t before = reclaimable();
   void* rcl = m.slab->kmalloc(4096, kGfp | phys::Gfp::kReclaimable);
@@ -111,8 +119,7 @@ TEST(Kmalloc, TypesAreWhatTheirPagesAre) {
 }
 
 // Everything that kmalloc offers, under page allocations that fail one after the other: nullptr, and nothing is lost.
-TEST(Kmalloc, EveryAllocationMayFail) {
-  SlabMachine m;
+TEST_P(KmallocByLayout, EveryAllocationMayFail) {
   const phys::Gfp gfp = phys::Gfp::kNoWait | phys::Gfp::kNoWarn;
   m.exhaust();
   for (const std::size_t size : {1u, 96u, 1000u, 8192u, 10'000u, 100'000u}) {
@@ -134,8 +141,7 @@ TEST(Kmalloc, EveryAllocationMayFail) {
   }
 }
 
-TEST(Kmalloc, KreallocLeavesTheOldOneWhenThereIsNoMemory) {
-  SlabMachine m;
+TEST_P(KmallocByLayout, KreallocLeavesTheOldOneWhenThereIsNoMemory) {
   const phys::Gfp gfp = phys::Gfp::kNoWait | phys::Gfp::kNoWarn;
   auto* p = static_cast<char*>(m.slab->kstrdup("still here", gfp));
   ASSERT_NE(p, nullptr);
@@ -151,6 +157,9 @@ TEST(Kmalloc, KreallocLeavesTheOldOneWhenThereIsNoMemory) {
   m.slab->kfree(p);
   m.slab->validate();
 }
+
+INSTANTIATE_TEST_SUITE_P(Layouts, KmallocByLayout, testing::Values(SlabLayoutKind::kSlab, SlabLayoutKind::kSlub),
+                         [](const auto& layout) { return layout.param == SlabLayoutKind::kSlab ? "Slab" : "Slub"; });
 
 TEST(Kmalloc, KreallocKeepsTheBytes) {
   SlabMachine m;
