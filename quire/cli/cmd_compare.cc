@@ -160,6 +160,7 @@ int compare_traces(const CompareOptions& options, const std::vector<kernel::Mach
   }
   // The traces are the same for every machine: what is wrong with them is said once.
   if (!reports.empty()) status = std::max(status, tell_damage(reports.front()));
+  for (const engine::RunReport& report : reports) status = std::max(status, tell_slab_reports(report));
   return status;
 }
 

@@ -1,4 +1,5 @@
 // quire replay: runs recorded programs on one machine, side by side.
+#include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -33,7 +34,7 @@ int replay(const ReplayOptions& options) {
   } else {
     print(engine::report_text(*report));
   }
-  return tell_damage(*report);
+  return std::max(tell_damage(*report), tell_slab_reports(*report));
 }
 
 }  // namespace

@@ -86,6 +86,7 @@ int run_recorded(const RunOptions& options, const kernel::MachineConfig& config,
   tell_notes(*recorded);
   if (!report) return complain(report.error().sentence, kQuireFailed);
   print_report(*report, options.json ? Report::kJson : Report::kText);
+  if (tell_slab_reports(*report) != 0) return kQuireFailed;
   return exit_status(*recorded);
 }
 

@@ -1,5 +1,7 @@
 #include "quire/cli/replaying.h"
 
+#include <fmt/format.h>
+
 #include <chrono>
 #include <filesystem>
 #include <utility>
@@ -51,6 +53,13 @@ int tell_damage(const engine::RunReport& report) {
     if (!program.whole) status = kFailed;
   }
   return status;
+}
+
+int tell_slab_reports(const engine::RunReport& report) {
+  if (report.slab_problems == 0) return 0;
+  for (const std::string& text : report.slab_reports) fmt::print(stderr, "{}\n", text);
+  return complain(fmt::format("the debugging of kernel objects found {} problem{}, the first {} of which stand above",
+                              report.slab_problems, report.slab_problems == 1 ? "" : "s", report.slab_reports.size()));
 }
 
 }  // namespace quire::cli

@@ -25,5 +25,7 @@ Checked<engine::RunReport> replay_on(const kernel::MachineConfig& config, Reader
 
 // Says on standard error what was wrong with the traces; the status that the command has to return for it.
 int tell_damage(const engine::RunReport& report);
+// Says on standard error what the debugging of kernel objects found; kFailed when it found anything.
+int tell_slab_reports(const engine::RunReport& report);
 
 }  // namespace quire::cli

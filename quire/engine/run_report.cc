@@ -53,6 +53,22 @@ std::int64_t RunReport::counter(std::string_view name) const {
   return it == vmstat.end() ? 0 : it->second;
 }
 
+namespace {
+
+// The figures of the run are taken: now the machine may come to rest, and what lies overwritten is found though nobody has
+// asked for it since.
+void take_slab_reports(kernel::Machine& machine, RunReport& report) {
+  const kernel::MachineConfig& config = machine.config();
+  if (!config.slab_debug.empty() || config.cmdline.find("slub_debug") != std::string::npos) {
+    machine.settle();
+    machine.slab().validate();
+  }
+  report.slab_problems = machine.slab().object_reports().count();
+  for (const slab::ObjectReport& found : machine.slab().object_reports().kept()) report.slab_reports.push_back(found.text);
+}
+
+}  // namespace
+
 RunReport make_report(kernel::Machine& machine, const Replay& replay, double host_seconds) {
   RunReport report;
   report.machine = machine.config();
@@ -76,6 +92,7 @@ RunReport make_report(kernel::Machine& machine, const Replay& replay, double hos
                                 .end_ns = process->end_time});
     report.run_ns = std::max(report.run_ns, process->end_time);
   }
+  take_slab_reports(machine, report);
   return report;
 }
 
@@ -100,6 +117,10 @@ std::string report_text(const RunReport& report) {
        fmt::format("{} RAM ({} usable), {} CPU{}, {} node{}, swap {}", format_size(report.machine.ram),
                    format_size(pages_to_bytes(report.managed_pages)), report.machine.cpus, report.machine.cpus == 1 ? "" : "s",
                    report.machine.nodes, report.machine.nodes == 1 ? "" : "s", format_size(pages_to_bytes(report.swap.total))));
+  if (report.machine.slab != kernel::MachineConfig{}.slab || !report.machine.slab_debug.empty()) {
+    const std::string& debug = report.machine.slab_debug;
+    line("kernel objects", report.machine.slab + (debug.empty() ? "" : ", debugged: " + debug));
+  }
   line("estimated run time", fmt::format("{:.3f} s", report.run_seconds()));
   line("accesses", fmt::format("{} recorded, {} instructions", report.replay.accesses, report.replay.instructions));
   for (const std::string_view name :
@@ -154,6 +175,7 @@ nlohmann::json report_json(const RunReport& report) {
             {"cpus", report.machine.cpus},
             {"nodes", report.machine.nodes},
             {"profile", report.machine.profile},
+            {"slab", report.machine.slab},
             {"seed", report.machine.seed},
             {"toml", kernel::to_toml(report.machine)}}},
           {"programs", std::move(programs)},
@@ -172,6 +194,7 @@ nlohmann::json report_json(const RunReport& report) {
             {"free_pages", report.swap.free},
             {"zram_stored_bytes", report.swap.zram_stored},
             {"zram_used_max_bytes", report.swap.zram_used_max}}},
+          {"slab", {{"problems", report.slab_problems}, {"reports", report.slab_reports}}},
           {"vmstat", std::move(counters)},
           {"host", {{"seconds", report.host_seconds}, {"accesses_per_second", rate}}}};
 }

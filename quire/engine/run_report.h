@@ -46,6 +46,9 @@ struct RunReport {
   ReplayStats replay;
   observe::CounterList vmstat;
   SwapReport swap;
+  // What the debugging of kernel objects found: how much, and the text of the first.
+  std::uint64_t slab_problems = 0;
+  std::vector<std::string> slab_reports;
   std::uint64_t run_ns = 0;  // virtual time until the last process ended
   std::uint64_t managed_pages = 0;
   double host_seconds = 0;

@@ -31,6 +31,7 @@ MachineConfig small_machine(std::uint64_t seed) {
   config.cpus = 1 + static_cast<unsigned>(rng.below(4));
   config.preempt_permille = rng.below(3) * 100;
   config.slab = seed % 2 == 0 ? "slab" : "slub";
+  if (seed % 5 == 0) config.slab_debug = "FZPU";
   config.swap.push_back(*parse_swap_spec(rng.chance(1, 2) ? "zram:32M" : "disk:32M"));
   if (rng.chance(1, 4)) config.swap.push_back(*parse_swap_spec("disk:16M"));
   return config;
@@ -160,6 +161,7 @@ void run_seed(std::uint64_t seed, Totals& totals) {
     free_after[round] = free_pages();
   }
   totals.moved += (*machine)->phys().vmstat()[phys::VmEvent::kPgmigrateSuccess];
+  ASSERT_EQ((*machine)->slab().object_reports().count(), 0u) << (*machine)->slab().object_reports().kept().front().text;
   const double early = *std::max_element(free_after.begin(), free_after.begin() + 4);
   const double late = *std::max_element(free_after.begin() + 4, free_after.end());
   EXPECT_GE(late, early - 64) << testing::PrintToString(free_after);

@@ -37,6 +37,10 @@ MachineConfig machine_of(std::uint64_t seed) {
   config.cpus = 1 + static_cast<unsigned>(rng.below(4));
   config.preempt_permille = rng.below(3) * 100;
   config.slab = seed / 2 % 2 == 0 ? "slab" : "slub";
+  if (seed / 4 % 2 == 1) {  // which takes room
+    config.slab_debug = "FZPU";
+    config.ram += config.nodes * 2 * kMiB;
+  }
   config.swap.push_back(*parse_swap_spec(rng.chance(1, 2) ? "zram:64M" : "disk:64M"));
   return config;
 }
@@ -110,6 +114,7 @@ void run_seed(std::uint64_t seed, Seen& seen) {
     after.erase("radix_tree_node");
     ASSERT_EQ(after, before) << "after round " << round;
   }
+  ASSERT_EQ(machine.slab().object_reports().count(), 0u) << machine.slab().object_reports().kept().front().text;
   // And the slabs can all be given back: what is left holds the objects of boot.
   machine.slab().for_each_cache([&](slab::KmemCacheBase& cache) {
     machine.slab().kmem_cache_shrink(cache);

@@ -229,6 +229,38 @@ TEST(Replay, WithoutSwapTheOomKillerEndsIt) {
   machine->validate();
 }
 
+// What the debugging of kernel objects finds comes with the run's figures.
+TEST(Replay, TheReportTellsOfDamagedKernelObjects) {
+  TraceBuilder trace;
+  trace.area(10);
+  for (std::uint64_t page = 0; page < 10; ++page) trace.write(page);
+  trace.exit().finish();
+  for (const char* layout : {"slab", "slub"}) {
+    kernel::MachineConfig config;
+    config.ram = 32 * kMiB;
+    config.kernel_reserved = kMiB;
+    config.slab = layout;
+    config.slab_debug = "FZPU";
+    auto machine = kernel::Machine::boot(config);
+    ASSERT_TRUE(machine);
+    Replay run(**machine);
+    ASSERT_TRUE(run.add(trace.open()).has_value());
+    ASSERT_TRUE(run.run().has_value());
+    RunReport report = make_report(**machine, run, 0);
+    EXPECT_EQ(report.slab_problems, 0u) << report.slab_reports.front();
+    EXPECT_THAT(report_text(report), testing::HasSubstr(std::string("kernel objects         ") + layout + ", debugged: FZPU"));
+    // A write behind an object, which nobody frees or allocates again.
+    auto* object = static_cast<std::byte*>((*machine)->slab().kmalloc(64, phys::Gfp::kKernel));
+    object[64] = std::byte{0x55};
+    report = make_report(**machine, run, 0);
+    EXPECT_EQ(report.slab_problems, 1u);
+    ASSERT_EQ(report.slab_reports.size(), 1u);
+    EXPECT_THAT(report.slab_reports.front(), testing::HasSubstr("kmalloc-64"));
+    EXPECT_EQ(report_json(report)["slab"]["problems"], 1);
+    (*machine)->slab().kfree(object);
+  }
+}
+
 TEST(Replay, TwoRunsGiveTheSameReportAndAnotherSeedALegalOne) {
   TraceBuilder trace;
   constexpr std::uint64_t kPages = 3000;
