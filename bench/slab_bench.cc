@@ -171,8 +171,10 @@ void add(const std::string& name) {
 }
 
 const bool added = [] {
-  add<KmemCacheOf>("kmem_cache");
-  add<Kmalloc>("kmalloc");
+  add<KmemCacheOf<slab::SlabLayoutKind::kSlab>>("kmem_cache");
+  add<KmemCacheOf<slab::SlabLayoutKind::kSlub>>("kmem_cache_slub");
+  add<Kmalloc<slab::SlabLayoutKind::kSlab>>("kmalloc");
+  add<Kmalloc<slab::SlabLayoutKind::kSlub>>("kmalloc_slub");
   add<Glibc>("glibc");
   add<Jemalloc>("jemalloc");
   add<Mimalloc>("mimalloc");

@@ -159,13 +159,16 @@ void add_year(const std::string& name) {
 }
 
 const bool added = [] {
-  add<KmemCacheOf>("kmem_cache");
-  add<Kmalloc>("kmalloc");
+  add<KmemCacheOf<slab::SlabLayoutKind::kSlab>>("kmem_cache");
+  add<KmemCacheOf<slab::SlabLayoutKind::kSlub>>("kmem_cache_slub");
+  add<Kmalloc<slab::SlabLayoutKind::kSlab>>("kmalloc");
+  add<Kmalloc<slab::SlabLayoutKind::kSlub>>("kmalloc_slub");
   add<Glibc>("glibc");
   add<Jemalloc>("jemalloc");
   add<Mimalloc>("mimalloc");
   add<Tcmalloc>("tcmalloc");
-  add_year<Kmalloc>("kmalloc");
+  add_year<Kmalloc<slab::SlabLayoutKind::kSlab>>("kmalloc");
+  add_year<Kmalloc<slab::SlabLayoutKind::kSlub>>("kmalloc_slub");
   add_year<Glibc>("glibc");
   add_year<Jemalloc>("jemalloc");
   add_year<Mimalloc>("mimalloc");

@@ -26,14 +26,15 @@ namespace quire::bench {
 
 // A machine of its own for each cache or kmalloc measured.
 struct SlabMachine {
-  explicit SlabMachine(std::uint64_t ram = 2 * kGiB) : scheduler({}, {}, traces) {
+  explicit SlabMachine(slab::SlabLayoutKind layout = slab::SlabLayoutKind::kSlab) : scheduler({}, {}, traces) {
     phys::PhysConfig config;
-    config.ram_bytes = ram;
+    config.ram_bytes = 2 * kGiB;
     auto booted = phys::PhysMem::boot(config, scheduler, traces);
     if (!booted) throw std::runtime_error(booted.error().message);
     phys = std::move(*booted);
-    slab = std::make_unique<slab::SlabSystem>(*phys, scheduler);
-    // The arena is touched once, as the peers' memory is by their first round.
+    slab::SlabConfig slab_config;
+    slab_config.layout = layout;
+    slab = std::make_unique<slab::SlabSystem>(*phys, scheduler, slab_config);
     at_boot = held();
   }
   [[nodiscard]] std::uint64_t held() const {
@@ -49,6 +50,7 @@ struct SlabMachine {
   std::uint64_t at_boot = 0;
 };
 
+template <slab::SlabLayoutKind kLayout>
 class KmemCacheOf {
  public:
   explicit KmemCacheOf(std::size_t size)
@@ -60,10 +62,11 @@ class KmemCacheOf {
   std::uint64_t resident() { return machine_.held() - machine_.at_boot; }
 
  private:
-  SlabMachine machine_;
+  SlabMachine machine_{kLayout};
   slab::KmemCacheBase* cache_;
 };
 
+template <slab::SlabLayoutKind kLayout>
 class Kmalloc {
  public:
   explicit Kmalloc(std::size_t) {}
@@ -74,7 +77,7 @@ class Kmalloc {
   std::uint64_t resident() { return machine_.held() - machine_.at_boot; }
 
  private:
-  SlabMachine machine_;
+  SlabMachine machine_{kLayout};
 };
 
 // What a peer holds is what the process holds beyond what it held before: so measure a peer in a child of its own.
