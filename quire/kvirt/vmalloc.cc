@@ -13,7 +13,8 @@ using phys::Page;
 
 namespace {
 
-constexpr std::uint64_t kBulk = 100;  // pages asked for at once
+constexpr std::uint64_t kBulk = 100;           // pages asked for at once
+constexpr std::uint64_t kTouchedAtOnce = 512;  // pages of an area whose owner is taken to use all of it
 
 }  // namespace
 
@@ -76,7 +77,7 @@ VmStruct* Vmalloc::get_vm_area(std::uint64_t size, VmArea flags, const char* cal
 
 void Vmalloc::free_vm_area(VmStruct& area) {
   init_mm_.unmap(area.range());
-  if (window_.reach().contains(area.range())) window_.hide(area.range());
+  if (!any(area.flags, VmArea::kIoremap)) window_.hide(area.range());
   VmapArea* va = areas_.find_vmap_area(area.addr);
   QUIRE_BUG_ON(va == nullptr || va->vm != &area);
   slab_.kfree(&area);
@@ -217,9 +218,10 @@ Status Vmalloc::map_pages(const VmStruct& area, std::span<Page* const> pages, ar
     if (Status s = init_mm_.map(va, phys_.page_to_phys(*pages[i]), prot, level); !s) return s;
   }
   phys_.scheduler().charge(phys_.scheduler().costs().pte_copy * (pages.size() / step));
-  const bool writable = any(prot.bits, arch::PteBits::kRw);
   using Access = phys::Arena::ViewAccess;
-  Status shown = window_.show(area.addr, pages, writable ? Access::kReadWrite : Access::kRead);
+  Access access = Access::kRead;
+  if (any(prot.bits, arch::PteBits::kRw)) access = pages.size() <= kTouchedAtOnce ? Access::kReadWriteNow : Access::kReadWrite;
+  Status shown = window_.show(area.addr, pages, access);
   if (!shown) {
     log_.warn(
         fmt::format("vmalloc error: the host cannot map {} more pages for this process; raise its vm.max_map_count or "
@@ -280,7 +282,8 @@ void Vmalloc::release(VmStruct& area) {
   phys_.scheduler().charge(phys_.scheduler().costs().pte_zap * (copy.usable() >> kPageShift));
   free_vm_area(area);
   if (copy.pages == nullptr) return;
-  for (Page* page : pages_of(copy)) phys_.free_page(*page);
+  // Last first: lists of free pages give what came last, so who takes them next has them in a row, and one mapping does.
+  for (std::uint64_t i = copy.nr_pages; i-- > 0;) phys_.free_page(*copy.pages[i]);
   if (any(copy.flags, VmArea::kAlloc)) nr_vmalloc_pages_ -= copy.nr_pages;
   if (is_vmalloc_addr(copy.pages)) {
     if (VmStruct* array = find_vm_area(static_cast<const void*>(copy.pages))) release(*array);

@@ -74,7 +74,8 @@ void Arena::unmap_hole(Range<PhysAddr> range) {
 
 bool Arena::map_view(std::byte* at, Range<PhysAddr> range, ViewAccess access) const {
   const int rights = access == ViewAccess::kRead ? PROT_READ : PROT_READ | PROT_WRITE;
-  return ::mmap(at, range.size(), rights, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, fd_,
+  const int now = access == ViewAccess::kReadWriteNow ? MAP_POPULATE : 0;
+  return ::mmap(at, range.size(), rights, MAP_SHARED | MAP_FIXED | MAP_NORESERVE | now, fd_,
                 static_cast<off_t>(range.begin.value())) != MAP_FAILED;
 }
 

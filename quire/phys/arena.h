@@ -43,7 +43,8 @@ class Arena {
 
   // Shows the RAM of [range) a second time at `at`, in place of what is mapped there. False: the host has no more mappings
   // to give (vm.max_map_count); what was mapped at `at` is as it was, or no longer mapped.
-  enum class ViewAccess : std::uint8_t { kRead, kReadWrite };
+  // kReadWriteNow: meant to be touched at once, so the host fills its own tables in the same call.
+  enum class ViewAccess : std::uint8_t { kRead, kReadWrite, kReadWriteNow };
   [[nodiscard]] bool map_view(std::byte* at, Range<PhysAddr> range, ViewAccess access) const;
 
   [[nodiscard]] std::byte* base() const { return base_; }
