@@ -101,7 +101,8 @@ Checked<void> Machine::boot_memory_management() {
   vfs_ =
       std::make_unique<file::Vfs>(file::FileServices{*phys_, *slab_, *xa_nodes_, *lru_, *swap_, *scheduler_, faults_, traces_});
   vm_ = std::make_unique<vm::Vm>(vm::VmParts{*phys_, *scheduler_, *slab_, *lru_, *swap_, *vfs_, traces_});
-  vm_->pgtable().set_init_mm(&kernel_space_->init_mm());
+  // Programs run on x86-64 only; an i386 kernel's half has another shape.
+  if (kernel_space_->layout().is_64bit()) vm_->pgtable().set_init_mm(&kernel_space_->init_mm());
   compaction_ = std::make_unique<compact::Compaction>(*vm_, traces_);
   actions_ = std::make_unique<reclaim::VmFolioActions>(*vm_, vfs_->filemap(), vfs_->writeback(), *swap_);
   reclaim_ =

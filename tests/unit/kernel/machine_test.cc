@@ -33,5 +33,29 @@ TEST(Machine, PageoutAdviceGoesThroughReclaimAndTheBytesComeBack) {
   machine->validate();
 }
 
+// One page table for all: what the kernel maps later shows in the root of a process that is there already, and not to it.
+TEST(Machine, EveryProcessSharesTheKernelsHalf) {
+  MachineConfig config;
+  config.ram = 32 * kMiB;
+  config.kernel_reserved = 4 * kMiB;
+  const auto machine = std::move(*Machine::boot(config));
+  start(*machine, "p", [&](Process& self) {
+    kvirt::KernelSpace& kernel = machine->kernel_space();
+    auto* text = static_cast<char*>(kernel.vmalloc().vzalloc(3 * kPageSize));
+    ASSERT_NE(text, nullptr);
+    text[2 * kPageSize + 5] = 'k';
+    const VirtAddr at = kernel.kva(text) + 2 * kPageSize + 5;
+    const arch::PageTables& tables = machine->vm().pgtable().tables();
+    const auto walk = tables.walk(self.mm->pgd, at, arch::Access::kRead, arch::Privilege::kKernel);
+    ASSERT_TRUE(walk);
+    EXPECT_EQ(*machine->phys().phys_to_virt(walk.pa), std::byte('k'));
+    EXPECT_FALSE(tables.walk(self.mm->pgd, at, arch::Access::kRead, arch::Privilege::kUser));
+    kernel.vmalloc().vfree(text);
+    EXPECT_FALSE(tables.walk(self.mm->pgd, at, arch::Access::kRead, arch::Privilege::kKernel));
+  });
+  ASSERT_TRUE(machine->run().done());
+  machine->validate();
+}
+
 }  // namespace
 }  // namespace quire::kernel
