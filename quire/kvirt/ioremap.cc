@@ -55,10 +55,10 @@ IoMem Ioremap::remap(PhysAddr pa, std::uint64_t size, CacheMode wanted, const ch
   return IoMem(area->addr + (pa - pages.begin));
 }
 
-// The largest leaf that both addresses and the rest of the range allow.
+// The largest leaf that both addresses and the rest of the range allow; Linux has none for i386 without PAE.
 Status Ioremap::ioremap_page_range(Range<VirtAddr> at, PhysAddr pa, arch::Pgprot prot) {
   const arch::Geometry& g = init_mm_.layout().geometry;
-  const unsigned most = init_mm_.layout().is_64bit() ? g.max_leaf_level : arch::kPteLevel;
+  const unsigned most = g.entry_bytes == 8 ? g.max_leaf_level : arch::kPteLevel;
   for (VirtAddr va = at.begin; va < at.end;) {
     unsigned level = most;
     const auto fits = [&](std::uint64_t span) {

@@ -12,6 +12,8 @@ constexpr std::uint64_t kVmallocOffset = 8 * kMiB;
 // The address space ends with its last page, which is nobody's: a pointer of -errno must not be valid.
 constexpr VirtAddr kFixaddrTop32(0xffff'f000);
 constexpr VirtAddr kFixaddrTop64(0xffff'ffff'ff7f'f000);
+// early_ioremap's slots, which lie below the others and are kept free for good (FIX_BTMAPS).
+constexpr std::uint64_t kBootMapPages = 256;
 constexpr unsigned kFixmapSlots64 = 512 + static_cast<unsigned>(Fixmap::kKmapBegin);
 
 }  // namespace
@@ -48,7 +50,7 @@ KernelLayout KernelLayout::i386(phys::Arch arch, PhysAddr low_memory, unsigned c
   layout.fixmap = {kFixaddrTop32 - (layout.fixmap_slots - 1) * kPageSize, kFixaddrTop32 + kPageSize};
   const std::uint64_t pkmap_bytes = (pae ? 512 : 1024) * kPageSize;
   const std::uint64_t pmd_size = layout.geometry.entry_span(arch::kPmdLevel);
-  const VirtAddr pkmap = align_down(layout.fixmap.begin - pkmap_bytes - kPageSize, pmd_size);
+  const VirtAddr pkmap = align_down(layout.fixmap.begin - pages_to_bytes(kBootMapPages + 1) - pkmap_bytes, pmd_size);
   layout.pkmap = {pkmap, pkmap + pkmap_bytes};
   // With all of lowmem there is always room: the fixmap of 64 CPUs takes 4.5 MiB of the upper 128.
   layout.vmalloc = {align_up(layout.high_memory, kPageSize) + kVmallocOffset, pkmap - 2 * kPageSize};

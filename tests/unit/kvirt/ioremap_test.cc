@@ -113,6 +113,24 @@ TEST_F(IoremapTest, LargeRangesGetLargeLeaves) {
   m.validate();
 }
 
+TEST(IoremapOnI386, LeavesAndPhysicalBitsAreThoseOfThePageTables) {
+  KvirtMachine pae({.arch = phys::Arch::kI386Pae});
+  const IoMem high = pae.space->io().ioremap(PhysAddr(0x3'0000'0000), 4 * kMiB);
+  ASSERT_TRUE(high);
+  EXPECT_EQ(pae.space->init_mm().translate(high.va())->level, arch::kPmdLevel);
+  EXPECT_EQ(pae.space->init_mm().translate(high.va() + 3 * kMiB)->pa, PhysAddr(0x3'0000'0000 + 3 * kMiB));
+  EXPECT_FALSE(pae.space->io().ioremap(PhysAddr(0x10'0000'0000), kPageSize)) << "36 bits";
+  pae.validate();
+  KvirtMachine two({.arch = phys::Arch::kI386});
+  const IoMem at = two.space->io().ioremap(PhysAddr(0xe000'0000), 4 * kMiB);
+  ASSERT_TRUE(at);
+  EXPECT_EQ(two.space->init_mm().translate(at.va())->level, arch::kPteLevel);
+  EXPECT_FALSE(two.space->io().ioremap(PhysAddr(0x1'0000'0000), kPageSize)) << "32 bits";
+  EXPECT_THAT(two.space->vmallocinfo(), HasSubstr("TestBody phys=0xe0000000 ioremap\n"));
+  EXPECT_THAT(two.space->vmallocinfo(), testing::StartsWith("0xc4"));
+  two.validate();
+}
+
 TEST_F(IoremapTest, WhatCannotBeMappedIsRefusedAndTold) {
   EXPECT_FALSE(io.ioremap(kVideo, 0));
   EXPECT_FALSE(io.ioremap(PhysAddr(~std::uint64_t{0} - 10), 100)) << "wraps around";

@@ -2,6 +2,8 @@
 // memory layout" of i386 kernels that still printed one.
 #include <gmock/gmock.h>
 
+#include <cstring>
+
 #include "kvirt_machine.h"
 
 namespace quire::kvirt {
@@ -39,6 +41,13 @@ TEST(KernelLayout, I386) {
   const KernelLayout pae = KernelLayout::i386(phys::Arch::kI386Pae, PhysAddr(896 * kMiB), 1);
   EXPECT_EQ(pae.vmalloc, (Range<VirtAddr>{VirtAddr(0xf880'0000), VirtAddr(0xffbf'e000)}));
   EXPECT_EQ(pae.pkmap, (Range<VirtAddr>{VirtAddr(0xffc0'0000), VirtAddr(0xffe0'0000)}));
+  // A machine of 2 GiB with a PAE kernel, whose log says: pkmap 0xff800000 - 0xffa00000, vmalloc 0xf7ffe000 - 0xff7fe000, lowmem
+  // 0xc0000000 - 0xf77fe000. Its fixmap has 936 pages; as many CPUs give us 935.
+  const KernelLayout seen = KernelLayout::i386(phys::Arch::kI386Pae, PhysAddr(0x377f'e000), 50);
+  EXPECT_EQ(seen.fixmap_slots, 935u);
+  EXPECT_EQ(seen.high_memory, VirtAddr(0xf77f'e000));
+  EXPECT_EQ(seen.vmalloc, (Range<VirtAddr>{VirtAddr(0xf7ff'e000), VirtAddr(0xff7f'e000)}));
+  EXPECT_EQ(seen.pkmap, (Range<VirtAddr>{VirtAddr(0xff80'0000), VirtAddr(0xffa0'0000)}));
   for (const unsigned cpus : {1u, 8u, 64u}) {
     const KernelLayout l = KernelLayout::i386(phys::Arch::kI386, PhysAddr(896 * kMiB), cpus);
     EXPECT_LT(l.vmalloc.end, l.pkmap.begin);
