@@ -16,7 +16,7 @@ std::string slabinfo(kernel::Machine& machine) {
   for (const slab::SlabInfo& row : caches | std::views::reverse) {  // the kernel's list has the newest first
     text += fmt::format("{:<17} {:>6} {:>6} {:>6} {:>4} {:>4} : tunables {:>4} {:>4} {:>4} : slabdata {:>6} {:>6} {:>6}\n",
                         row.name, row.active_objs, row.num_objs, row.objsize, row.objperslab, row.pagesperslab, row.limit,
-                        row.batchcount, 0, row.active_slabs, row.num_slabs, 0);
+                        row.batchcount, row.sharedfactor, row.active_slabs, row.num_slabs, row.sharedavail);
   }
   return text;
 }

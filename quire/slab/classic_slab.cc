@@ -31,6 +31,7 @@ Status ClassicSlab::open(KmemCacheBase& cache) {
   const SlabGeometry& g = cache.geometry();
   CpuCacheTunables& tunables = cache.tunables_;
   tunables = default_tunables(g.size);
+  if (system_.scheduler().cpus() > 1 && g.size <= kPageSize) tunables.shared = kSharedFactor;
   if (cache.debugged()) tunables = {.limit = 0, .batchcount = 1};
   for (unsigned cpu = 0; cpu < system_.scheduler().cpus(); ++cpu) {
     ::new (&cache.cpu_cache_of(cpu)) ArrayCache{.limit = tunables.limit, .batchcount = tunables.batchcount};
@@ -53,6 +54,7 @@ void ClassicSlab::close(KmemCacheBase& cache) {
     for (const auto& home : nodes) {
       if (nodes.size() > 1) alien_of(cache, phys_node->nid(), home->nid()).~AlienCache();
     }
+    QUIRE_BUG_ON(node_of(cache, phys_node->nid()).shared != nullptr);
     node_of(cache, phys_node->nid()).~KmemCacheNode();
   }
 }
@@ -89,9 +91,12 @@ void* ClassicSlab::refill(KmemCacheBase& cache, KmemCacheNode& node) {
   sim::SpinGuard guard(node.list_lock);
   // Only now: while the lock was waited for, others may have used the array, or the task changed its CPU.
   ArrayCache& ac = cache.cpu_cache();
-  void** room = ac.entries() + ac.avail;
-  const std::size_t got = take_locked(cache, node, {room, std::min(ac.batchcount, ac.limit - ac.avail)});
-  std::reverse(room, room + got);  // the first of the free list is used first
+  const std::span room(ac.entries() + ac.avail, std::min(ac.batchcount, ac.limit - ac.avail));
+  std::size_t got = pop_shared_locked(node, room);
+  if (got == 0) {
+    got = take_locked(cache, node, room);
+    std::reverse(room.begin(), room.begin() + static_cast<std::ptrdiff_t>(got));  // the first of the free list is used first
+  }
   ac.avail += static_cast<std::uint32_t>(got);
   ac.touched = 1;
   return ac.avail != 0 ? ac.entries()[--ac.avail] : nullptr;
@@ -134,7 +139,7 @@ std::size_t ClassicSlab::take_locked(KmemCacheBase& cache, KmemCacheNode& node, 
   return taken;
 }
 
-// What the array has, then straight from the slabs: the lock once for each slab that must be made.
+// What the array has, then what the node's CPUs share, then straight from the slabs: the lock once for each slab that must be made.
 std::size_t ClassicSlab::alloc_bulk(KmemCacheBase& cache, Gfp gfp, std::span<void*> objects, const void* caller) {
   std::size_t got = 0;
   if (cache.debugged()) {
@@ -151,6 +156,7 @@ std::size_t ClassicSlab::alloc_bulk(KmemCacheBase& cache, Gfp gfp, std::span<voi
     {
       KmemCacheNode& node = node_of(cache, nid);
       const sim::SpinGuard guard(node.list_lock);
+      got += pop_shared_locked(node, objects.subspan(got));
       got += take_locked(cache, node, objects.subspan(got));
     }
     if (got == objects.size()) break;
@@ -163,17 +169,17 @@ std::size_t ClassicSlab::alloc_bulk(KmemCacheBase& cache, Gfp gfp, std::span<voi
 // --- free -------------------------------------------------------------------------------------------------------------
 
 void ClassicSlab::free(KmemCacheBase& cache, void* object) {
-  if (cache.tunables_.limit == 0) return put(cache, {&object, 1}, Aliens::kGoHome);
+  if (cache.tunables_.limit == 0) return put(cache, {&object, 1});
   if (cache.cpu_cache().avail != 0 && cache.cpu_cache().top() == object) cache.report_double_free(object);
   // Half a batch: after a whole one, batches of just over batchcount objects would refill and flush each time.
   while (cache.cpu_cache().avail >= cache.cpu_cache().limit) {
-    flush(cache, cache.cpu_cache(), (cache.cpu_cache().batchcount + 1) / 2, Aliens::kWait);
+    flush(cache, cache.cpu_cache(), (cache.cpu_cache().batchcount + 1) / 2, Destination::kArrays);
   }
   ArrayCache& ac = cache.cpu_cache();
   ac.entries()[ac.avail++] = object;
 }
 
-// Fills the array, and gives the rest back to the slabs at once.
+// Fills the array; the rest overflows at once.
 void ClassicSlab::free_bulk(KmemCacheBase& cache, std::span<void* const> objects) {
   ArrayCache& ac = cache.cpu_cache();
   const std::size_t kept = std::min<std::size_t>(ac.limit - ac.avail, objects.size());
@@ -182,16 +188,18 @@ void ClassicSlab::free_bulk(KmemCacheBase& cache, std::span<void* const> objects
       cache.report_double_free(object);
     ac.entries()[ac.avail++] = object;
   }
+  std::array<void*, kMaxFlush> batch;
   for (objects = objects.subspan(kept); !objects.empty();) {
-    const auto batch = objects.first(std::min<std::size_t>(objects.size(), kMaxFlush));
-    put(cache, batch, Aliens::kWait);
-    objects = objects.subspan(batch.size());
+    const std::size_t count = std::min<std::size_t>(objects.size(), kMaxFlush);
+    std::copy_n(objects.begin(), count, batch.begin());
+    overflow(cache, {batch.data(), count});
+    objects = objects.subspan(count);
   }
 }
 
-// Gives the `count` coldest objects of an array back to their slabs (cache_flusharray). They leave the array before a
-// lock is waited for, since others may use the array meanwhile.
-void ClassicSlab::flush(KmemCacheBase& cache, ArrayCache& ac, std::uint32_t count, Aliens aliens) {
+// Takes the `count` coldest objects out of an array (cache_flusharray). They leave it before a lock is waited for, since
+// others may use the array meanwhile.
+void ClassicSlab::flush(KmemCacheBase& cache, ArrayCache& ac, std::uint32_t count, Destination destination) {
   std::array<void*, kMaxFlush> batch;
   count = std::min({count, ac.avail, kMaxFlush});
   if (count == 0) return;
@@ -200,7 +208,33 @@ void ClassicSlab::flush(KmemCacheBase& cache, ArrayCache& ac, std::uint32_t coun
   ac.avail -= count;
   std::memmove(entries, entries + count, ac.avail * sizeof(void*));
   ac.touched = 1;
-  put(cache, {batch.data(), count}, aliens);
+  if (destination == Destination::kArrays) return overflow(cache, {batch.data(), count});
+  put(cache, {batch.data(), count});
+}
+
+void ClassicSlab::overflow(KmemCacheBase& cache, std::span<void*> objects) {
+  const Nid here = system_.phys().numa_node_id();
+  if (system_.phys().nodes().size() > 1) {
+    std::size_t own = 0;
+    for (void* object : objects) {
+      const Page* page = system_.page_of(object);
+      if (page == nullptr) [[unlikely]]
+        cache.report_foreign(object);
+      if (page->nid() == here) {
+        objects[own++] = object;
+      } else {
+        free_alien(cache, page->nid(), object);
+      }
+    }
+    objects = objects.first(own);
+  }
+  if (cache.tunables_.shared != 0 && !objects.empty()) {
+    KmemCacheNode& node = node_of(cache, here);
+    make_shared(cache, node, here);
+    const sim::SpinGuard guard(node.list_lock);
+    objects = objects.subspan(push_shared_locked(node, objects));
+  }
+  if (!objects.empty()) put(cache, objects);
 }
 
 // To the array for the object's home; when that is full, its objects go there under one hold of the node's lock.
@@ -214,7 +248,7 @@ void ClassicSlab::free_alien(KmemCacheBase& cache, Nid home, void* object) {
       return;
     }
   }
-  put(cache, {&object, 1}, Aliens::kGoHome);  // others have filled it meanwhile
+  put(cache, {&object, 1});  // others have filled it meanwhile
 }
 
 void ClassicSlab::drain_alien(KmemCacheBase& cache, AlienCache& alien) {
@@ -225,25 +259,13 @@ void ClassicSlab::drain_alien(KmemCacheBase& cache, AlienCache& alien) {
     count = std::exchange(alien.avail, 0);
     std::copy_n(alien.objects.begin(), count, batch.begin());
   }
-  put(cache, {batch.data(), count}, Aliens::kGoHome);
+  put(cache, {batch.data(), count});
 }
 
-void ClassicSlab::put(KmemCacheBase& cache, std::span<void* const> objects, Aliens aliens) {
+void ClassicSlab::put(KmemCacheBase& cache, std::span<void* const> objects) {
   std::array<Place, kMaxFlush> room;
-  std::span<Place> places(room.data(), objects.size());
+  const std::span<Place> places(room.data(), objects.size());
   locate(cache, objects, places);
-  if (aliens == Aliens::kWait && system_.phys().nodes().size() > 1) {
-    const Nid here = system_.phys().numa_node_id();
-    std::size_t own = 0;
-    for (std::size_t i = 0; i < objects.size(); ++i) {
-      if (places[i].slab->nid == here) {
-        places[own++] = places[i];
-      } else {
-        free_alien(cache, places[i].slab->nid, objects[i]);
-      }
-    }
-    places = places.first(own);
-  }
   SlabList doomed;
   for (std::size_t i = 0; i < places.size();) {
     const Nid nid = places[i].slab->nid;
@@ -320,9 +342,11 @@ SlabCounts ClassicSlab::counts(const KmemCacheBase& cache) const {
     counts.slabs += node.total_slabs;
     counts.free_slabs += node.free_slabs;
     counts.free_objects += node.free_objects;
+    counts.shared += node.shared == nullptr ? 0 : node.shared->avail;
   }
   counts.pages = counts.slabs * cache.geometry().order.pages();
   counts.objects = counts.slabs * cache.geometry().num;
+  counts.cached = counts.shared;
   for (unsigned cpu = 0; cpu < system_.scheduler().cpus(); ++cpu) counts.cached += cache.cpu_cache_of(cpu).avail;
   const auto& nodes = system_.phys().nodes();
   for (std::size_t i = 0; nodes.size() > 1 && i < nodes.size() * nodes.size(); ++i) {

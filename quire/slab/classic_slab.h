@@ -3,6 +3,9 @@
 //   ArrayCache of the CPU
 //        ▲ │ batches of `batchcount`
 //  refill│ ▼ flush
+//   ArrayCache shared by the CPUs of the node: 8 batches       list_lock
+//        ▲ │ what is not there; what does not fit
+//        │ ▼
 //   KmemCacheNode { partial, full, free lists of Slab }        list_lock
 //        ▲  └ alien[nid]: objects of other nodes on their way home, twelve at a time
 //        ▲ │ grow / destroy slab
@@ -13,7 +16,8 @@
 // Caches under debugging have arrays without room: each object goes straight to and from its slab.
 //
 // Differs from Linux 6.1: the descriptor is apart, as in 2.4 to 3.12 (slab.h); an object of another node is told from the own
-// ones when the array is flushed, not at each free; no array is shared between the CPUs of a node.
+// ones when the array is flushed, not at each free; a node's shared array is made when a CPU's array first overflows there,
+// not with the cache, and a shrink gives it back.
 #pragma once
 
 #include <array>
@@ -42,6 +46,10 @@ struct KmemCacheNode {
   std::uint64_t free_limit = 0;    // a slab that becomes free beyond this goes back to the buddy
   std::uint32_t colour_next = 0;
   std::uint32_t alien_next = 0;  // whose alien array the next reap empties
+  // Objects of this node on their way from one of its CPUs to another; from kmalloc. None on machines of one CPU, for objects
+  // beyond a page, under debugging, and until a CPU's array overflows.
+  ArrayCache* shared = nullptr;
+  bool shared_being_made = false;
 };
 
 // Freed on CPUs of one node, objects of another (alien_cache). Any CPU of the node; `lock`.
@@ -71,6 +79,7 @@ class ClassicSlab final : public SlabLayout {
   [[nodiscard]] std::size_t alloc_bulk(KmemCacheBase& cache, phys::Gfp gfp, std::span<void*> objects,
                                        const void* caller) override;
   void free_bulk(KmemCacheBase& cache, std::span<void* const> objects) override;
+  void drop_stocks(KmemCacheBase& cache) override;
   std::uint64_t shrink(KmemCacheBase& cache) override;
   std::uint64_t reap(KmemCacheBase& cache) override;
 
@@ -97,22 +106,36 @@ class ClassicSlab final : public SlabLayout {
 
   // classic_slab.cc: objects
   void* alloc_once(KmemCacheBase& cache, phys::Gfp gfp, Nid nid);
-  // Fills this CPU's array with up to a batch from the node's partial slabs, then its free ones, and takes one of them;
-  // nullptr when the node has none.
+  // Fills this CPU's array with up to a batch from the node's shared array, or else its partial slabs, then its free ones, and
+  // takes one of them; nullptr when the node has none.
   void* refill(KmemCacheBase& cache, KmemCacheNode& node);
   // One object, past the array.
   void* take_one(KmemCacheBase& cache, KmemCacheNode& node);
   std::size_t take_locked(KmemCacheBase& cache, KmemCacheNode& node, std::span<void*> objects);
-  // Objects of other nodes wait in alien arrays, or go straight to their slabs.
-  enum class Aliens : std::uint8_t { kWait, kGoHome };
-  void flush(KmemCacheBase& cache, ArrayCache& ac, std::uint32_t count, Aliens aliens);
+  // Where objects go that leave an array: to the shared and alien arrays first, or straight to their slabs.
+  enum class Destination : std::uint8_t { kArrays, kSlabs };
+  void flush(KmemCacheBase& cache, ArrayCache& ac, std::uint32_t count, Destination destination);
+  // Objects of other nodes to alien arrays, own ones to the shared array, and to their slabs what does not fit there. Changes
+  // the order of `objects`; at most kMaxFlush.
+  void overflow(KmemCacheBase& cache, std::span<void*> objects);
   void free_alien(KmemCacheBase& cache, Nid home, void* object);
   void drain_alien(KmemCacheBase& cache, AlienCache& alien);
   // Puts objects back on their slabs (at most kMaxFlush), whatever their node; slabs beyond a node's free_limit go back to the buddy.
-  void put(KmemCacheBase& cache, std::span<void* const> objects, Aliens aliens);
+  void put(KmemCacheBase& cache, std::span<void* const> objects);
   void put_object_locked(KmemCacheBase& cache, KmemCacheNode& node, const Place& place, SlabList& doomed);
   // Where objects of the cache stand; a bug when an address is none of it. At most kMaxFlush.
   void locate(const KmemCacheBase& cache, std::span<void* const> objects, std::span<Place> places) const;
+
+  // classic_slab_shared.cc: the array that the CPUs of a node share
+  // Makes sure that the node has one, if the cache is to have them and there is memory. No list_lock held.
+  void make_shared(KmemCacheBase& cache, KmemCacheNode& node, Nid nid);
+  // The objects that it takes, from the front, or gives; their number. Under list_lock; there need not be an array.
+  [[nodiscard]] static std::size_t push_shared_locked(KmemCacheNode& node, std::span<void* const> objects);
+  [[nodiscard]] static std::size_t pop_shared_locked(KmemCacheNode& node, std::span<void*> objects);
+  // Up to `count` of its coldest objects go to their slabs.
+  void drain_shared(KmemCacheBase& cache, KmemCacheNode& node, std::uint32_t count);
+  // Empties it and gives it back.
+  void drop_shared(KmemCacheBase& cache, KmemCacheNode& node);
 
   // classic_slab_grow.cc: slabs
   // Makes sure that some node has free objects; gives that node, or kNoNode when there is no memory anywhere.
@@ -125,8 +148,21 @@ class ClassicSlab final : public SlabLayout {
   // Gives up to `max_slabs` free slabs of the node back to the buddy (drain_freelist). Returns slabs freed.
   std::uint64_t drain_free_list(KmemCacheBase& cache, KmemCacheNode& node, std::uint64_t max_slabs);
 
+  // While memory is given back, what overflows goes to its slabs where there is no shared array: none is made anew.
+  class GivingBack {
+   public:
+    explicit GivingBack(ClassicSlab& layout) : layout_(layout) { ++layout_.giving_back_; }
+    ~GivingBack() { --layout_.giving_back_; }
+    GivingBack(const GivingBack&) = delete;
+    GivingBack& operator=(const GivingBack&) = delete;
+
+   private:
+    ClassicSlab& layout_;
+  };
+
   SlabSystem& system_;
   std::size_t node_bytes_;
+  std::uint32_t giving_back_ = 0;  // tasks at it
 };
 
 }  // namespace quire::slab

@@ -1,6 +1,7 @@
 // The classic layout's slabs: how one is made, where it comes from when a node has none, and how it goes.
 #include <algorithm>
 #include <new>
+#include <utility>
 
 #include "quire/slab/classic_slab.h"
 #include "quire/slab/object_debug.h"
@@ -120,8 +121,11 @@ std::uint64_t ClassicSlab::drain_free_list(KmemCacheBase& cache, KmemCacheNode& 
 // --- giving back ------------------------------------------------------------------------------------------------------
 
 std::uint64_t ClassicSlab::shrink(KmemCacheBase& cache) {
+  const GivingBack giving_back(*this);
+  // First, as one of these arrays may be an object of this very cache.
+  drop_stocks(cache);
   for (unsigned cpu = 0; cpu < system_.scheduler().cpus(); ++cpu) {
-    while (cache.cpu_cache_of(cpu).avail != 0) flush(cache, cache.cpu_cache_of(cpu), kMaxFlush, Aliens::kGoHome);
+    while (cache.cpu_cache_of(cpu).avail != 0) flush(cache, cache.cpu_cache_of(cpu), kMaxFlush, Destination::kSlabs);
   }
   const auto& nodes = system_.phys().nodes();
   for (std::size_t i = 0; nodes.size() > 1 && i < nodes.size() * nodes.size(); ++i) {
@@ -134,18 +138,25 @@ std::uint64_t ClassicSlab::shrink(KmemCacheBase& cache) {
   return slabs;
 }
 
-// Of each node the next alien array (reap_alien), a fifth of each idle CPU array, and a fifth of what a node may keep in free
-// slabs.
+namespace {
+
+// How many objects a reap takes from an array (drain_array): none if it was used since the last, else a fifth of its room.
+std::uint32_t reap_count(ArrayCache& ac) {
+  if (std::exchange(ac.touched, 0) != 0) return 0;
+  return std::min((ac.limit + 4) / 5, (ac.avail + 1) / 2);
+}
+
+}  // namespace
+
+// Of each node the next alien array (reap_alien), a fifth of each idle CPU array and shared array, and a fifth of what a node may
+// keep in free slabs.
 std::uint64_t ClassicSlab::reap(KmemCacheBase& cache) {
   for (unsigned cpu = 0; cpu < system_.scheduler().cpus(); ++cpu) {
     ArrayCache& ac = cache.cpu_cache_of(cpu);
-    if (ac.touched != 0) {
+    if (const std::uint32_t count = reap_count(ac); count != 0) {
+      flush(cache, ac, count, Destination::kSlabs);
       ac.touched = 0;
-      continue;
     }
-    const std::uint32_t fifth = (ac.limit + 4) / 5;
-    flush(cache, ac, std::min(fifth, (ac.avail + 1) / 2), Aliens::kGoHome);
-    ac.touched = 0;
   }
   const auto& nodes = system_.phys().nodes();
   for (std::size_t i = 0; nodes.size() > 1 && i < nodes.size(); ++i) {
@@ -157,6 +168,7 @@ std::uint64_t ClassicSlab::reap(KmemCacheBase& cache) {
   std::uint64_t slabs = 0;
   for (const auto& phys_node : system_.phys().nodes()) {
     KmemCacheNode& node = node_of(cache, phys_node->nid());
+    if (node.shared != nullptr) drain_shared(cache, node, reap_count(*node.shared));
     slabs += drain_free_list(cache, node, (node.free_limit + 5 * num - 1) / (5 * num));
   }
   return slabs;

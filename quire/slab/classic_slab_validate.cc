@@ -1,4 +1,4 @@
-// Whole-structure checks of the classic layout: every slab, every free list, every CPU array.
+// Whole-structure checks of the classic layout: every slab, every free list, every array.
 #include <algorithm>
 #include <vector>
 
@@ -57,20 +57,31 @@ void check_node(const KmemCacheBase& cache, const KmemCacheNode& node, Nid nid) 
   QUIRE_BUG_ON(free_objects != node.free_objects);
 }
 
+void check_array(const KmemCacheBase& cache, const ArrayCache& ac, std::uint32_t limit, std::vector<const void*>& cached) {
+  QUIRE_BUG_ON(ac.bottom != nullptr || ac.avail > ac.limit || ac.limit != limit);
+  for (std::uint32_t i = 0; i < ac.avail; ++i) {
+    QUIRE_BUG_ON(!cache.owns(ac.entries()[i]));
+    cached.push_back(ac.entries()[i]);
+  }
+}
+
 }  // namespace
 
 void ClassicSlab::validate(const KmemCacheBase& cache) const {
-  for (const auto& phys_node : system_.phys().nodes()) {
-    check_node(cache, node_of(cache, phys_node->nid()), phys_node->nid());
-  }
   std::vector<const void*> cached;
-  for (unsigned cpu = 0; cpu < system_.scheduler().cpus(); ++cpu) {
-    const ArrayCache& ac = cache.cpu_cache_of(cpu);
-    QUIRE_BUG_ON(ac.bottom != nullptr || ac.avail > ac.limit || ac.limit != cache.tunables_.limit);
-    for (std::uint32_t i = 0; i < ac.avail; ++i) {
-      QUIRE_BUG_ON(!cache.owns(ac.entries()[i]));
-      cached.push_back(ac.entries()[i]);
+  const CpuCacheTunables& tunables = cache.tunables_;
+  for (const auto& phys_node : system_.phys().nodes()) {
+    const KmemCacheNode& node = node_of(cache, phys_node->nid());
+    check_node(cache, node, phys_node->nid());
+    if (node.shared == nullptr) continue;
+    QUIRE_BUG_ON(system_.ksize(node.shared) < ArrayCache::bytes(node.shared->limit));
+    check_array(cache, *node.shared, tunables.shared * tunables.batchcount, cached);
+    for (std::uint32_t i = 0; i < node.shared->avail; ++i) {
+      QUIRE_BUG_ON(system_.head_page(node.shared->entries()[i])->nid() != phys_node->nid());
     }
+  }
+  for (unsigned cpu = 0; cpu < system_.scheduler().cpus(); ++cpu) {
+    check_array(cache, cache.cpu_cache_of(cpu), tunables.limit, cached);
   }
   const auto& nodes = system_.phys().nodes();
   for (std::size_t i = 0; nodes.size() > 1 && i < nodes.size() * nodes.size(); ++i) {

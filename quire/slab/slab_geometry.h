@@ -78,7 +78,9 @@ struct GeometryRequest {
 struct CpuCacheTunables {
   std::uint32_t limit = 0;
   std::uint32_t batchcount = 0;
+  std::uint32_t shared = 0;  // batches of room in the array that a node's CPUs share; 0: there is none
 };
+inline constexpr std::uint32_t kSharedFactor = 8;
 [[nodiscard]] CpuCacheTunables default_tunables(std::size_t object_size);
 
 }  // namespace quire::slab

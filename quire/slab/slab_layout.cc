@@ -26,6 +26,8 @@ void account(KmemCacheBase& cache, const Page& page, std::int64_t pages) {
 
 }  // namespace
 
+void SlabLayout::drop_stocks(KmemCacheBase& /*cache*/) {}
+
 Page* SlabLayout::alloc_slab_page(KmemCacheBase& cache, Gfp gfp, Order order, Nid nid) {
   Page* page = cache.system().phys().alloc_pages(page_gfp(cache, gfp, order), order, nid);
   if (page == nullptr) return nullptr;

@@ -75,6 +75,8 @@ class SlabLayout {
                                                const void* caller) = 0;
   virtual void free_bulk(KmemCacheBase& cache, std::span<void* const> objects) = 0;
 
+  // What the cache's stocks of objects themselves take in other caches goes back; they are made again when wanted.
+  virtual void drop_stocks(KmemCacheBase& cache);
   // Everything that can go back to the buddy goes; slabs freed.
   virtual std::uint64_t shrink(KmemCacheBase& cache) = 0;
   // What the periodic cache_reap takes; slabs freed.

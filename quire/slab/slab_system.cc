@@ -72,6 +72,9 @@ SlabSystem::SlabSystem(phys::PhysMem& phys, sim::Scheduler& scheduler, const Sla
 
 // Caches that their owners gave back are gone; what else is left goes now, empty or not.
 SlabSystem::~SlabSystem() {
+  // Arrays that CPUs share lie in kmalloc's caches: they go while all of these stand, and no new ones come.
+  for (KmemCacheBase& cache : caches_) cache.tunables_.shared = 0;
+  drop_stocks();
   for (KmemCacheBase* cache = caches_.back_or_null(); cache != nullptr;) {
     KmemCacheBase* before = caches_.prev_or_null(*cache);
     if (cache != cache_cache_ && cache != slab_mgmt_) release_cache(*cache);
@@ -229,9 +232,17 @@ void SlabSystem::tear_down(KmemCacheBase& cache) {
   cache.~KmemCacheBase();
 }
 
+// The newest first: the caches of kmalloc, which stocks lie in, are among the oldest.
+void SlabSystem::drop_stocks() {
+  for (KmemCacheBase* cache = caches_.back_or_null(); cache != nullptr; cache = caches_.prev_or_null(*cache)) {
+    layout_->drop_stocks(*cache);
+  }
+}
+
 std::uint64_t SlabSystem::cache_reap(ReapMode mode) QUIRE_NO_THREAD_SAFETY_ANALYSIS {
   if (!slab_mutex_.try_lock()) return 0;
   const TryLockHold hold(slab_mutex_);
+  if (mode == ReapMode::kAll) drop_stocks();
   std::uint64_t pages = 0;
   for (KmemCacheBase& cache : caches_) {
     pages += (mode == ReapMode::kAll ? layout_->shrink(cache) : layout_->reap(cache)) * cache.geometry().order.pages();

@@ -45,8 +45,10 @@ struct SlabInfo {
   std::uint64_t pagesperslab = 0;
   std::uint64_t limit = 0;  // tunables
   std::uint64_t batchcount = 0;
+  std::uint64_t sharedfactor = 0;
   std::uint64_t active_slabs = 0;  // slabdata
   std::uint64_t num_slabs = 0;
+  std::uint64_t sharedavail = 0;     // objects in the arrays that the CPUs of each node share
   std::uint64_t objects_in_use = 0;  // exact: without those in CPU arrays (not in Linux's table)
 };
 
@@ -118,6 +120,7 @@ class SlabSystem : public Kmalloc {
   Result<KmemCacheBase*> setup_cache(void* room, std::string_view name, std::size_t size, std::size_t align, SlabFlags flags,
                                      SlabConstructor constructor);
   [[nodiscard]] SlabFlags kmem_cache_flags(std::string_view name, SlabFlags flags) const;
+  void drop_stocks();
   void release_cache(KmemCacheBase& cache);
   void tear_down(KmemCacheBase& cache);
 

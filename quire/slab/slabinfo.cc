@@ -13,9 +13,11 @@ SlabInfo SlabSystem::slabinfo(const KmemCacheBase& cache) const {
   row.pagesperslab = cache.geometry().order.pages();
   row.limit = cache.tunables_.limit;
   row.batchcount = cache.tunables_.batchcount;
+  row.sharedfactor = cache.tunables_.shared;
   const SlabCounts counts = layout_->counts(cache);
   row.num_slabs = counts.slabs;
   row.active_slabs = counts.slabs - counts.free_slabs;
+  row.sharedavail = counts.shared;
   row.num_objs = counts.objects;
   row.active_objs = counts.objects - counts.free_objects;
   row.objects_in_use = row.active_objs - counts.cached;

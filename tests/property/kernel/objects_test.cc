@@ -17,9 +17,10 @@ namespace {
 
 using Objects = std::map<std::string, std::uint64_t>;
 
-// Objects in use; the allocator's own descriptors of slabs come and go with its slabs.
+// Objects in use, without the arrays between CPUs; the allocator's own descriptors of slabs come and go with its slabs.
 Objects objects(Machine& machine) {
   Objects in_use;
+  machine.slab().cache_reap(slab::SlabSystem::ReapMode::kAll);
   for (const slab::SlabInfo& row : machine.slab().slabinfo()) {
     if (row.objects_in_use != 0 && row.name != "slab_mgmt") in_use[std::string(row.name)] = row.objects_in_use;
   }

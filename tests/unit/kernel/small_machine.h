@@ -23,13 +23,14 @@ inline std::unique_ptr<Machine> boot_small(std::uint64_t ram = 32 * kMiB, unsign
   return std::move(*machine);
 }
 
-// Objects in use of every cache that has any, with no kernel stack kept for the next thread. Not those that describe slabs and
+// Objects in use of every cache that has any, with no kernel stack kept for the next thread and no array between CPUs. Not those that describe slabs and
 // free addresses: they come and go with how these lie.
 using Objects = std::map<std::string, std::uint64_t>;
 inline Objects objects(Machine& machine) {
   Objects in_use;
   machine.processes().free_vm_stack_cache();
   static_cast<void>(machine.kernel_space().vmalloc().areas().purge_vmap_area_lazy());
+  machine.slab().cache_reap(slab::SlabSystem::ReapMode::kAll);
   for (const slab::SlabInfo& row : machine.slab().slabinfo()) {
     if (row.objects_in_use != 0 && row.name != "slab_mgmt" && row.name != "vmap_area")
       in_use[std::string(row.name)] = row.objects_in_use;
