@@ -73,7 +73,8 @@ class SlabSystem : public Kmalloc {
   [[nodiscard]] KmemCacheBase* find_cache(std::string_view name);
 
   // cache_reap: drains idle CPU arrays and gives back a fifth of each node's free slabs (all under `kAll`). Returns
-  // pages freed; none when a cache is just being made or destroyed. Reclaim's and a periodic task's.
+  // pages freed; none when a cache is just being made or destroyed. Called by reclaim and drop_caches; no task
+  // runs it now and then.
   enum class ReapMode : std::uint8_t { kPeriodic, kAll };
   std::uint64_t cache_reap(ReapMode mode);
 
