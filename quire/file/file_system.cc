@@ -153,6 +153,14 @@ Status FileSystem::rename(std::string_view from, std::string_view to) {
   return {};
 }
 
+std::string FileSystem::path_of(const Inode& inode) const {
+  std::string path;
+  names_.for_each([&](const Dentry& dentry) {
+    if (dentry.d_inode == &inode && path.empty()) path = dentry.name();
+  });
+  return path.empty() ? "/ (deleted)" : path;
+}
+
 void FileSystem::evict_inode(Inode& inode) {
   inodes_.erase(disk_inode(inode));  // the number is free for another file at once
   --nr_inodes_;

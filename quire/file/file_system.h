@@ -76,6 +76,7 @@ class FileSystem final : public SuperBlock, private AddressSpaceOps {
   Status fsync_range(Inode& inode, std::uint64_t start, std::uint64_t end, SyncKind kind) override;
   Result<std::uint64_t> seek(Inode& inode, std::uint64_t pos, SeekKind kind) override;
   void evict_inode(Inode& inode) override;
+  [[nodiscard]] std::string path_of(const Inode& inode) const override;  // the first name in order; looks at all
 
   [[nodiscard]] sim::Disk& disk() { return disk_; }
   [[nodiscard]] std::uint64_t used_bytes() const { return used_bytes_; }

@@ -146,6 +146,9 @@ class SuperBlock {
   // SEEK_DATA / SEEK_HOLE from `pos`; kNxio as Linux.
   virtual Result<std::uint64_t> seek(Inode& inode, std::uint64_t pos, SeekKind kind) = 0;
 
+  // The file's path, as /proc/PID/maps names it; " (deleted)" behind it when it has no name any more.
+  [[nodiscard]] virtual std::string path_of(const Inode& inode) const = 0;
+
   // The last reference to an open file goes (f_op->release). Does not sleep.
   virtual void release(File&) {}
   // The last reference to a file without a name went: drop pages and storage, give the object back.

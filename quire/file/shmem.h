@@ -94,6 +94,7 @@ class Shmem final : public SuperBlock, private AddressSpaceOps {
   Status fsync_range(Inode& inode, std::uint64_t start, std::uint64_t end, SyncKind kind) override;
   Result<std::uint64_t> seek(Inode& inode, std::uint64_t pos, SeekKind kind) override;
   void evict_inode(Inode& inode) override;
+  [[nodiscard]] std::string path_of(const Inode& inode) const override;
 
   [[nodiscard]] bool shmem_mapping(const AddressSpace& mapping) const { return &mapping.host().sb == this; }
   // Pages of the file that lie in swap within [first, last] (shmem_partial_swap_usage, for smaps).

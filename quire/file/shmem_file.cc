@@ -241,4 +241,10 @@ Status Shmem::writepages(AddressSpace&, WritebackControl&) { return {}; }
 
 bool Shmem::dirty_folio(AddressSpace&, Folio& folio) { return !phys::folio_test_set_dirty(folio); }
 
+std::string Shmem::path_of(const Inode& inode) const {
+  const Dentry* dentry = static_cast<const ShmemInode&>(inode).i_dentry;
+  const std::string_view name = dentry != nullptr && dentry->len != 0 ? dentry->name() : "dev/zero";
+  return "/" + std::string(name) + " (deleted)";
+}
+
 }  // namespace quire::file

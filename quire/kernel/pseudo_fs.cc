@@ -1,5 +1,7 @@
 #include "quire/kernel/pseudo_fs.h"
 
+#include <fmt/format.h>
+
 #include "quire/base/bug.h"
 
 namespace quire::kernel {
@@ -110,5 +112,10 @@ void PseudoFs::release(File& file) {
 }
 
 void PseudoFs::evict_inode(file::Inode& inode) { free_inode(static_cast<PipeInode&>(inode)); }
+
+std::string PseudoFs::path_of(const file::Inode& inode) const {
+  const bool pipe = static_cast<const PipeInode&>(inode).i_pipe != nullptr;
+  return fmt::format("{}:[{}]", pipe ? "pipe" : "socket", inode.ino);
+}
 
 }  // namespace quire::kernel

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "quire/base/result.h"
 #include "quire/file/vfs.h"
@@ -47,6 +48,7 @@ class PseudoFs final : public file::SuperBlock, private file::AddressSpaceOps {
   Result<std::uint64_t> seek(file::Inode&, std::uint64_t, file::SeekKind) override { return fail(Errno::kSPipe); }
   void release(file::File& file) override;
   void evict_inode(file::Inode& inode) override;
+  [[nodiscard]] std::string path_of(const file::Inode& inode) const override;  // "pipe:[3]", "socket:[4]"
 
  private:
   struct PipeInode : file::Inode {

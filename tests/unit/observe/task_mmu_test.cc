@@ -1,0 +1,86 @@
+// maps and smaps of small address spaces. That every figure is the kernel's own is tests/differential's to show.
+#include "quire/observe/task_mmu.h"
+
+#include "../vm/vm_machine.h"
+
+namespace quire::observe {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+using vm::MapFlags;
+using vm::Prot;
+
+constexpr VirtAddr kAt{0x10000000};
+
+class TaskMmuTest : public ::testing::Test {
+ protected:
+  void in_task(const std::function<void()>& body) {
+    m_.run([&] {
+      mm_ = &m_.mm_alloc();
+      body();
+      m_.vm.mmput(*mm_);
+    });
+  }
+
+  vm::VmMachine m_;
+  vm::Mm* mm_ = nullptr;
+};
+
+TEST_F(TaskMmuTest, MapsNamesFilesAndLeavesABlankBehindTheNumberOfOthers) {
+  in_task([&] {
+    m_.anon(*mm_, 2, Prot::kRead | Prot::kWrite, MapFlags::kPrivate | MapFlags::kFixed, kAt);
+    file::File& file = m_.open("/usr/bin/cat", 3 * kPageSize, 1);
+    const VirtAddr at(0x20000000);
+    ASSERT_TRUE(m_.vm.mmap(*mm_, at, kPageSize, Prot::kRead, MapFlags::kShared | MapFlags::kFixed, &file, 2 * kPageSize));
+    EXPECT_EQ(maps(m_.vm, *mm_),
+              "10000000-10002000 rw-p 00000000 00:00 0 \n"
+              "20000000-20001000 r--s 00002000 08:01 12                                  /usr/bin/cat\n");
+    m_.vfs.fput(file);
+  });
+}
+
+TEST_F(TaskMmuTest, SharedAnonymousMemoryIsADeletedFile) {
+  in_task([&] {
+    m_.anon(*mm_, 1, Prot::kRead, MapFlags::kShared | MapFlags::kFixed, kAt);
+    EXPECT_THAT(maps(m_.vm, *mm_), HasSubstr(" /dev/zero (deleted)\n"));
+  });
+}
+
+TEST_F(TaskMmuTest, SmapsSharesPagesAmongThoseThatMapThem) {
+  in_task([&] {
+    m_.anon(*mm_, 4, Prot::kRead | Prot::kWrite, MapFlags::kPrivate | MapFlags::kFixed, kAt);
+    for (std::uint64_t page = 0; page < 2; ++page) m_.write(*mm_, kAt + page * kPageSize, 1);
+    EXPECT_EQ(m_.read(*mm_, kAt + 2 * kPageSize), 0);  // the zero page is nobody's
+    vm::Mm* child = m_.vm.dup_mm(*mm_).value();
+    m_.write(*mm_, kAt, 2);
+    const std::string text = smaps(m_.vm, *mm_);
+    EXPECT_THAT(text, HasSubstr("Size:                 16 kB\n"));
+    EXPECT_THAT(text, HasSubstr("Rss:                   8 kB\nPss:                   6 kB\n"));
+    EXPECT_THAT(text, HasSubstr("Shared_Dirty:          4 kB\n"));
+    EXPECT_THAT(text, HasSubstr("Private_Dirty:         4 kB\n"));
+    EXPECT_THAT(text, HasSubstr("Anonymous:             8 kB\n"));
+    EXPECT_THAT(text, HasSubstr("VmFlags: rd wr mr mw me ac \n"));
+    m_.vm.mmput(*child);
+    EXPECT_THAT(smaps(m_.vm, *mm_), HasSubstr("Pss:                   8 kB\n"));
+  });
+}
+
+TEST_F(TaskMmuTest, LockedAndRollupSumUp) {
+  in_task([&] {
+    m_.anon(*mm_, 2, Prot::kRead | Prot::kWrite, MapFlags::kPrivate | MapFlags::kFixed, kAt);
+    m_.anon(*mm_, 3, Prot::kRead | Prot::kWrite, MapFlags::kShared | MapFlags::kFixed, kAt + 8 * kPageSize);
+    ASSERT_TRUE(m_.vm.mlock(*mm_, kAt, 2 * kPageSize));
+    m_.write(*mm_, kAt + 8 * kPageSize, 1);
+    const std::string text = smaps_rollup(m_.vm, *mm_);
+    EXPECT_THAT(text, HasSubstr("10000000-1000b000 ---p 00000000 00:00 0"));
+    EXPECT_THAT(text, HasSubstr("[rollup]\nRss:                  12 kB\n"));
+    EXPECT_THAT(text, HasSubstr("Pss_Anon:              8 kB\nPss_File:              0 kB\nPss_Shmem:             4 kB\n"));
+    EXPECT_THAT(text, HasSubstr("Locked:                8 kB\n"));
+    EXPECT_THAT(text, Not(HasSubstr("VmFlags")));
+    EXPECT_EQ(statm(*mm_), "5 3 1 0 0 2 0\n");
+  });
+}
+
+}  // namespace
+}  // namespace quire::observe
