@@ -1,6 +1,7 @@
 // Touching pages ahead of the program: MAP_POPULATE, mlock, MADV_POPULATE_*, and get_user_pages.
 #include <algorithm>
 
+#include "quire/file/vfs.h"
 #include "quire/vm/folio_map.h"
 #include "quire/vm/vm.h"
 
@@ -24,7 +25,14 @@ Result<phys::Page*> Vm::fault_in_page(Vma& vma, VirtAddr address, arch::Access k
   while (true) {
     if (mm.killed()) return fail(Errno::kIntr);
     const arch::Pte* pte = pgtable_.pte_offset(mm, address);
-    if (pte != nullptr && pte->present() && (!write || arch::pte_write(*pte))) return vm_normal_page(*pte);
+    if (pte != nullptr && pte->present() && (!write || arch::pte_write(*pte))) {
+      phys::Page* page = vm_normal_page(*pte);
+      // Who asked for it to write (FOLL_TOUCH) gets a dirty page, also where a read had mapped it writable.
+      if (write && page != nullptr && !arch::pte_dirty(*pte) && !phys::folio_test_dirty(phys::page_folio(*page))) {
+        parts_.vfs.filemap().folio_mark_dirty(phys::page_folio(*page));
+      }
+      return page;
+    }
     const FaultOutcome outcome = handle_mm_fault(vma, address, write ? FaultFlags::kWrite : FaultFlags::kNone);
     if (any(outcome, FaultOutcome::kOom)) return fail(Errno::kNoMem);
     if (any(outcome, FaultOutcome::kError)) return fail(Errno::kFault);

@@ -281,6 +281,19 @@ TEST_F(FaultTest, MincoreSeesTheSwapCacheAndTeachesReadaheadNothing) {
   });
 }
 
+// A read maps shared memory writable and clean; who then populates to write does not fault any more.
+TEST_F(FaultTest, PopulatingToWriteMakesPagesDirtyThatAReadHadMapped) {
+  in_task([&] {
+    const VirtAddr at = m_.anon(mm_, 2, Prot::kRead | Prot::kWrite, MapFlags::kShared);
+    EXPECT_EQ(m_.read(mm_, at), 0);
+    ASSERT_FALSE(phys::folio_test_dirty(m_.folio_at(mm_, at)));
+    ASSERT_TRUE(m_.vm.madvise(mm_, at, 2 * kPageSize, Advice::kPopulateWrite));
+    EXPECT_TRUE(phys::folio_test_dirty(m_.folio_at(mm_, at)));
+    EXPECT_TRUE(phys::folio_test_dirty(m_.folio_at(mm_, at + kPageSize)) ||
+                arch::pte_dirty(*m_.vm.pgtable().pte_offset(mm_, at + kPageSize)));
+  });
+}
+
 TEST_F(FaultTest, EveryFaultCountsForItsAddressSpaceWhoeverCausedIt) {
   in_task([&] {
     const VirtAddr at = m_.anon(mm_, 8);
