@@ -1,0 +1,109 @@
+#include "answer.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <sstream>
+#include <vector>
+
+namespace quire::differential {
+namespace {
+
+// smaps lines that are compared. Referenced is not: when the kernel looks at accessed bits is its own affair.
+constexpr std::array<std::string_view, 12> kFigures{"Rss",          "Pss",           "Pss_Dirty",     "Shared_Clean",
+                                                    "Shared_Dirty", "Private_Clean", "Private_Dirty", "Anonymous",
+                                                    "LazyFree",     "Swap",          "SwapPss",       "Locked"};
+// Flags that not every kernel shows: soft-dirty tracking depends on the configuration, lock-on-fault has letters since 6.7.
+constexpr std::array<std::string_view, 2> kFlagsLeftOut{"sd", "lf"};
+
+bool is_area(const std::string& line) {
+  const std::size_t dash = line.find('-');
+  const std::size_t blank = line.find(' ');
+  return dash != std::string::npos && dash < blank && line.find(':') > blank;
+}
+
+std::string flags_of(const std::string& line) {
+  std::istringstream words(line.substr(line.find(':') + 1));
+  std::string text;
+  for (std::string word; words >> word;) {
+    if (std::ranges::find(kFlagsLeftOut, word) == kFlagsLeftOut.end()) text += " " + word;
+  }
+  return text;
+}
+
+}  // namespace
+
+std::string describe(const Op& op, const Answer& answer) {
+  if (answer.signal != 0) return fmt::format("signal {} code {}", answer.signal, answer.si_code);
+  std::string text = answer.error != 0 ? fmt::format("= -1 errno {} ({})", answer.error, std::strerror(answer.error))
+                                       : fmt::format("= {:#x}", answer.result);
+  if (op.call == Call::kRead || op.call == Call::kWrite) text += fmt::format(", {} minor faults", answer.minor_faults);
+  return text;
+}
+
+std::string arena_of(std::string_view smaps) {
+  std::istringstream lines{std::string(smaps)};
+  std::string text;
+  bool inside = false;
+  for (std::string line; std::getline(lines, line);) {
+    if (is_area(line)) {
+      unsigned long begin = 0;
+      unsigned long end = 0;
+      unsigned long offset = 0;
+      std::array<char, 5> rights{};
+      if (std::sscanf(line.c_str(), "%lx-%lx %4s %lx", &begin, &end, rights.data(), &offset) != 4) continue;
+      inside = begin >= kBase && end <= kBase + kPages * kPage;
+      if (!inside) continue;
+      text += fmt::format("{}{}-{} {} {:x}:", text.empty() ? "" : "\n", (begin - kBase) / kPage, (end - kBase) / kPage,
+                          rights.data(), offset);
+      continue;
+    }
+    if (!inside) continue;
+    const std::string name = line.substr(0, line.find(':'));
+    if (name == "VmFlags") {
+      text += flags_of(line);
+    } else if (std::ranges::find(kFigures, name) != kFigures.end()) {
+      const unsigned long kilobytes = std::stoul(line.substr(line.find(':') + 1));
+      if (kilobytes != 0) text += fmt::format(" {} {}", name, kilobytes);
+    }
+  }
+  return text;
+}
+
+std::string merged_areas(const std::string& arena) {
+  struct Area {
+    unsigned long first = 0;
+    unsigned long end = 0;
+    unsigned long offset = 0;
+    std::string rest;  // rights and flags
+  };
+  std::vector<Area> areas;
+  std::istringstream lines(arena);
+  for (std::string line; std::getline(lines, line);) {
+    Area area;
+    std::array<char, 5> rights{};
+    if (std::sscanf(line.c_str(), "%lu-%lu %4s %lx", &area.first, &area.end, rights.data(), &area.offset) != 4) continue;
+    area.rest = rights.data() + line.substr(std::min(line.size(), line.find_last_of("0123456789:") + 1));
+    const bool joins =
+        !areas.empty() && areas.back().end == area.first && areas.back().rest == area.rest &&
+        (area.offset == 0 || areas.back().offset + (areas.back().end - areas.back().first) * kPage == area.offset);
+    if (joins) {
+      areas.back().end = area.end;
+    } else {
+      areas.push_back(area);
+    }
+  }
+  std::string text;
+  for (const Area& area : areas) text += fmt::format("{}-{} {:x} {}\n", area.first, area.end, area.offset, area.rest);
+  return text;
+}
+
+std::int64_t hash_page(const volatile unsigned char* page) {
+  std::uint64_t hash = 0xcbf29ce484222325;
+  for (std::uint64_t i = 0; i < kPage; ++i) hash = (hash ^ page[i]) * 0x100000001b3;
+  return static_cast<std::int64_t>(hash >> 1);
+}
+
+}  // namespace quire::differential

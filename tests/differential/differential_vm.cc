@@ -1,0 +1,176 @@
+// differential_vm [--ops N] [--seed S] [--steps N] [--keep-going] [--any-kernel]
+//
+// Random programs of the mmap family, run by the host's kernel and by a Quire machine, step by step: return value, errno,
+// signal, areas with their figures and flags, minor faults and every byte must be the same. A difference is shrunk to the
+// shortest program that shows it, printed as steps and as a C program.
+#include <fmt/format.h>
+
+#include <sys/mman.h>
+#include <sys/utsname.h>
+
+#include <CLI/CLI.hpp>
+#include <iostream>
+#include <optional>
+
+#include "host_side.h"
+#include "quire_side.h"
+
+namespace quire::differential {
+namespace {
+
+struct Difference {
+  std::size_t step = 0;
+  std::string host;
+  std::string quire;
+};
+
+// Steps that kernels newer than 6.1 answer otherwise, and which are therefore left out (docs/fidelity.md):
+// mremap checks its arguments before it unmaps anything at the new place, and moves several areas at once (6.17);
+// MADV_REMOVE asks for the right to write, not for writing (6.7); mprotect gives up what was promised for an area that
+// nobody has written to yet when it takes the right to write away (6.6).
+bool comparable(const Op& op, const QuireSide& quire) {
+  if (op.call == Call::kMremap) {
+    const bool apart = op.address + op.length <= op.new_address || op.new_address + op.new_length <= op.address;
+    return op.length != 0 && op.new_length != 0 && op.new_address % kPage == 0 && op.length % kPage == 0 && apart &&
+           quire.in_one_area(op.process, op.address, op.length);
+  }
+  if (op.call == Call::kMprotect && (op.prot & PROT_WRITE) == 0) {
+    return !quire.has_untouched_writable(op.process, op.address, op.length);
+  }
+  return op.call != Call::kMadvise || op.flags != MADV_REMOVE;
+}
+
+// What steps with the same answer may leave behind otherwise on kernels newer than 6.1 (docs/fidelity.md): areas that are
+// merged though one has pages of its own and the other none yet; and after a read beyond the end of a file, where no table
+// was, no neighbour within the file (6.1 maps it: seen on a guest).
+bool newer_kernel_does_otherwise(const Op& op, const std::string& host, const std::string& quire, std::string_view answer) {
+  if (host.size() >= quire.size()) return false;
+  if (op.call == Call::kRead && answer.starts_with("signal 7")) return true;
+  return op.call != Call::kExit && merged_areas(host) == merged_areas(quire);
+}
+
+std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
+
+// Both do the program until they differ. Steps of processes that do not live are passed over.
+std::optional<Difference> compare(const std::vector<Op>& program, std::uint64_t file_seed) {
+  HostSide host(disk_bytes(file_seed));
+  QuireSide quire(file_seed);
+  std::optional<Difference> difference;
+  quire.run([&] {
+    for (std::size_t step = 0; step < program.size(); ++step) {
+      const Op& op = program[step];
+      if (!quire.alive(op.process) || (op.call == Call::kFork && quire.alive(op.child)) || !comparable(op, quire)) continue;
+      std::string seen_host = describe(op, host.run(op));
+      std::string seen_quire = describe(op, quire.run(op));
+      if (op.call != Call::kExit) {
+        seen_host += "\n" + host.arena(op.process);
+        seen_quire += "\n" + quire.arena(op.process);
+      }
+      if (seen_host == seen_quire) continue;
+      if (newer_kernel_does_otherwise(op, host.arena(op.process), quire.arena(op.process), first_line(seen_host)) &&
+          first_line(seen_host) == first_line(seen_quire)) {
+        return;  // no difference, but the end of what can be compared
+      }
+      difference = Difference{step, seen_host, seen_quire};
+      return;
+    }
+    quire.validate();
+  });
+  return difference;
+}
+
+// Leaves out what the difference does not need: halves first, then single steps.
+std::vector<Op> shrink(std::vector<Op> program, std::uint64_t file_seed) {
+  for (std::size_t chunk = program.size() / 2; chunk != 0; chunk /= 2) {
+    for (std::size_t from = 0; from < program.size();) {
+      std::vector<Op> shorter = program;
+      const auto begin = shorter.begin() + static_cast<std::ptrdiff_t>(from);
+      shorter.erase(begin, begin + static_cast<std::ptrdiff_t>(std::min(chunk, shorter.size() - from)));
+      const auto difference = compare(shorter, file_seed);
+      if (difference) {
+        shorter.resize(difference->step + 1);
+        program = std::move(shorter);
+      } else {
+        from += chunk;
+      }
+    }
+  }
+  return program;
+}
+
+enum class Program : std::uint8_t { kAsSteps, kAsC };
+
+void report(const std::vector<Op>& program, std::uint64_t seed, Program print) {
+  const std::vector<Op> shortest = shrink(program, seed);
+  const auto difference = compare(shortest, seed);
+  fmt::print("seed {}: the kernel and Quire differ\n", seed);
+  int step = 0;
+  for (const Op& op : shortest) fmt::print("  {}: process {}: {}\n", step++, op.process, to_c(op));
+  if (difference) {
+    fmt::print("--- kernel\n{}\n--- Quire\n{}\n", difference->host, difference->quire);
+    if (print == Program::kAsC) fmt::print("--- as a program\n{}", to_c_program(shortest));
+  } else {
+    fmt::print("(it does not show again: chance is at work)\n");
+  }
+}
+
+// Steps that kernels answer in different ways are known from 6.1 (a guest) and 6.18 (a host); what lies between may have some
+// of one and some of the other, and other kernels (gVisor, WSL) may be anything.
+bool known_kernel(const utsname& host) {
+  int major = 0;
+  int minor = 0;
+  return std::sscanf(host.release, "%d.%d", &major, &minor) == 2 && major == 6 && minor >= 17;
+}
+
+struct Options {
+  std::uint64_t ops = 20'000;
+  std::uint64_t seed = 1;
+  std::uint64_t steps = 150;  // of one program
+  bool keep_going = false;
+  bool any_kernel = false;
+};
+
+int run(const Options& options) {
+  std::uint64_t different = 0;
+  std::uint64_t programs = 0;
+  for (std::uint64_t done = 0; done < options.ops; done += options.steps, ++programs) {
+    const std::uint64_t seed = options.seed + programs;
+    Rng rng(seed);
+    std::vector<Op> program = random_program(rng, options.steps);
+    const auto difference = compare(program, seed);
+    if (!difference) continue;
+    program.resize(difference->step + 1);
+    report(program, seed, options.keep_going ? Program::kAsSteps : Program::kAsC);
+    ++different;
+    if (!options.keep_going) break;
+  }
+  fmt::print("{} programs of {} steps, {} differ\n", programs, options.steps, different);
+  return different == 0 && !::testing::Test::HasFailure() ? 0 : 1;
+}
+
+}  // namespace
+}  // namespace quire::differential
+
+int main(int argc, char** argv) {
+  CLI::App app("Random mmap-family programs on the host's kernel and on a Quire machine");
+  quire::differential::Options options;
+  app.add_option("--ops", options.ops, "steps in all")->capture_default_str();
+  app.add_option("--seed", options.seed, "of the first program")->capture_default_str();
+  app.add_option("--steps", options.steps, "of one program")->check(CLI::PositiveNumber)->capture_default_str();
+  app.add_flag("--keep-going", options.keep_going, "go on after a difference");
+  app.add_flag("--any-kernel", options.any_kernel, "on kernels too whose differences from 6.1 are not known");
+  CLI11_PARSE(app, argc, argv);
+  utsname host{};
+  uname(&host);
+  if (!options.any_kernel && !quire::differential::known_kernel(host)) {
+    fmt::print("skipped: kernel {} is no 6.17 or newer 6.x, and how it differs from 6.1 is not known (--any-kernel tries)\n",
+               host.release);
+    return 77;
+  }
+  try {
+    return quire::differential::run(options);
+  } catch (const std::exception& error) {
+    std::cerr << "differential_vm: " << error.what() << "\n";
+    return 2;
+  }
+}
