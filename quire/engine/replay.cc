@@ -75,6 +75,10 @@ Checked<void> Replay::run() {
   return user_error("the machine stands still, every task waits:\n" + outcome.report());
 }
 
+void Replay::run_until(sim::Nanos when) {
+  if (!machine_.scheduler().run_until(when).done()) end_ = End::kStandsStill;
+}
+
 std::vector<ProgramOutcome> Replay::outcomes() const {
   std::vector<ProgramOutcome> all;
   for (const auto& program : programs_) {

@@ -62,6 +62,8 @@ class Replay {
   // Runs all to the end. The error tells who waits on what when nothing can go on; the machine is then good for its destructor
   // only, once the Replay is gone.
   Checked<void> run();
+  // Runs what happens before `when` of virtual time; tasks then stand where they are, to be looked at.
+  void run_until(sim::Nanos when);
 
   [[nodiscard]] const ReplayStats& stats() const { return stats_; }
   [[nodiscard]] std::vector<ProgramOutcome> outcomes() const;

@@ -63,6 +63,29 @@ TEST_F(Commands, BadWordsGetOneSentence) {
   expect_sentence(quire("info text.qtr"), "text.qtr");
 }
 
+// A machine in the middle of a program: its process as /proc shows it, its kernel objects, and the same files at the end.
+TEST_F(Commands, ReplayShowsTheMachineAtAnyMoment) {
+  make_words();
+  ASSERT_EQ(quire("record -o sort.qtr -- sort --parallel=1 -o sorted words").status, 0);
+  const std::string words = "replay --ram 32M sort.qtr --at 5ms --show ";
+  const Output maps = quire(words + "maps:1");
+  ASSERT_EQ(maps.status, 0) << maps.err;
+  EXPECT_THAT(maps.out, AllOf(HasSubstr(" rw-p 00000000 00:00 0 "), HasSubstr("[stack]\n"), HasSubstr(" r-xp ")));
+  EXPECT_EQ(maps.out, quire(words + "maps:1").out);
+  const json seen = json::parse(quire(words + "slabinfo,vmallocinfo,meminfo --json").out);
+  EXPECT_THAT(seen["vmallocinfo"].get<std::string>(), HasSubstr("dup_task_struct pages=4 vmalloc"));
+  EXPECT_THAT(seen["meminfo"].get<std::string>(), HasSubstr("KernelStack:          16 kB\n"));
+  EXPECT_THAT(seen["slabinfo"].get<std::string>(), HasSubstr("\nvm_area_struct "));
+  EXPECT_THAT(quire("replay --ram 32M sort.qtr --show meminfo").out, HasSubstr("KernelStack:           0 kB\n"));
+
+  expect_sentence(quire("replay sort.qtr --at 5ms"), "--show");
+  expect_sentence(quire("replay sort.qtr --at 5 days --show meminfo"), "--at");
+  expect_sentence(quire(words + "maps"), "maps:1");
+  expect_sentence(quire(words + "maps:7"), "there are 1 (sort)");
+  expect_sentence(quire(words + "mapz:1"), "did you mean 'maps'");
+  expect_sentence(quire("replay --ram 32M sort.qtr --show maps:1"), "no process has memory now");
+}
+
 TEST_F(Commands, RecordThenReplayTwiceGivesTheSame) {
   make_words();
   const Output recorded = quire("record -o sort.qtr -- sort --parallel=1 -o sorted words");

@@ -35,7 +35,7 @@ TEST_F(TaskMmuTest, MapsNamesFilesAndLeavesABlankBehindTheNumberOfOthers) {
     ASSERT_TRUE(m_.vm.mmap(*mm_, at, kPageSize, Prot::kRead, MapFlags::kShared | MapFlags::kFixed, &file, 2 * kPageSize));
     EXPECT_EQ(maps(m_.vm, *mm_),
               "10000000-10002000 rw-p 00000000 00:00 0 \n"
-              "20000000-20001000 r--s 00002000 08:01 12                                  /usr/bin/cat\n");
+              "20000000-20001000 r--s 00002000 08:01 12                                 /usr/bin/cat\n");
     m_.vfs.fput(file);
   });
 }
