@@ -18,8 +18,8 @@ using phys::Page;
 
 Result<SlabGeometry> ClassicSlab::calculate(const GeometryRequest& request) const { return calculate_geometry(request); }
 
-std::size_t ClassicSlab::cpu_bytes(const SlabGeometry& geometry) const {
-  return ArrayCache::bytes(default_tunables(geometry.size).limit);
+std::size_t ClassicSlab::cpu_bytes(const SlabGeometry& geometry, SlabFlags flags) const {
+  return ArrayCache::bytes(any(flags, kSlabDebugFlags) ? 0 : default_tunables(geometry.size).limit);
 }
 
 ClassicSlab::ClassicSlab(SlabSystem& system) : system_(system), node_bytes_(sizeof(KmemCacheNode)) {
@@ -39,21 +39,16 @@ Status ClassicSlab::open(KmemCacheBase& cache) {
   for (const auto& phys_node : system_.phys().nodes()) {
     auto* node = ::new (&node_of(cache, phys_node->nid())) KmemCacheNode(system_.scheduler(), system_.list_lock_class_);
     node->free_limit = (1 + phys_node->cpus().size()) * tunables.batchcount + g.num;
-    if (system_.phys().nodes().size() == 1) break;
-    sim::LockClass& alien_class = system_.scheduler().locks().lock_class("alien->lock");
-    for (const auto& home : system_.phys().nodes()) {
-      ::new (&alien_of(cache, phys_node->nid(), home->nid())) AlienCache(system_.scheduler(), alien_class);
-    }
   }
+  for_each_alien(cache, [this](AlienCache& room, Nid) {
+    ::new (&room) AlienCache(system_.scheduler(), system_.scheduler().locks().lock_class("alien->lock"));
+  });
   return {};
 }
 
 void ClassicSlab::close(KmemCacheBase& cache) {
-  const auto& nodes = system_.phys().nodes();
-  for (const auto& phys_node : nodes) {
-    for (const auto& home : nodes) {
-      if (nodes.size() > 1) alien_of(cache, phys_node->nid(), home->nid()).~AlienCache();
-    }
+  for_each_alien(cache, [](AlienCache& alien, Nid) { alien.~AlienCache(); });
+  for (const auto& phys_node : system_.phys().nodes()) {
     QUIRE_BUG_ON(node_of(cache, phys_node->nid()).shared != nullptr);
     node_of(cache, phys_node->nid()).~KmemCacheNode();
   }
@@ -69,19 +64,26 @@ void* ClassicSlab::alloc(KmemCacheBase& cache, Gfp gfp, Nid nid, const void* cal
   }
 }
 
+// Arrays may hold objects of any node, so who wants one of a certain node looks at what he gets.
 void* ClassicSlab::alloc_once(KmemCacheBase& cache, Gfp gfp, Nid nid) {
-  const Nid here = system_.phys().numa_node_id();
-  if (nid == kNoNode) nid = here;
-  const bool through_array = nid == here && cache.tunables_.limit != 0;
+  const bool certain = system_.phys().nodes().size() > 1 && (nid != kNoNode || any(gfp, Gfp::kThisNode));
+  if (nid == kNoNode) nid = system_.phys().numa_node_id();
   while (true) {
+    // Again each time: where grow slept, the task may have changed CPU, or somebody may have filled the array; and where it had
+    // to go to another node, that node's objects do not belong into the array.
+    bool through_array = cache.tunables_.limit != 0 && nid == system_.phys().numa_node_id();
     if (through_array) {
-      // Again each time: where grow slept, the task may have changed CPU, or somebody may have filled the array.
       ArrayCache& ac = cache.cpu_cache();
-      if (ac.avail != 0) return ac.entries()[--ac.avail];
+      through_array = ac.avail == 0;
+      if (ac.avail != 0 && (!certain || is_of(nid, ac.top()))) return ac.entries()[--ac.avail];
     }
     KmemCacheNode& node = node_of(cache, nid);
     void* object = through_array ? refill(cache, node) : take_one(cache, node);
-    if (object != nullptr) return object;
+    if (object != nullptr) {
+      if (!certain || is_of(nid, object)) return object;
+      cache.free(object);  // while the lock was waited for, others have filled the array
+      continue;
+    }
     nid = grow(cache, gfp, nid);
     if (nid == kNoNode) return nullptr;
   }
@@ -105,7 +107,7 @@ void* ClassicSlab::refill(KmemCacheBase& cache, KmemCacheNode& node) {
 void* ClassicSlab::take_one(KmemCacheBase& cache, KmemCacheNode& node) {
   sim::SpinGuard guard(node.list_lock);
   void* object = nullptr;
-  take_locked(cache, node, {&object, 1});
+  if (pop_shared_locked(node, {&object, 1}) == 0) take_locked(cache, node, {&object, 1});
   return object;
 }
 
@@ -142,7 +144,7 @@ std::size_t ClassicSlab::take_locked(KmemCacheBase& cache, KmemCacheNode& node, 
 // What the array has, then what the node's CPUs share, then straight from the slabs: the lock once for each slab that must be made.
 std::size_t ClassicSlab::alloc_bulk(KmemCacheBase& cache, Gfp gfp, std::span<void*> objects, const void* caller) {
   std::size_t got = 0;
-  if (cache.debugged()) {
+  if (cache.debugged() || (any(gfp, Gfp::kThisNode) && system_.phys().nodes().size() > 1)) {
     for (; got < objects.size(); ++got) {
       objects[got] = alloc(cache, gfp, kNoNode, caller);
       if (objects[got] == nullptr) break;
@@ -207,8 +209,10 @@ void ClassicSlab::flush(KmemCacheBase& cache, ArrayCache& ac, std::uint32_t coun
   std::copy_n(entries, count, batch.begin());
   ac.avail -= count;
   std::memmove(entries, entries + count, ac.avail * sizeof(void*));
-  ac.touched = 1;
-  if (destination == Destination::kArrays) return overflow(cache, {batch.data(), count});
+  if (destination == Destination::kArrays) {
+    ac.touched = 1;
+    return overflow(cache, {batch.data(), count});
+  }
   put(cache, {batch.data(), count});
 }
 
@@ -295,6 +299,7 @@ void ClassicSlab::put_object_locked(KmemCacheBase& cache, KmemCacheNode& node, c
   node.slabs_partial.erase(slab);
   if (node.free_objects > node.free_limit) {
     --node.total_slabs;
+    ++node.unlisted_slabs;
     node.free_objects -= cache.geometry().num;
     doomed.push_back(slab);
   } else {
@@ -318,6 +323,8 @@ void ClassicSlab::locate(const KmemCacheBase& cache, std::span<void* const> obje
     if (!head.test(phys::PageFlag::kSlab) || page_cache(head) != &cache) [[unlikely]]
       cache.report_foreign(objects[i]);
     places[i].slab = page_slab(head);
+    if (places[i].slab == nullptr) [[unlikely]]  // of a slab that is just being made or taken apart
+      cache.report_foreign(objects[i]);
     __builtin_prefetch(places[i].slab, 1);
     __builtin_prefetch(places[i].slab + 1, 1);
   }
@@ -340,24 +347,22 @@ SlabCounts ClassicSlab::counts(const KmemCacheBase& cache) const {
   for (const auto& phys_node : system_.phys().nodes()) {
     const KmemCacheNode& node = node_of(cache, phys_node->nid());
     counts.slabs += node.total_slabs;
+    counts.pages += (node.total_slabs + node.unlisted_slabs) * cache.geometry().order.pages();
     counts.free_slabs += node.free_slabs;
     counts.free_objects += node.free_objects;
     counts.shared += node.shared == nullptr ? 0 : node.shared->avail;
   }
-  counts.pages = counts.slabs * cache.geometry().order.pages();
   counts.objects = counts.slabs * cache.geometry().num;
   counts.cached = counts.shared;
   for (unsigned cpu = 0; cpu < system_.scheduler().cpus(); ++cpu) counts.cached += cache.cpu_cache_of(cpu).avail;
-  const auto& nodes = system_.phys().nodes();
-  for (std::size_t i = 0; nodes.size() > 1 && i < nodes.size() * nodes.size(); ++i) {
-    counts.cached += alien_of(cache, nodes[i / nodes.size()]->nid(), nodes[i % nodes.size()]->nid()).avail;
-  }
+  for_each_alien(cache, [&](const AlienCache& alien, Nid) { counts.cached += alien.avail; });
   return counts;
 }
 
 ObjectPlace ClassicSlab::find(const KmemCacheBase& cache, const Page& head, const void* p) const {
   const SlabGeometry& g = cache.geometry();
   Slab* slab = page_slab(head);
+  if (slab == nullptr) return {};  // just being made or taken apart
   const std::byte* first = slab->s_mem - g.left_red_zone;
   const auto* address = static_cast<const std::byte*>(p);
   if (address < first || address >= first + g.num * g.size) return {};

@@ -29,6 +29,7 @@
 #include "quire/slab/kmem_cache_base.h"
 #include "quire/slab/slab.h"
 #include "quire/slab/slab_layout.h"
+#include "quire/slab/slab_system.h"
 
 namespace quire::slab {
 
@@ -40,7 +41,8 @@ struct KmemCacheNode {
   SlabList slabs_partial;
   SlabList slabs_full;
   SlabList slabs_free;
-  std::uint64_t total_slabs = 0;
+  std::uint64_t total_slabs = 0;     // on the lists
+  std::uint64_t unlisted_slabs = 0;  // their pages are had already, or still: being made, or taken apart
   std::uint64_t free_slabs = 0;
   std::uint64_t free_objects = 0;  // on slabs' free lists (not those in CPU arrays)
   std::uint64_t free_limit = 0;    // a slab that becomes free beyond this goes back to the buddy
@@ -70,7 +72,7 @@ class ClassicSlab final : public SlabLayout {
   [[nodiscard]] SlabLayoutKind kind() const override { return SlabLayoutKind::kSlab; }
   [[nodiscard]] Result<SlabGeometry> calculate(const GeometryRequest& request) const override;
   [[nodiscard]] std::size_t node_bytes() const override { return node_bytes_; }
-  [[nodiscard]] std::size_t cpu_bytes(const SlabGeometry& geometry) const override;
+  [[nodiscard]] std::size_t cpu_bytes(const SlabGeometry& geometry, SlabFlags flags) const override;
   Status open(KmemCacheBase& cache) override;
   void close(KmemCacheBase& cache) override;
 
@@ -97,6 +99,16 @@ class ClassicSlab final : public SlabLayout {
     return reinterpret_cast<AlienCache*>(&node_of(cache, nid) + 1)[home.value()];
   }
 
+  // fn(alien array, home of its objects), for each pair of nodes.
+  template <class Fn>
+  void for_each_alien(const KmemCacheBase& cache, Fn&& fn) const {
+    const auto& nodes = system_.phys().nodes();
+    if (nodes.size() == 1) return;
+    for (const auto& here : nodes) {
+      for (const auto& home : nodes) fn(alien_of(cache, here->nid(), home->nid()), home->nid());
+    }
+  }
+
  private:
   struct Place {
     Slab* slab;
@@ -109,8 +121,9 @@ class ClassicSlab final : public SlabLayout {
   // Fills this CPU's array with up to a batch from the node's shared array, or else its partial slabs, then its free ones, and
   // takes one of them; nullptr when the node has none.
   void* refill(KmemCacheBase& cache, KmemCacheNode& node);
-  // One object, past the array.
+  // One object, past the CPU's array.
   void* take_one(KmemCacheBase& cache, KmemCacheNode& node);
+  [[nodiscard]] bool is_of(Nid nid, const void* object) const { return system_.page_of(object)->nid() == nid; }
   std::size_t take_locked(KmemCacheBase& cache, KmemCacheNode& node, std::span<void*> objects);
   // Where objects go that leave an array: to the shared and alien arrays first, or straight to their slabs.
   enum class Destination : std::uint8_t { kArrays, kSlabs };

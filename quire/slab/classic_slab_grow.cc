@@ -37,16 +37,20 @@ Slab* ClassicSlab::grow_node(KmemCacheBase& cache, Gfp gfp, Nid nid) {
   const SlabGeometry& g = cache.geometry();
   Page* page = alloc_slab_page(cache, gfp, g.order, nid);
   if (page == nullptr) return nullptr;
+  page->index = 0;  // no descriptor yet
+  KmemCacheNode& node = node_of(cache, page->nid());
+  ++node.unlisted_slabs;
   Slab* slab = make_slab(cache, *page, gfp);
   if (slab == nullptr) {
+    --node.unlisted_slabs;
     free_slab_page(cache, *page);
     return nullptr;
   }
   init_objects(cache, *slab);
 
-  KmemCacheNode& node = node_of(cache, slab->nid);
   sim::SpinGuard guard(node.list_lock);
   node.slabs_free.push_back(*slab);
+  --node.unlisted_slabs;
   ++node.total_slabs;
   ++node.free_slabs;
   node.free_objects += g.num;
@@ -97,6 +101,7 @@ void ClassicSlab::destroy_slab(KmemCacheBase& cache, Slab& slab) {
   Page& page = *slab.page;
   page.index = 0;
   if (cache.geometry().management == SlabManagement::kOffSlab) system_.slab_mgmt_->free(&slab);
+  --node_of(cache, page.nid()).unlisted_slabs;
   free_slab_page(cache, page);
 }
 
@@ -110,6 +115,7 @@ std::uint64_t ClassicSlab::drain_free_list(KmemCacheBase& cache, KmemCacheNode& 
       if (slab == nullptr) break;
       --node.free_slabs;
       --node.total_slabs;
+      ++node.unlisted_slabs;
       node.free_objects -= cache.geometry().num;
     }
     destroy_slab(cache, *slab);
@@ -127,10 +133,7 @@ std::uint64_t ClassicSlab::shrink(KmemCacheBase& cache) {
   for (unsigned cpu = 0; cpu < system_.scheduler().cpus(); ++cpu) {
     while (cache.cpu_cache_of(cpu).avail != 0) flush(cache, cache.cpu_cache_of(cpu), kMaxFlush, Destination::kSlabs);
   }
-  const auto& nodes = system_.phys().nodes();
-  for (std::size_t i = 0; nodes.size() > 1 && i < nodes.size() * nodes.size(); ++i) {
-    drain_alien(cache, alien_of(cache, nodes[i / nodes.size()]->nid(), nodes[i % nodes.size()]->nid()));
-  }
+  for_each_alien(cache, [&](AlienCache& alien, Nid) { drain_alien(cache, alien); });
   std::uint64_t slabs = 0;
   for (const auto& phys_node : system_.phys().nodes()) {
     slabs += drain_free_list(cache, node_of(cache, phys_node->nid()), ~std::uint64_t{0});
@@ -153,10 +156,7 @@ std::uint32_t reap_count(ArrayCache& ac) {
 std::uint64_t ClassicSlab::reap(KmemCacheBase& cache) {
   for (unsigned cpu = 0; cpu < system_.scheduler().cpus(); ++cpu) {
     ArrayCache& ac = cache.cpu_cache_of(cpu);
-    if (const std::uint32_t count = reap_count(ac); count != 0) {
-      flush(cache, ac, count, Destination::kSlabs);
-      ac.touched = 0;
-    }
+    flush(cache, ac, reap_count(ac), Destination::kSlabs);
   }
   const auto& nodes = system_.phys().nodes();
   for (std::size_t i = 0; nodes.size() > 1 && i < nodes.size(); ++i) {

@@ -83,16 +83,13 @@ void ClassicSlab::validate(const KmemCacheBase& cache) const {
   for (unsigned cpu = 0; cpu < system_.scheduler().cpus(); ++cpu) {
     check_array(cache, cache.cpu_cache_of(cpu), tunables.limit, cached);
   }
-  const auto& nodes = system_.phys().nodes();
-  for (std::size_t i = 0; nodes.size() > 1 && i < nodes.size() * nodes.size(); ++i) {
-    const Nid home = nodes[i % nodes.size()]->nid();
-    const AlienCache& alien = alien_of(cache, nodes[i / nodes.size()]->nid(), home);
+  for_each_alien(cache, [&](const AlienCache& alien, Nid home) {
     QUIRE_BUG_ON(alien.avail > AlienCache::kLimit);
     for (std::uint32_t a = 0; a < alien.avail; ++a) {
       QUIRE_BUG_ON(!cache.owns(alien.objects[a]) || system_.head_page(alien.objects[a])->nid() != home);
       cached.push_back(alien.objects[a]);
     }
-  }
+  });
   std::ranges::sort(cached);
   const auto twice = std::ranges::adjacent_find(cached);
   if (twice != cached.end()) cache.report_double_free(*twice);

@@ -126,7 +126,8 @@ class KmemCacheBase {
   // Right behind the cache: the layout's node_bytes() for each of the machine's nodes.
   [[nodiscard]] std::byte* nodes() const { return reinterpret_cast<std::byte*>(const_cast<KmemCacheBase*>(this) + 1); }
 
-  // Bits of (gfp | kAlways) that bar the fast path: __GFP_ZERO, and everything while faults are injected.
+  // Bits of (gfp | kAlways) that bar the fast path: __GFP_ZERO, __GFP_THISNODE where there are several nodes, and everything
+  // while faults are injected.
   static constexpr std::uint32_t kAlways = 1u << 31;
   static constexpr std::uint32_t kSlowNormally = bits(phys::Gfp::kZero);
 

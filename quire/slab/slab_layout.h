@@ -61,7 +61,7 @@ class SlabLayout {
   [[nodiscard]] virtual Result<SlabGeometry> calculate(const GeometryRequest& request) const = 0;
   // Room that a node takes behind the cache, and a CPU in the percpu area.
   [[nodiscard]] virtual std::size_t node_bytes() const = 0;
-  [[nodiscard]] virtual std::size_t cpu_bytes(const SlabGeometry& geometry) const = 0;
+  [[nodiscard]] virtual std::size_t cpu_bytes(const SlabGeometry& geometry, SlabFlags flags) const = 0;
   // Makes nodes and CPU pieces of a new cache, and takes them apart when it has no slab left. kNoMem: nothing was made.
   virtual Status open(KmemCacheBase& cache) = 0;
   virtual void close(KmemCacheBase& cache) = 0;

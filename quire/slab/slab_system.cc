@@ -105,13 +105,13 @@ Result<KmemCacheBase*> SlabSystem::setup_cache(void* room, std::string_view name
                                             .constructor = constructor != nullptr ? HasConstructor::kYes : HasConstructor::kNo,
                                             .max_waste_order = max_waste_order_});
   if (!geometry) return fail(geometry.error());
-  const PercpuArea::Block block = percpu_.alloc(layout_->cpu_bytes(*geometry), Gfp::kKernel);
+  const PercpuArea::Block block = percpu_.alloc(layout_->cpu_bytes(*geometry, flags), Gfp::kKernel);
   if (block.base == nullptr) return fail(Errno::kNoMem);
 
   auto* cache = ::new (room) KmemCacheBase(*this, name, *geometry, flags, constructor);
   cache->cpu_caches_ = block.base;
   cache->cpu_cache_shift_ = block.shift;
-  if (fault_injection_ != nullptr) cache->slow_mask_ = KmemCacheBase::kSlowNormally | KmemCacheBase::kAlways;
+  cache->slow_mask_ = slow_mask();
   if (const Status opened = layout_->open(*cache); !opened) {
     percpu_.free(block);
     cache->~KmemCacheBase();
@@ -252,10 +252,17 @@ std::uint64_t SlabSystem::cache_reap(ReapMode mode) QUIRE_NO_THREAD_SAFETY_ANALY
 
 // --- faults and checks -----------------------------------------------------------------------------------------------
 
+std::uint32_t SlabSystem::slow_mask() const {
+  std::uint32_t mask = KmemCacheBase::kSlowNormally;
+  if (phys_.nodes().size() > 1) mask |= bits(Gfp::kThisNode);
+  if (fault_injection_ != nullptr) mask |= KmemCacheBase::kAlways;
+  return mask;
+}
+
 void SlabSystem::set_fault_injection(sim::FaultInjection* faults) {
   fault_injection_ = faults;
   for (KmemCacheBase& cache : caches_) {
-    cache.slow_mask_ = KmemCacheBase::kSlowNormally | (faults != nullptr ? KmemCacheBase::kAlways : 0);
+    cache.slow_mask_ = slow_mask();
   }
 }
 

@@ -121,6 +121,7 @@ class SlabSystem : public Kmalloc {
   Result<KmemCacheBase*> setup_cache(void* room, std::string_view name, std::size_t size, std::size_t align, SlabFlags flags,
                                      SlabConstructor constructor);
   [[nodiscard]] SlabFlags kmem_cache_flags(std::string_view name, SlabFlags flags) const;
+  [[nodiscard]] std::uint32_t slow_mask() const;
   void drop_stocks();
   void release_cache(KmemCacheBase& cache);
   void tear_down(KmemCacheBase& cache);

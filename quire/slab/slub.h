@@ -75,7 +75,9 @@ class Slub final : public SlabLayout {
   [[nodiscard]] SlabLayoutKind kind() const override { return SlabLayoutKind::kSlub; }
   [[nodiscard]] Result<SlabGeometry> calculate(const GeometryRequest& request) const override;
   [[nodiscard]] std::size_t node_bytes() const override { return sizeof(SlubNode); }
-  [[nodiscard]] std::size_t cpu_bytes(const SlabGeometry& /*geometry*/) const override { return sizeof(SlubCpu); }
+  [[nodiscard]] std::size_t cpu_bytes(const SlabGeometry& /*geometry*/, SlabFlags /*flags*/) const override {
+    return sizeof(SlubCpu);
+  }
   Status open(KmemCacheBase& cache) override;
   void close(KmemCacheBase& cache) override;
 

@@ -370,6 +370,65 @@ TEST(KmemCacheNodes, AllocNodeTakesFromThatNodeAndFreeBringsItHome) {
   EXPECT_EQ(cache->total_slabs(), 0u);
 }
 
+// The CPU's array holds what was freed there, whatever its node; who names a node gets none of another.
+TEST(KmemCacheNodes, AnArrayWithObjectsOfAnotherNodeServesNobodyWhoNamesHis) {
+  SlabMachine m({.ram = 128 * kMiB, .cpus = 2, .nodes = 2});
+  KmemCacheBase* cache = m.slab->kmem_cache_create("named", 128, 0, SlabFlags::kNone).value();
+  const auto nid_of = [&](const void* p) { return m.phys->virt_to_page(p).nid(); };
+  m.scheduler.spawn("task",
+                    [&] {
+                      const auto stranger_on_top = [&] {
+                        void* p = cache->alloc_node(kGfp, Nid(1));
+                        ASSERT_EQ(nid_of(p), Nid(1));
+                        cache->free(p);
+                      };
+                      std::vector<void*> objects;
+                      for (int i = 0; i < 100; ++i) {
+                        stranger_on_top();
+                        objects.push_back(cache->alloc_node(kGfp | Gfp::kThisNode, Nid(0)));
+                        EXPECT_EQ(nid_of(objects.back()), Nid(0));
+                        stranger_on_top();
+                        objects.push_back(cache->alloc_node(kGfp, Nid(0)));
+                        EXPECT_EQ(nid_of(objects.back()), Nid(0));
+                        stranger_on_top();
+                        objects.push_back(cache->alloc(kGfp | Gfp::kThisNode));
+                        EXPECT_EQ(nid_of(objects.back()), Nid(0));
+                      }
+                      stranger_on_top();
+                      std::vector<void*> bulk(200);
+                      ASSERT_TRUE(cache->alloc_bulk(kGfp | Gfp::kThisNode, bulk));
+                      for (void* p : bulk) EXPECT_EQ(nid_of(p), Nid(0));
+                      cache->free_bulk(bulk);
+                      for (void* p : objects) cache->free(p);
+                    },
+                    {.cpu = 0});
+  ASSERT_TRUE(m.scheduler.run().done());
+  m.slab->validate();
+  EXPECT_TRUE(m.slab->kmem_cache_destroy(*cache).has_value());
+}
+
+// A node without memory borrows single objects; its CPUs' arrays are not filled with another node's.
+TEST(KmemCacheNodes, BorrowedObjectsDoNotFillTheArray) {
+  SlabMachine m({.ram = 128 * kMiB, .cpus = 2, .nodes = 2});
+  KmemCacheBase* cache = m.slab->kmem_cache_create("borrowed", 256, 0, SlabFlags::kNone).value();
+  std::vector<phys::Page*> taken;
+  while (phys::Page* page = m.phys->alloc_pages(Gfp::kNoWait | Gfp::kNoWarn | Gfp::kThisNode, Order(0), Nid(0))) {
+    taken.push_back(page);
+  }
+  m.scheduler.spawn("task",
+                    [&] {
+                      void* p = cache->alloc(Gfp::kNoWait);
+                      ASSERT_NE(p, nullptr);
+                      EXPECT_EQ(m.phys->virt_to_page(p).nid(), Nid(1));
+                      EXPECT_EQ(m.slab->slabinfo(*cache).active_objs, 1u);
+                      cache->free(p);
+                    },
+                    {.cpu = 0});
+  ASSERT_TRUE(m.scheduler.run().done());
+  m.slab->validate();
+  for (phys::Page* page : taken) m.phys->free_page(*page);
+}
+
 // Objects of node 1 that a CPU of node 0 frees wait together, go home by the dozen, and are reaped when nothing more comes.
 TEST(KmemCacheNodes, ObjectsOfAnotherNodeGoHomeByTheDozen) {
   SlabMachine m({.ram = 128 * kMiB, .cpus = 2, .nodes = 2});
@@ -648,6 +707,46 @@ TEST_P(KmemCacheTasks, TasksOnSeveralCpusShareACache) {
     EXPECT_EQ(cache.base().objects_in_use(), 0u);
     m.slab->kmem_cache_shrink(cache.base());
     EXPECT_EQ(cache.base().total_slabs(), 0u);
+  }
+}
+
+// Slabs with descriptors elsewhere take several steps to make and to take apart; whoever looks in between finds all accounted.
+TEST_P(KmemCacheTasks, TheSystemIsWholeAtEveryMoment) {
+  for (std::uint64_t seed = 0; seed < 5; ++seed) {
+    SlabMachine m(
+        {.ram = 128 * kMiB, .cpus = 4, .nodes = 2, .seed = seed, .preempt_permille = 500, .config = {.layout = GetParam()}});
+    KmemCacheBase& cache = *m.slab->kmem_cache_create("apart", 600, 0, SlabFlags::kNone).value();
+    int living = 4;
+    for (std::uint64_t t = 0; t < 4; ++t) {
+      m.scheduler.spawn("t" + std::to_string(t), [&, t] {
+        Rng rng(t + seed * 10);
+        for (int i = 0; i < 25; ++i) {
+          std::vector<void*> objects(1 + rng.below(200));
+          ASSERT_TRUE(cache.alloc_bulk(kGfp, objects));
+          for (void* p : objects) std::memset(p, static_cast<int>(t), 600);
+          m.scheduler.charge(rng.below(2000));
+          m.scheduler.sync_point();
+          for (void* p : objects) {
+            const auto* bytes = static_cast<std::uint8_t*>(p);
+            ASSERT_EQ(std::count(bytes, bytes + 600, t), 600);
+          }
+          cache.free_bulk(objects);
+          if (i % 8 == 0) m.slab->kmem_cache_shrink(cache);
+        }
+        --living;
+      });
+    }
+    m.scheduler.spawn("onlooker", [&] {
+      while (living != 0) {
+        m.slab->validate();
+        m.scheduler.charge(200);
+        m.scheduler.sync_point();
+      }
+    });
+    ASSERT_TRUE(m.scheduler.run().done());
+    EXPECT_EQ(cache.objects_in_use(), 0u);
+    EXPECT_TRUE(m.slab->kmem_cache_destroy(cache).has_value());
+    m.slab->validate();
   }
 }
 
