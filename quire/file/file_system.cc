@@ -141,15 +141,17 @@ Status FileSystem::rename(std::string_view from, std::string_view to) {
     if (old == nullptr) return fail(Errno::kNoEnt);
     return {};  // two names of one file: nothing happens
   }
+  // The names change at once: others run as soon as something is freed.
   dentry->d_inode = old->d_inode;
-  d_delete(*old);
-  DiskInode* replaced = nullptr;
-  if (target != nullptr) {
-    replaced = &disk_inode(*target->d_inode);
-    d_delete(*target);
-  }
+  names_.erase(*old);
+  if (target != nullptr) names_.erase(*target);
   names_.insert(*dentry);
-  if (replaced != nullptr) drop_name(*replaced);
+  dentries_.d_free(*old);
+  if (target != nullptr) {
+    DiskInode& replaced = disk_inode(*target->d_inode);
+    dentries_.d_free(*target);
+    drop_name(replaced);
+  }
   return {};
 }
 

@@ -92,5 +92,57 @@ TEST(Names, WithoutMemoryNothingChanges) {
   });
 }
 
+// Who looks while a file is renamed finds it under one of its names, and under no other.
+TEST(Names, ARenamedFileHasOneNameAtEveryMoment) {
+  for (std::uint64_t seed = 0; seed < 20; ++seed) {
+    FileMachine m({.cpus = 2, .seed = seed, .preempt_permille = 500});
+    const std::string other = kLong + "y";
+    bool over = false;
+    m.run([&] { ASSERT_TRUE(m.fs.create(kLong)); });
+    m.scheduler.spawn("renames", [&] {
+      for (int i = 0; i < 50; ++i) EXPECT_TRUE(i % 2 == 0 ? m.fs.rename(kLong, other) : m.fs.rename(other, kLong));
+      over = true;
+    });
+    m.scheduler.spawn("looks", [&] {
+      while (!over) {
+        EXPECT_NE(m.fs.lookup(kLong) == nullptr, m.fs.lookup(other) == nullptr);
+        m.scheduler.charge(100);
+        m.scheduler.sync_point();
+      }
+    });
+    m.scheduler.run();
+    m.vfs->validate();
+  }
+}
+
+// One task renames onto a name that others take away and make anew.
+TEST(Names, RenameUnlinkAndCreateOfOneNameKeepTheTreeWhole) {
+  for (std::uint64_t seed = 0; seed < 40; ++seed) {
+    FileMachine m({.cpus = 3, .seed = seed, .preempt_permille = 500});
+    const auto before = objects(m.slab);
+    const std::string source = kLong + "source";
+    m.scheduler.spawn("renames", [&] {
+      for (int i = 0; i < 40; ++i) {
+        EXPECT_TRUE(m.fs.create(source));
+        EXPECT_TRUE(m.fs.rename(source, kLong));
+      }
+    });
+    m.scheduler.spawn("unlinks", [&] {
+      for (int i = 0; i < 60; ++i) static_cast<void>(m.fs.unlink(kLong));
+    });
+    m.scheduler.spawn("creates", [&] {
+      for (int i = 0; i < 60; ++i) {
+        static_cast<void>(m.fs.create(kLong));
+        m.vfs->validate();
+      }
+    });
+    m.scheduler.run();
+    m.run([&] { static_cast<void>(m.fs.unlink(kLong)); });
+    EXPECT_EQ(m.fs.nr_inodes(), 0u) << seed;
+    EXPECT_EQ(objects(m.slab), before) << seed;
+    m.vfs->validate();
+  }
+}
+
 }  // namespace
 }  // namespace quire::file
