@@ -60,7 +60,7 @@ Status FileTable::close(int fd) {
 
 Status FileTable::dup(int from, int to) {
   File* file = find(from);
-  if (file == nullptr) return fail(Errno::kBadF);
+  if (file == nullptr || to < 0 || static_cast<std::uint32_t>(to) >= kOpenMost) return fail(Errno::kBadF);
   if (from == to) return {};
   home_.vfs_.fget(*file);
   const Status installed = install(to, *file);

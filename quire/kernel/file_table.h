@@ -44,7 +44,7 @@ class FileTable {
   Status install(int fd, file::File& file);
   // May sleep. kBadF.
   Status close(int fd);
-  // dup2: `to` refers to what `from` refers to. kBadF, kNoMem, kMFile.
+  // dup2: `to` refers to what `from` refers to. kBadF (`from` is not open; `to` is negative or beyond fs.nr_open), kNoMem.
   Status dup(int from, int to);
   void close_all();
   // Every open number, ascending.

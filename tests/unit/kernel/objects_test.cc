@@ -98,7 +98,8 @@ TEST(KernelObjects, PipesAndDescriptorsAreFilesOfTheMachine) {
     EXPECT_EQ(ends->read(100), 0u);  // nobody does any more
     EXPECT_EQ(files.close(900).error(), Errno::kBadF);
     EXPECT_EQ(files.install(-1, **pseudo.open_other()).error(), Errno::kBadF);
-    EXPECT_EQ(files.dup(3, FileTable::kOpenMost).error(), Errno::kMFile);
+    EXPECT_EQ(files.dup(3, FileTable::kOpenMost).error(), Errno::kBadF);
+    EXPECT_EQ(files.install(FileTable::kOpenMost, *files.find(3)).error(), Errno::kMFile);
     EXPECT_EQ(files.dup(3, -5).error(), Errno::kBadF);
     EXPECT_EQ(files.find(-1), nullptr);
     // A copy has room for the highest number that is open, and references of its own.
