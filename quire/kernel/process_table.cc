@@ -19,7 +19,7 @@ ProcessTable::ProcessTable(phys::PhysMem& phys, slab::SlabSystem& slab, kvirt::K
 
 ProcessTable::~ProcessTable() {
   for (const auto& process : processes_) put_memory_and_files(*process);
-  for (const auto& process : processes_) release_task(*process);
+  for (const auto& process : processes_) free_task(*process);  // what was being reaped, too
 }
 
 // --- how they are made --------------------------------------------------------------------------------------------------
@@ -58,7 +58,7 @@ Result<Process*> ProcessTable::copy_process(Process* parent, std::string comm, C
   if (leader == nullptr) return fail(Errno::kNoMem);
   if (const Status done = copy_parts(child, parent, copy); !done) {
     put_memory_and_files(child);
-    release_task(child);
+    free_task(child);
     objects_.free_thread(*leader);
     return fail(done.error());
   }
@@ -185,30 +185,43 @@ void ProcessTable::put_memory_and_files(Process& process) {
   objects_.free(std::exchange(process.fs, nullptr));
 }
 
-// The process has no thread left that runs: its children get another parent, its own hears of it.
+// The process has no thread left that runs: its children get another parent, its own hears of it. From that moment others
+// may reap it, so its children have left it before; those that ended stay in its list until they are reaped.
 void ProcessTable::exit_notify(Process& process) {
   process.end_time = phys_.scheduler().now();
-  process.state = ProcessState::kZombie;
-  while (ChildLink* link = process.children.pop_front()) {
+  ChildLink* next = nullptr;
+  for (ChildLink* link = process.children.front_or_null(); link != nullptr; link = next) {
+    next = process.children.next_or_null(*link);
     auto& child = static_cast<Process&>(*link);
     child.real_parent = nullptr;
-    if (child.state == ProcessState::kZombie) release_task(child);
+    if (child.state != ProcessState::kZombie) process.children.erase(child);
   }
-  if (process.real_parent == nullptr) return release_task(process);
-  process.real_parent->signal->wait_chldexit.wake_all();
+  process.state = ProcessState::kZombie;
+  if (process.real_parent != nullptr) {
+    process.real_parent->signal->wait_chldexit.wake_all();
+  } else {
+    release_task(process);
+  }
+  while (ChildLink* link = process.children.pop_front()) release_task(static_cast<Process&>(*link));
+}
+
+// Whoever asks first reaps it: what follows may sleep, and others may ask again meanwhile.
+void ProcessTable::release_task(Process& process) {
+  if (process.state == ProcessState::kReaped) return;
+  process.state = ProcessState::kReaped;
+  if (process.real_parent != nullptr) process.real_parent->children.erase(process);
+  process.real_parent = nullptr;
+  free_task(process);
 }
 
 // What a process that has ended, or was never whole, still holds. Without threads but the first.
-void ProcessTable::release_task(Process& process) {
-  if (process.real_parent != nullptr) process.real_parent->children.erase(process);
-  process.real_parent = nullptr;
-  if (process.signal != nullptr) {
-    while (Thread* thread = process.signal->threads.pop_front()) objects_.free_thread(*thread);
+void ProcessTable::free_task(Process& process) {
+  if (SignalStruct* signal = process.signal; signal != nullptr) {
+    while (Thread* thread = signal->threads.pop_front()) objects_.free_thread(*thread);
   }
   objects_.free(std::exchange(process.signal, nullptr));
   objects_.free(std::exchange(process.sighand, nullptr));
   objects_.free(std::exchange(process.cred, nullptr));
-  process.state = ProcessState::kReaped;
 }
 
 Result<ExitStatus> ProcessTable::wait(Process& parent, Process& child) {
@@ -217,7 +230,7 @@ Result<ExitStatus> ProcessTable::wait(Process& parent, Process& child) {
       [&child, &parent] { return child.state != ProcessState::kRunning || parent.killed(); });
   if (child.state == ProcessState::kRunning) return fail(Errno::kIntr);
   if (child.state == ProcessState::kReaped) return fail(Errno::kChild);  // another thread was faster
-  release_task(child);
+  release_task(child);                                                   // nothing ran since the test
   return child.exit;
 }
 

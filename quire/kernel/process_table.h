@@ -76,6 +76,7 @@ class ProcessTable final : public reclaim::OomVictims {
   void put_memory_and_files(Process& process);
   void exit_notify(Process& process);
   void release_task(Process& process);
+  void free_task(Process& process);
   void send_sigkill(Process& process);
 
   phys::PhysMem& phys_;

@@ -159,5 +159,94 @@ TEST(ProcessTable, AKillDuringExecStands) {
   EXPECT_GT(killed_inside, 0u);
 }
 
+// Both are woken for the child; whoever comes second hears that there is none any more.
+TEST(ProcessTable, OneOfTwoThreadsThatWaitForAChildReapsIt) {
+  for (std::uint64_t seed = 0; seed < 60; ++seed) {
+    const auto machine = boot_small(32 * kMiB, 2, 500, seed);
+    ProcessTable& table = machine->processes();
+    const Objects empty = objects(*machine);
+    unsigned reaped = 0;
+    unsigned late = 0;
+    start(*machine, "parent", [&](Process& self) {
+      const auto child = table.fork(self, [&](Thread& thread) {
+        machine->scheduler().sleep_for(100 * sim::kMicrosecond);
+        table.exit_thread(thread, {3, 0});
+      });
+      ASSERT_TRUE(child);
+      const auto waits = [&table, &self, &reaped, &late, made = *child] {
+        const auto status = table.wait(self, *made);
+        ++(status ? reaped : late);
+        EXPECT_EQ(status ? Errno{} : status.error(), status ? Errno{} : Errno::kChild);
+        EXPECT_EQ(status.value_or(ExitStatus{3, 0}).code, 3);
+      };
+      ASSERT_TRUE(table.clone_thread(self, [&table, waits](Thread& thread) {
+        waits();
+        table.exit_thread(thread, {});
+      }));
+      waits();
+    });
+    ASSERT_TRUE(machine->run().done());
+    EXPECT_EQ(reaped, 1u) << seed;
+    EXPECT_EQ(late, 1u) << seed;
+    EXPECT_EQ(objects(*machine), empty) << seed;
+    machine->validate();
+  }
+}
+
+// A process that is waited for ends while its own children do: some have ended, some end at that moment, some later.
+TEST(ProcessTable, ChildrenOfAProcessThatEndsAreReapedOnceAndTellNobody) {
+  for (std::uint64_t seed = 0; seed < 60; ++seed) {
+    const auto machine = boot_small(32 * kMiB, 3, 500, seed);
+    ProcessTable& table = machine->processes();
+    const Objects empty = objects(*machine);
+    start(*machine, "grandparent", [&](Process& self) {
+      const auto parent = table.fork(self, [&](Thread& thread) {
+        for (std::uint64_t i = 0; i < 6; ++i) {
+          const auto child = table.fork(*thread.process, [&table, &machine, i](Thread& own) {
+            machine->scheduler().sleep_for(i * 10 * sim::kMicrosecond);
+            table.exit_thread(own, {});
+          });
+          ASSERT_TRUE(child);
+        }
+        table.exit_thread(thread, {5, 0});
+      });
+      ASSERT_TRUE(parent);
+      const auto status = table.wait(self, **parent);
+      ASSERT_TRUE(status);
+      EXPECT_EQ(status->code, 5);
+    });
+    ASSERT_TRUE(machine->run().done());
+    for (const auto& process : table.all()) EXPECT_EQ(process->state, ProcessState::kReaped) << seed;
+    EXPECT_EQ(objects(*machine), empty) << seed;
+    machine->validate();
+  }
+}
+
+// The child then lets go of an address space whose owner is gone, and wakes nobody.
+TEST(ProcessTable, AKilledVforkParentMayEndBeforeItsChild) {
+  for (std::uint64_t seed = 0; seed < 60; ++seed) {
+    const auto machine = boot_small(32 * kMiB, 3, 500, seed);
+    ProcessTable& table = machine->processes();
+    const Objects empty = objects(*machine);
+    start(*machine, "grandparent", [&](Process& self) {
+      const auto parent = table.fork(self, [&](Thread& thread) {
+        static_cast<void>(table.vfork(*thread.process, [&table, &machine, seed](Thread& own) {
+          machine->scheduler().sleep_for((100 + seed) * sim::kMicrosecond);
+          table.exit_thread(own, {});
+        }));
+        table.exit_thread(thread, {});
+      });
+      ASSERT_TRUE(parent);
+      machine->scheduler().sleep_for(100 * sim::kMicrosecond);
+      table.kill(**parent, 9);
+      EXPECT_TRUE(table.wait(self, **parent));
+    });
+    ASSERT_TRUE(machine->run().done());
+    for (const auto& process : table.all()) EXPECT_EQ(process->state, ProcessState::kReaped) << seed;
+    EXPECT_EQ(objects(*machine), empty) << seed;
+    machine->validate();
+  }
+}
+
 }  // namespace
 }  // namespace quire::kernel

@@ -13,8 +13,12 @@
 
 namespace quire::kernel {
 
-inline std::unique_ptr<Machine> boot_small(std::uint64_t ram = 32 * kMiB, unsigned cpus = 1) {
+// `preempt_permille`, `seed`: how often, and where, tasks are preempted at sync points, to hunt for races.
+inline std::unique_ptr<Machine> boot_small(std::uint64_t ram = 32 * kMiB, unsigned cpus = 1, unsigned preempt_permille = 0,
+                                           std::uint64_t seed = 0) {
   MachineConfig config;
+  config.preempt_permille = preempt_permille;
+  config.seed = seed;
   config.ram = ram;
   config.cpus = cpus;
   config.kernel_reserved = 4 * kMiB;
