@@ -156,7 +156,7 @@ class KmemCacheBase {
   SlabGeometry geometry_{};
   enum class Destroy : std::uint8_t { kNotTried, kFailed };
   Destroy destroy_ = Destroy::kNotTried;
-  std::uint32_t refcount_ = 1;  // users that created it
+  std::uint32_t refcount_ = 1;  // users that created it; 0: the last one's destruction failed
   static constexpr std::size_t kMaxName = 31;
   std::array<char, kMaxName + 1> name_{};
 

@@ -212,6 +212,7 @@ Status SlabSystem::kmem_cache_destroy(KmemCacheBase& cache) {
   }
   kmem_cache_shrink(cache);
   if (cache.total_slabs() != 0) {
+    cache.refcount_ = 0;  // its last user has let go: nobody may share it any more
     cache.destroy_ = KmemCacheBase::Destroy::kFailed;
     return fail(Errno::kBusy);
   }

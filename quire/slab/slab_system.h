@@ -63,10 +63,11 @@ class SlabSystem : public Kmalloc {
   // A cache of that name and of the same objects (size, flags, no constructor) is shared: each creation wants a destruction.
   // So is, where the machine merges (SlabConfig::merge), a like one of another name. A failure with kPanic is a bug.
   // kInval: empty name, name too long (31 bytes), size 0 or beyond 4 MiB, bad alignment. kExist: the name belongs to a
-  // cache of other objects. kNoMem: no memory. May sleep.
+  // cache of other objects, or to one whose destruction failed. kNoMem: no memory. May sleep.
   [[nodiscard]] Result<KmemCacheBase*> kmem_cache_create(std::string_view name, std::size_t size, std::size_t align,
                                                          SlabFlags flags, SlabConstructor constructor = nullptr);
-  // kBusy when objects are alive: nothing is changed but that CPU arrays and free slabs are given back. May sleep.
+  // kBusy when objects are alive: CPU arrays and free slabs are given back, and the cache stays for its objects and for
+  // another try, but no creation shares it any more. May sleep.
   Status kmem_cache_destroy(KmemCacheBase& cache);
   // Empties the CPU arrays and gives every free slab back. Returns slabs freed.
   std::uint64_t kmem_cache_shrink(KmemCacheBase& cache);

@@ -171,6 +171,25 @@ TEST(KmemCache, DestroyWithLiveObjectsIsRefusedAndReported) {
   EXPECT_EQ(m.slab->find_cache("leaky"), nullptr);
 }
 
+TEST(KmemCache, NobodySharesACacheWhoseDestructionFailed) {
+  for (const SlabLayoutKind layout : {SlabLayoutKind::kSlab, SlabLayoutKind::kSlub}) {
+    SlabMachine m({.config = {.layout = layout, .merge = SlabMerge::kYes}});
+    KmemCacheBase* cache = m.slab->kmem_cache_create("leaky", 840, 0, SlabFlags::kNone).value();
+    void* alive = cache->alloc(kGfp);
+    EXPECT_EQ(m.slab->kmem_cache_destroy(*cache).error(), Errno::kBusy);
+    EXPECT_EQ(m.slab->kmem_cache_create("leaky", 840, 0, SlabFlags::kNone).error(), Errno::kExist);
+    KmemCacheBase* like = m.slab->kmem_cache_create("like", 840, 0, SlabFlags::kNone).value();
+    EXPECT_NE(like, cache);
+    EXPECT_EQ(m.slab->kmem_cache_destroy(*cache).error(), Errno::kBusy);
+    ASSERT_EQ(m.slab->leaks().size(), 1u);
+    cache->free(alive);
+    EXPECT_TRUE(m.slab->kmem_cache_destroy(*cache).has_value());
+    EXPECT_TRUE(m.slab->leaks().empty());
+    EXPECT_TRUE(m.slab->kmem_cache_create("leaky", 96, 0, SlabFlags::kNone).has_value());
+    m.slab->validate();
+  }
+}
+
 TEST(KmemCache, BadArgumentsOfCreate) {
   SlabMachine m;
   EXPECT_EQ(m.slab->kmem_cache_create("", 8, 0, SlabFlags::kNone).error(), Errno::kInval);
