@@ -60,9 +60,10 @@ void Kmalloc::create_kmalloc_caches(SlabSystem& system) {
     for (std::size_t i = 0; i < kKmallocClasses; ++i) {
       const auto [name, size] = kClasses[i];
       const auto [prefix, flags] = kKinds[type];
-      kmalloc_caches_[type][i] =
-          system.kmem_cache_create(std::string(prefix) + std::string(name), size, align_for(size), flags | SlabFlags::kPanic)
-              .value();
+      kmalloc_caches_[type][i] = system
+                                     .kmem_cache_create(std::string(prefix) + std::string(name), size, align_for(size),
+                                                        flags | SlabFlags::kPanic | SlabFlags::kNoMerge)
+                                     .value();
     }
   }
 }

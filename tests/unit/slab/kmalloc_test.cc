@@ -118,6 +118,17 @@ TEST_P(KmallocByLayout, TypesAreWhatTheirPagesAre) {
   EXPECT_EQ(kmalloc_type(phys::Gfp::kReclaimable | phys::Gfp::kAccount), KmallocType::kReclaim);
 }
 
+// Not even a cache of the very same objects, on a machine that merges.
+TEST_P(KmallocByLayout, NobodyElsesCacheIsMergedIntoAClass) {
+  SlabConfig merging = config();
+  merging.merge = SlabMerge::kYes;
+  SlabMachine merged({.config = merging});
+  KmemCacheBase* own = merged.slab->kmem_cache_create("own", 256, 256, SlabFlags::kNone).value();
+  EXPECT_EQ(own->name(), "own");
+  EXPECT_NE(own, merged.slab->kmalloc_slab(256));
+  EXPECT_EQ(merged.slab->kmem_cache_create("like", 256, 256, SlabFlags::kNone).value(), own);
+}
+
 // Everything that kmalloc offers, under page allocations that fail one after the other: nullptr, and nothing is lost.
 TEST_P(KmallocByLayout, EveryAllocationMayFail) {
   const phys::Gfp gfp = phys::Gfp::kNoWait | phys::Gfp::kNoWarn;
