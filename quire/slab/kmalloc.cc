@@ -8,6 +8,7 @@
 
 #include "quire/slab/slab_layout.h"
 #include "quire/slab/slab_system.h"
+#include "quire/slab/slub.h"
 
 namespace quire::slab {
 
@@ -129,10 +130,15 @@ char* Kmalloc::kstrdup(std::string_view text, Gfp gfp) {
 
 // --- free -------------------------------------------------------------------------------------------------------------
 
-void Kmalloc::kfree_slow(const void* object) {
+// `page` is what page_of says.
+void Kmalloc::kfree_slow(const void* object, const Page* page) {
+  if (page != nullptr && page->test(PageFlag::kSlab)) {
+    KmemCacheBase& cache = *SlabLayout::page_cache(*page);
+    auto* p = const_cast<void*>(object);
+    if (cache.is_slub() && Slub::free_fast(cache, *page, p)) return;
+    return cache.free_track_caller(p, __builtin_return_address(0));
+  }
   if (object == nullptr || object == zero_size_ptr()) return;
-  KmemCacheBase* cache = virt_to_cache(object);
-  if (cache != nullptr) return cache->free_track_caller(const_cast<void*>(object), __builtin_return_address(0));
   free_large(object);
 }
 

@@ -79,11 +79,12 @@ class Kmalloc {
   // Anything that one of these gave; nullptr and zero_size_ptr() are nothing. A foreign pointer is a bug.
   void kfree(const void* object) {
     // Every page of a slab names its cache, so that this needs no head page.
-    if (const phys::Page* page = page_of(object); page != nullptr && page->test(phys::PageFlag::kSlab)) [[likely]] {
+    const phys::Page* page = page_of(object);
+    if (page != nullptr && page->test(phys::PageFlag::kSlab)) [[likely]] {
       if (SlabLayout::page_cache(*page)->free_fast(const_cast<void*>(object), cpus_.cpu())) [[likely]]
         return;
     }
-    kfree_slow(object);
+    kfree_slow(object, page);
   }
   // The same, after overwriting it with zeros.
   void kfree_sensitive(const void* object);
@@ -139,7 +140,7 @@ class Kmalloc {
 
   [[nodiscard]] void* kmalloc_large(std::size_t size, phys::Gfp gfp, Nid nid);
   [[nodiscard]] bool is_large(const phys::Page& head, const void* object) const;
-  [[gnu::noinline]] void kfree_slow(const void* object);
+  [[gnu::noinline]] void kfree_slow(const void* object, const phys::Page* page);
   void free_large(const void* object);
 
   phys::PhysMem& mem_;

@@ -21,7 +21,7 @@ bool KmemCacheBase::should_fail_slab(Gfp gfp) const {
 }
 
 void* KmemCacheBase::alloc_slow(Gfp gfp) {
-  if (kind_ == SlabLayoutKind::kSlub && ((bits(gfp) | kAlways) & slow_mask_) == 0) {
+  if (is_slub() && ((bits(gfp) | kAlways) & slow_mask_) == 0) {
     if (void* object = Slub::pop(*this)) return object;
   }
   if (should_fail_slab(gfp)) return nullptr;
@@ -57,7 +57,13 @@ bool KmemCacheBase::alloc_bulk(Gfp gfp, std::span<void*> objects) {
 
 // --- free -------------------------------------------------------------------------------------------------------------
 
-void KmemCacheBase::free_slow(void* object) { free_track_caller(object, __builtin_return_address(0)); }
+void KmemCacheBase::free_slow(void* object) {
+  if (is_slub()) {
+    const phys::Page* page = system_->page_of(object);
+    if (page != nullptr && Slub::free_fast(*this, *page, object)) return;
+  }
+  free_track_caller(object, __builtin_return_address(0));
+}
 
 void KmemCacheBase::free_track_caller(void* object, const void* caller) {
   if (!debugged()) return layout_->free(*this, object);

@@ -90,6 +90,7 @@ class KmemCacheBase {
   [[nodiscard]] bool debugged() const { return any(flags_, kSlabDebugFlags); }
   [[nodiscard]] SlabConstructor ctor() const { return constructor_; }
   [[nodiscard]] SlabLayout& layout() const { return *layout_; }
+  [[nodiscard]] bool is_slub() const { return kind_ == SlabLayoutKind::kSlub; }
   [[nodiscard]] SlabSystem& system() const { return *system_; }
 
   // Objects in users' hands: those on no free list and in no CPU's stock.

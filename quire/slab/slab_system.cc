@@ -243,12 +243,12 @@ void SlabSystem::drop_stocks() {
 std::uint64_t SlabSystem::cache_reap(ReapMode mode) QUIRE_NO_THREAD_SAFETY_ANALYSIS {
   if (!slab_mutex_.try_lock()) return 0;
   const TryLockHold hold(slab_mutex_);
+  // Counted where slabs are given back: they need not all be of their cache's order.
+  const std::uint64_t& reclaimed = scheduler_.context().reclaimed_slab;
+  const std::uint64_t before = reclaimed;
   if (mode == ReapMode::kAll) drop_stocks();
-  std::uint64_t pages = 0;
-  for (KmemCacheBase& cache : caches_) {
-    pages += (mode == ReapMode::kAll ? layout_->shrink(cache) : layout_->reap(cache)) * cache.geometry().order.pages();
-  }
-  return pages;
+  for (KmemCacheBase& cache : caches_) mode == ReapMode::kAll ? layout_->shrink(cache) : layout_->reap(cache);
+  return reclaimed - before;
 }
 
 // --- faults and checks -----------------------------------------------------------------------------------------------

@@ -107,6 +107,18 @@ class Slub final : public SlabLayout {
     return object;
   }
 
+  // The fast path of a free: a push onto this CPU's freelist; false when it cannot be that. What is wrong with an object is
+  // left to free() to say. `page` is the one that it lies in.
+  [[nodiscard]] static bool free_fast(KmemCacheBase& cache, const phys::Page& page, void* object) {
+    SlubCpu& c = cpu_of(cache, cache.scheduler_->cpu());
+    const phys::Page& slab = phys::compound_head(page);
+    if (&slab != c.slab || c.freelist == object || !is_object(cache, slab, page, object)) [[unlikely]]
+      return false;
+    set_next_free(cache, object, c.freelist);
+    c.freelist = object;
+    return true;
+  }
+
   [[nodiscard]] static SlubCpu& cpu_of(const KmemCacheBase& cache, unsigned cpu) {
     return *reinterpret_cast<SlubCpu*>(cache.cpu_caches_ + (std::size_t{cpu} << cache.cpu_cache_shift_));
   }
@@ -139,6 +151,16 @@ class Slub final : public SlabLayout {
   static void set_freelist(Page& slab, const void* object) { slab.index = reinterpret_cast<std::uint64_t>(object); }
   [[nodiscard]] static Page* next_partial(const Page& slab) { return static_cast<Page*>(slab.owner_word[0]); }
 
+  // Does an object of the slab start at `object`, which lies in its page `page`? What comes before the first one has an
+  // index beyond all.
+  [[nodiscard]] static bool is_object(const KmemCacheBase& cache, const Page& slab, const Page& page, const void* object) {
+    const SlabGeometry& g = cache.geometry_;
+    const std::uint64_t in_page = reinterpret_cast<std::uintptr_t>(object) & (kPageSize - 1);
+    const std::uint64_t offset = static_cast<std::uint64_t>(&page - &slab) * kPageSize + in_page - g.left_red_zone;
+    const std::uint64_t index = (offset * cache.reciprocal_size_) >> 32;
+    return index < SlubCounters::of(slab).objects && index * g.size == offset;
+  }
+
   // slub.cc: alloc
   [[nodiscard]] void* slab_alloc(KmemCacheBase& cache, phys::Gfp gfp, Nid nid);
   [[nodiscard]] void* alloc_single(KmemCacheBase& cache, phys::Gfp gfp, Nid nid);
@@ -153,23 +175,25 @@ class Slub final : public SlabLayout {
   void init_slab(KmemCacheBase& cache, Page& slab, std::uint32_t objects);
 
   // slub_free.cc
+  // The slab of an object of the cache; a bug when no object of it starts there.
   [[nodiscard]] Page& slab_of(const KmemCacheBase& cache, const void* object) const;
   void free_list(KmemCacheBase& cache, Page& slab, const FreeList& list);
   void free_to_slab(KmemCacheBase& cache, Page& slab, const FreeList& list);
   void free_to_slab_locked(KmemCacheBase& cache, Page& slab, const FreeList& list);
   static SlubCounters push(KmemCacheBase& cache, Page& slab, const FreeList& list);
   void put_cpu_partial(KmemCacheBase& cache, Page& slab, Drain drain);
-  void unfreeze_partials(KmemCacheBase& cache, Page* chain);
-  // Takes the CPU's slab from it: to its node's list, or to the buddy.
-  void deactivate_slab(KmemCacheBase& cache, SlubCpu& c);
+  // Slabs that went back to the buddy, as in flush_cpu and shrink_node.
+  std::uint64_t unfreeze_partials(KmemCacheBase& cache, Page* chain);
+  // Takes the CPU's slab from it: to its node's list, or to the buddy (true).
+  bool deactivate_slab(KmemCacheBase& cache, SlubCpu& c);
   // Where a slab belongs that is no CPU's any more; true: nowhere, it is to be discarded.
   enum class End : std::uint8_t { kHead, kTail };
   [[nodiscard]] bool settle_locked(KmemCacheBase& cache, SlubNode& node, Page& slab, End end);
   static void add_partial(SlubNode& node, Page& slab, End end);
   static void remove_partial(SlubNode& node, Page& slab);
   void discard_slab(KmemCacheBase& cache, Page& slab);
-  void flush_cpu(KmemCacheBase& cache, SlubCpu& c);
-  void shrink_node(KmemCacheBase& cache, SlubNode& node);
+  std::uint64_t flush_cpu(KmemCacheBase& cache, SlubCpu& c);
+  std::uint64_t shrink_node(KmemCacheBase& cache, SlubNode& node);
 
   // slub_validate.cc
   template <class Visit>

@@ -11,10 +11,13 @@ namespace quire::slab {
 // --- objects ----------------------------------------------------------------------------------------------------------
 
 Slub::Page& Slub::slab_of(const KmemCacheBase& cache, const void* object) const {
-  Page* head = system_.head_page(object);
-  if (head == nullptr || !head->test(phys::PageFlag::kSlab) || page_cache(*head) != &cache) [[unlikely]]
+  Page* page = system_.page_of(object);
+  if (page == nullptr || !page->test(phys::PageFlag::kSlab) || page_cache(*page) != &cache) [[unlikely]]
     cache.report_foreign(object);
-  return *head;
+  Page& slab = phys::compound_head(*page);
+  if (!is_object(cache, slab, *page, object)) [[unlikely]]
+    cache.report_foreign(object);
+  return slab;
 }
 
 void Slub::free(KmemCacheBase& cache, void* object) {
@@ -26,7 +29,7 @@ void Slub::free_bulk(KmemCacheBase& cache, std::span<void* const> objects) {
   for (std::size_t i = 0; i < objects.size();) {
     FreeList list{.head = objects[i], .tail = objects[i], .count = 1};
     Page& slab = slab_of(cache, list.head);
-    for (++i; i < objects.size() && system_.head_page(objects[i]) == &slab; ++i, ++list.count) {
+    for (++i; i < objects.size() && &slab_of(cache, objects[i]) == &slab; ++i, ++list.count) {
       set_next_free(cache, objects[i], list.head);
       list.head = objects[i];
     }
@@ -58,13 +61,6 @@ SlubCounters Slub::push(KmemCacheBase& cache, Page& slab, const FreeList& list) 
 }
 
 void Slub::free_to_slab(KmemCacheBase& cache, Page& slab, const FreeList& list) {
-  const SlabGeometry& g = cache.geometry();
-  const std::byte* first = system_.phys().page_address(slab) + g.left_red_zone;
-  const auto offset = static_cast<std::uint64_t>(static_cast<std::byte*>(list.head) - first);
-  const std::uint64_t index = (offset * cache.reciprocal_size_) >> 32;
-  if (index * g.size != offset) [[unlikely]]
-    cache.report_foreign(list.head);
-
   const SlubCounters before = SlubCounters::of(slab);
   const bool full = freelist_of(slab) == nullptr;
   if (before.frozen != 0 || (!full && before.inuse != list.count)) {
@@ -139,7 +135,8 @@ bool Slub::settle_locked(KmemCacheBase& cache, SlubNode& node, Page& slab, End e
 }
 
 // The chain is nobody's but ours: it has left its CPU.
-void Slub::unfreeze_partials(KmemCacheBase& cache, Page* chain) {
+std::uint64_t Slub::unfreeze_partials(KmemCacheBase& cache, Page* chain) {
+  std::uint64_t discarded = 0;
   Page* doomed = nullptr;
   while (chain != nullptr) {
     SlubNode& node = node_of(cache, chain->nid());
@@ -157,10 +154,12 @@ void Slub::unfreeze_partials(KmemCacheBase& cache, Page* chain) {
     Page& slab = *doomed;
     doomed = next_partial(slab);
     discard_slab(cache, slab);
+    ++discarded;
   }
+  return discarded;
 }
 
-void Slub::deactivate_slab(KmemCacheBase& cache, SlubCpu& c) {
+bool Slub::deactivate_slab(KmemCacheBase& cache, SlubCpu& c) {
   Page& slab = *c.slab;
   FreeList list{.head = c.freelist, .tail = nullptr, .count = 0};
   c.slab = nullptr;
@@ -177,6 +176,7 @@ void Slub::deactivate_slab(KmemCacheBase& cache, SlubCpu& c) {
     doomed = settle_locked(cache, node, slab, end);
   }
   if (doomed) discard_slab(cache, slab);
+  return doomed;
 }
 
 void Slub::discard_slab(KmemCacheBase& cache, Page& slab) {
@@ -192,26 +192,21 @@ void Slub::discard_slab(KmemCacheBase& cache, Page& slab) {
 
 // --- shrinking --------------------------------------------------------------------------------------------------------
 
-void Slub::flush_cpu(KmemCacheBase& cache, SlubCpu& c) {
-  if (c.slab != nullptr) deactivate_slab(cache, c);
+std::uint64_t Slub::flush_cpu(KmemCacheBase& cache, SlubCpu& c) {
+  const bool discarded = c.slab != nullptr && deactivate_slab(cache, c);
   Page* chain = c.partial;
   c.partial = nullptr;
-  unfreeze_partials(cache, chain);
+  return unfreeze_partials(cache, chain) + (discarded ? 1 : 0);
 }
 
 std::uint64_t Slub::shrink(KmemCacheBase& cache) {
-  std::uint64_t before = 0;
-  std::uint64_t after = 0;
-  for (const auto& phys_node : system_.phys().nodes()) before += node_of(cache, phys_node->nid()).nr_slabs;
-  for (unsigned cpu = 0; cpu < system_.scheduler().cpus(); ++cpu) flush_cpu(cache, cpu_of(cache, cpu));
-  for (const auto& phys_node : system_.phys().nodes()) {
-    shrink_node(cache, node_of(cache, phys_node->nid()));
-    after += node_of(cache, phys_node->nid()).nr_slabs;
-  }
-  return before > after ? before - after : 0;
+  std::uint64_t discarded = 0;
+  for (unsigned cpu = 0; cpu < system_.scheduler().cpus(); ++cpu) discarded += flush_cpu(cache, cpu_of(cache, cpu));
+  for (const auto& phys_node : system_.phys().nodes()) discarded += shrink_node(cache, node_of(cache, phys_node->nid()));
+  return discarded;
 }
 
-void Slub::shrink_node(KmemCacheBase& cache, SlubNode& node) {
+std::uint64_t Slub::shrink_node(KmemCacheBase& cache, SlubNode& node) {
   constexpr std::uint32_t kPromoteMax = 32;  // SHRINK_PROMOTE_MAX: with more free objects than this a slab is not sorted
   std::array<phys::PageList, kPromoteMax> by_free;
   phys::PageList empty;
@@ -235,7 +230,9 @@ void Slub::shrink_node(KmemCacheBase& cache, SlubNode& node) {
       while (Page* slab = by_free[i].pop_back()) node.partial.push_front(*slab);
     }
   }
-  while (Page* slab = empty.pop_front()) discard_slab(cache, *slab);
+  std::uint64_t discarded = 0;
+  for (; Page* slab = empty.pop_front(); ++discarded) discard_slab(cache, *slab);
+  return discarded;
 }
 
 }  // namespace quire::slab

@@ -269,34 +269,52 @@ TEST(Kmalloc, TheFirstRequestBeyondTheMaximumIsWarnedOf) {
   m.slab->kfree(p);
 }
 
+// --- misuse -----------------------------------------------------------------------------------------------------------
+
 // Each death test makes its machine in the child, since the arena is a shared mapping.
 template <class Misuse>
-void misuse(Misuse&& what) {
-  SlabMachine m;
+void misuse(SlabLayoutKind layout, Misuse&& what) {
+  SlabMachine m({.config = {.layout = layout}});
   what(*m.slab, static_cast<std::byte*>(m.slab->kmalloc(64, kGfp)), static_cast<std::byte*>(m.slab->kmalloc(20'000, kGfp)));
 }
 
-TEST(KmallocDeath, KfreeOfWhatIsNotItsOwn) {
-  EXPECT_DEATH(misuse([](SlabSystem& slab, std::byte*, std::byte*) {
-                 int on_the_stack = 0;
-                 slab.kfree(&on_the_stack);
-               }),
+class KmallocDeath : public testing::TestWithParam<SlabLayoutKind> {};
+INSTANTIATE_TEST_SUITE_P(Layouts, KmallocDeath, testing::Values(SlabLayoutKind::kSlab, SlabLayoutKind::kSlub),
+                         [](const auto& layout) { return layout.param == SlabLayoutKind::kSlab ? "Slab" : "Slub"; });
+
+TEST_P(KmallocDeath, KfreeOfWhatIsNotItsOwn) {
+  EXPECT_DEATH(misuse(GetParam(),
+                      [](SlabSystem& slab, std::byte*, std::byte*) {
+                        int on_the_stack = 0;
+                        slab.kfree(&on_the_stack);
+                      }),
                "kmalloc never gave");
-  EXPECT_DEATH(misuse([](SlabSystem& slab, std::byte* small, std::byte*) { slab.kfree(small + 4); }),
-               "not the start of an object");
-  EXPECT_DEATH(misuse([](SlabSystem& slab, std::byte*, std::byte* large) { slab.kfree(large + 4096); }), "kmalloc never gave");
+  EXPECT_DEATH(misuse(GetParam(), [](SlabSystem& slab, std::byte*, std::byte* large) { slab.kfree(large + 4096); }),
+               "kmalloc never gave");
 }
 
-TEST(KmallocDeath, KfreeTwice) {
-  EXPECT_DEATH(misuse([](SlabSystem& slab, std::byte* small, std::byte*) {
-                 slab.kfree(small);
-                 slab.kfree(small);
-               }),
+// At once, or at the latest when the object goes back to its slab.
+TEST_P(KmallocDeath, KfreeOfTheMiddleOfAnObject) {
+  EXPECT_DEATH(misuse(GetParam(),
+                      [](SlabSystem& slab, std::byte* small, std::byte*) {
+                        slab.kfree(small + 4);
+                        slab.kmem_cache_shrink(*slab.kmalloc_slab(64));
+                      }),
+               "not the start of an object");
+}
+
+TEST_P(KmallocDeath, KfreeTwice) {
+  EXPECT_DEATH(misuse(GetParam(),
+                      [](SlabSystem& slab, std::byte* small, std::byte*) {
+                        slab.kfree(small);
+                        slab.kfree(small);
+                      }),
                "freed twice");
-  EXPECT_DEATH(misuse([](SlabSystem& slab, std::byte*, std::byte* large) {
-                 slab.kfree(large);
-                 slab.kfree(large);
-               }),
+  EXPECT_DEATH(misuse(GetParam(),
+                      [](SlabSystem& slab, std::byte*, std::byte* large) {
+                        slab.kfree(large);
+                        slab.kfree(large);
+                      }),
                "kmalloc never gave");
 }
 

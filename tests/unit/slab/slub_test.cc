@@ -179,7 +179,8 @@ TEST(Slub, FallsBackToTheLeastOrderWhenMemoryIsInPieces) {
   const SlabInfo row = m.slab->slabinfo(*cache);
   EXPECT_EQ(row.num_objs, cache->geometry().min_num);
   cache->free(p);
-  m.slab->kmem_cache_shrink(*cache);
+  // What is given back is counted in pages of this slab's order.
+  EXPECT_EQ(m.slab->cache_reap(SlabSystem::ReapMode::kAll), cache->geometry().min_order.pages());
   for (phys::Page* page : taken) {
     if (page != nullptr) m.phys->free_page(*page);
   }
@@ -266,6 +267,38 @@ TEST(SlubDeath, FreeOfForeignMemory) {
                  one.free(&on_the_stack);
                }),
                "is no slab object");
+}
+
+// Into the CPU's own slab, into another one, and in the middle of a bulk.
+TEST(SlubDeath, FreeOfTheMiddleOfAnObject) {
+  constexpr const char* kSaid = "not the start of an object";
+  EXPECT_DEATH(misuse([](KmemCacheBase& one, KmemCacheBase&, void* p, void*) { one.free(static_cast<std::byte*>(p) + 8); }),
+               kSaid);
+  EXPECT_DEATH(misuse([](KmemCacheBase& one, KmemCacheBase&, void* p, void*) {
+                 one.system().kmem_cache_shrink(one);  // the CPU lets go of the slab
+                 one.free(static_cast<std::byte*>(p) + 8);
+               }),
+               kSaid);
+  EXPECT_DEATH(misuse([](KmemCacheBase& one, KmemCacheBase&, void* p, void* q) {
+                 void* const objects[] = {q, static_cast<std::byte*>(p) + 8};
+                 one.free_bulk(objects);
+               }),
+               kSaid);
+}
+
+// Five objects of 700 bytes, 704 apart, and room behind them in which no sixth fits.
+TEST(SlubDeath, FreeOfWhatWouldBeOneObjectMore) {
+  for (const bool own : {true, false}) {
+    EXPECT_DEATH(
+        {
+          SlabMachine m(slub_spec());
+          KmemCacheBase& cache = *m.slab->kmem_cache_create("odd", 700, 0, SlabFlags::kNone).value();
+          auto* first = static_cast<std::byte*>(cache.alloc(kGfp));
+          if (!own) m.slab->kmem_cache_shrink(cache);
+          cache.free(first + std::size_t{cache.geometry().num} * cache.geometry().size);
+        },
+        "not the start of an object");
+  }
 }
 
 TEST(SlubDeath, AnOverwrittenFreePointerIsFoundByValidate) {
