@@ -45,7 +45,7 @@ Role role_of(Dwarf_Die* function) {
 
 std::string base_name(std::string_view path) { return std::string(path.substr(path.rfind('/') + 1)); }
 
-// The program's modules as they are mapped at the moment.
+// The program's modules as they are mapped when this is made.
 class Modules {
  public:
   Modules() {
@@ -149,7 +149,8 @@ std::string tell(const Frame& frame) {
 }  // namespace
 
 std::string call_site_name(const void* address, const void* parent) {
-  const Modules modules;
+  // Reading it takes long, and nothing else of the process needs it: once for each thread, as libdw knows no locks.
+  thread_local const Modules modules;
   const std::vector<Frame> near = modules.frames(address);
   std::vector<Frame> both = near;
   std::ranges::copy(modules.frames(parent), std::back_inserter(both));

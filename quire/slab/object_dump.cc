@@ -142,6 +142,8 @@ std::size_t slab_bytes(const KmemCacheBase& cache, const std::byte* slab) {
 
 void report(const KmemCacheBase& cache, const ObjectPlace& place, ObjectProblem problem, const Occasion& occasion,
             const Damage* damage) {
+  ObjectReports& reports = cache.system().object_reports();
+  if (!reports.wanted()) return reports.count_only(problem);
   const bool has_object = place.object != nullptr;
   ObjectReport r{.problem = problem, .cache = std::string(cache.name())};
   if (has_object) r.address = machine_address(cache, place.object);
@@ -170,7 +172,7 @@ void report(const KmemCacheBase& cache, const ObjectPlace& place, ObjectProblem 
     r.text += Dump(cache, place, damage).text();
   }
   if (!occasion.done.empty()) r.text += fmt::format("  done: {}\n", occasion.done);
-  cache.system().object_reports().add(std::move(r));
+  reports.add(std::move(r));
 }
 
 }  // namespace quire::slab::object_debug

@@ -19,8 +19,7 @@ std::string_view object_problem_name(ObjectProblem problem) {
 }
 
 void ObjectReports::add(ObjectReport report) {
-  ++count_;
-  ++counts_[static_cast<std::size_t>(report.problem)];
+  count_only(report.problem);
   if (handler_) handler_(report);
   if (kept_.size() < kKept) kept_.push_back(std::move(report));
 }

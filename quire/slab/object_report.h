@@ -54,6 +54,12 @@ class ObjectReports {
   void set_trace_sink(TraceSink sink) { trace_ = std::move(sink); }
 
   void add(ObjectReport report);
+  // Whether anybody would see the next report's text; else it need not be composed, and count_only() does.
+  [[nodiscard]] bool wanted() const { return handler_ != nullptr || kept_.size() < kKept; }
+  void count_only(ObjectProblem problem) {
+    ++count_;
+    ++counts_[static_cast<std::size_t>(problem)];
+  }
   void trace(std::string_view line) const {
     if (trace_) trace_(line);
   }

@@ -294,6 +294,11 @@ TEST_P(ObjectDebug, TheHandlerIsToldAndAllAreCounted) {
   EXPECT_EQ(told, 100);
   EXPECT_EQ(reports().count(), 100u);
   EXPECT_EQ(reports().kept().size(), ObjectReports::kKept);
+  reports().set_handler(nullptr);
+  free_again_by_test(c, p);
+  EXPECT_EQ(told, 100);
+  EXPECT_EQ(reports().count(ObjectProblem::kDoubleFree), 101u);
+  EXPECT_EQ(reports().kept().size(), ObjectReports::kKept);
 }
 
 TEST_P(ObjectDebug, TraceTellsAllocationsAndFrees) {
