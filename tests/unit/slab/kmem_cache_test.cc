@@ -656,6 +656,55 @@ TEST_P(KmemCacheTasks, CachesComeAndGoWhileTheyAreReaped) {
   }
 }
 
+// Every page allocation of the round fails in its turn, until the round is done before the next would fail: who asked is
+// told, and nothing is lost. The pages of the percpu area stay with it.
+TEST_P(KmemCacheTasks, EachPageAllocationOfARoundMayFail) {
+  const Gfp gfp = Gfp::kKernel | Gfp::kNoWarn;
+  sim::FaultInjection faults(1);
+  std::uint64_t failed_rounds = 0;
+  for (std::uint64_t nth = 1;; ++nth) {
+    ASSERT_LT(nth, 1000u);
+    SlabMachine m({.config = {.layout = GetParam()}});
+    m.slab->cache_reap(SlabSystem::ReapMode::kAll);
+    const std::uint64_t pages = m.free_pages() + m.slab->percpu_pages();
+    m.phys->set_fault_injection(&faults);
+    faults.set(sim::FaultPoint::kPageAlloc, {.nth = nth});
+    const std::uint64_t before = faults.failures(sim::FaultPoint::kPageAlloc);
+    bool missed = false;
+    if (const auto made = m.slab->kmem_cache_create("round", 600, 0, SlabFlags::kNone)) {
+      KmemCacheBase& cache = **made;
+      void* one = cache.alloc(gfp);
+      std::vector<void*> bulk(100);
+      const bool all = cache.alloc_bulk(gfp, bulk);
+      void* large = m.slab->kmalloc(20'000, gfp);
+      void* small = m.slab->kmalloc(3000, gfp);
+      missed = one == nullptr || !all || large == nullptr || small == nullptr;
+      m.slab->validate();
+      if (one != nullptr) cache.free(one);
+      if (all) cache.free_bulk(bulk);
+      m.slab->kfree(large);
+      m.slab->kfree(small);
+      EXPECT_EQ(cache.objects_in_use(), 0u);
+      EXPECT_TRUE(m.slab->kmem_cache_destroy(cache).has_value());
+    } else {
+      EXPECT_EQ(made.error(), Errno::kNoMem);
+      missed = true;
+    }
+    const bool fired = faults.failures(sim::FaultPoint::kPageAlloc) != before;
+    m.phys->set_fault_injection(nullptr);
+    EXPECT_EQ(m.slab->find_cache("round"), nullptr);
+    m.slab->cache_reap(SlabSystem::ReapMode::kAll);
+    m.slab->validate();
+    EXPECT_EQ(m.free_pages() + m.slab->percpu_pages(), pages) << nth;
+    if (!fired) {
+      EXPECT_FALSE(missed);
+      break;
+    }
+    failed_rounds += missed ? 1 : 0;
+  }
+  EXPECT_GT(failed_rounds, 0u);
+}
+
 // A machine is taken down wherever it stands, and then gives its caches back in boot context.
 TEST_P(KmemCacheTasks, AReaperThatIsUnwoundLeavesTheListFree) {
   for (sim::Nanos stop = 1'000; stop < 30'000; stop += 500) {
