@@ -76,12 +76,14 @@ VmStruct* Vmalloc::get_vm_area(std::uint64_t size, VmArea flags, const char* cal
 }
 
 void Vmalloc::free_vm_area(VmStruct& area) {
+  area.next = &area;  // from here on nobody else's to free
   init_mm_.unmap(area.range());
   if (!any(area.flags, VmArea::kIoremap)) window_.hide(area.range());
   VmapArea* va = areas_.find_vmap_area(area.addr);
   QUIRE_BUG_ON(va == nullptr || va->vm != &area);
-  slab_.kfree(&area);
+  // Both may give way to another task, which may look at what the busy tree still names: so out of the tree first.
   areas_.free_vmap_area(*va);
+  slab_.kfree(&area);
 }
 
 VmStruct* Vmalloc::find_vm_area(VirtAddr va) {

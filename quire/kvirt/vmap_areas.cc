@@ -200,6 +200,7 @@ void VmapAreas::free_vmap_area(VmapArea& va) {
   {
     sim::SpinGuard guard(vmap_area_lock_);
     busy_.erase(va);
+    va.vm = nullptr;
     lazy_pages_ += va.va_size() >> kPageShift;
     merge_or_add(purge_, va);
   }
