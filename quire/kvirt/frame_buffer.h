@@ -14,7 +14,7 @@ class FrameBuffer final : public MmioDevice {
   FrameBuffer(unsigned width, unsigned height)
       : width_(width), memory_(align_up(std::uint64_t{width} * height * kPixelBytes, kPageSize)) {}
 
-  [[nodiscard]] std::uint64_t bytes() const { return memory_.size(); }
+  [[nodiscard]] std::uint64_t bytes() const override { return memory_.size(); }
   [[nodiscard]] std::uint64_t offset(unsigned x, unsigned y) const { return (std::uint64_t{y} * width_ + x) * kPixelBytes; }
   [[nodiscard]] std::uint32_t pixel(unsigned x, unsigned y) const {
     std::uint32_t value = 0;

@@ -1,11 +1,12 @@
-#include <algorithm>
-
 #include "quire/kvirt/mmio_device.h"
+
+#include <algorithm>
 
 namespace quire::kvirt {
 
 Status MmioBus::add(Range<PhysAddr> range, MmioDevice& device) {
   if (range.empty() || range.begin.value() % 8 != 0 || range.end.value() % 8 != 0) return fail(Errno::kInval);
+  if (range.size() > device.bytes()) return fail(Errno::kInval);
   const auto after = std::ranges::find_if(targets_, [&](const Target& t) { return t.range.end > range.begin; });
   if (after != targets_.end() && after->range.overlaps(range)) return fail(Errno::kBusy);
   targets_.insert(after, {.device = &device, .range = range});

@@ -22,6 +22,8 @@ class MmioDevice {
  public:
   virtual ~MmioDevice() = default;
   [[nodiscard]] virtual std::string_view name() const = 0;
+  // How many bytes it answers for.
+  [[nodiscard]] virtual std::uint64_t bytes() const = 0;
   // `width` is 1, 2, 4 or 8 bytes, `offset` a multiple of it, and all of it lies in the device. Nothing: the device does not
   // answer (no such register, or not in this width), which the accessor reports.
   [[nodiscard]] virtual std::optional<std::uint64_t> read(std::uint64_t offset, unsigned width) = 0;
@@ -41,8 +43,9 @@ class MmioBus {
     Range<PhysAddr> range{};
   };
 
-  // The device answers for the range from now on; it must outlive its registration. kInval: an empty range or one that is not
-  // made of 8-byte words; kBusy: another device is there.
+  // The device answers for the range from now on; it must outlive its registration. A range shorter than the device shows its
+  // beginning. kInval: an empty range, one that is not made of 8-byte words, or one longer than the device; kBusy: another
+  // device is there.
   [[nodiscard]] Status add(Range<PhysAddr> range, MmioDevice& device);
   // kNoEnt: it is not there.
   Status remove(MmioDevice& device);

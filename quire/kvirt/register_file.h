@@ -25,6 +25,7 @@ class RegisterFile final : public MmioDevice {
   [[nodiscard]] std::uint32_t control() const { return control_; }
 
   [[nodiscard]] std::string_view name() const override { return "register file"; }
+  [[nodiscard]] std::uint64_t bytes() const override { return kBytes; }
   [[nodiscard]] std::optional<std::uint64_t> read(std::uint64_t offset, unsigned width) override {
     if (width != 4) return std::nullopt;
     switch (offset) {
