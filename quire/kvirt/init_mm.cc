@@ -26,9 +26,10 @@ Range<Pfn> find_image(phys::PhysMem& phys) {
 
 }  // namespace
 
-InitMm::InitMm(phys::PhysMem& phys, const KernelLayout& layout)
+InitMm::InitMm(phys::PhysMem& phys, const KernelLayout& layout, KernelTlb& tlb)
     : phys_(phys),
       layout_(layout),
+      tlb_(tlb),
       tables_(phys.arena().base(), layout.geometry),
       page_table_lock_(phys.scheduler(), phys.scheduler().locks().lock_class("init_mm.page_table_lock")) {
   const Range<Pfn> image = find_image(phys);
@@ -59,7 +60,7 @@ void InitMm::free_below(PhysAddr table, unsigned level) {
 
 Status InitMm::setup() {
   const arch::Geometry& g = layout_.geometry;
-  auto root = table_alloc(g.levels);
+  auto root = table_alloc(g.levels, phys::Gfp::kKernel);
   if (!root) return fail(root.error());
   pgd_ = *root;
   if (!layout_.is_64bit()) {
@@ -68,7 +69,7 @@ Status InitMm::setup() {
   }
   const VirtAddr preallocated = layout_.is_64bit() ? layout_.vmalloc.end : layout_.vmalloc.begin;
   for (VirtAddr at = layout_.vmalloc.begin; at < preallocated; at = g.addr_end(at, preallocated, g.levels)) {
-    if (auto table = table_for(at, g.levels - 1); !table) return fail(table.error());
+    if (auto table = table_for(at, g.levels - 1, phys::Gfp::kKernel); !table) return fail(table.error());
   }
   if (Status s = populate(layout_.fixmap); !s) return s;
   phase_ = Phase::kRunning;
@@ -101,7 +102,7 @@ std::optional<PhysAddr> InitMm::take_boot_frame() {
   return std::nullopt;
 }
 
-Result<PhysAddr> InitMm::table_alloc(unsigned level) {
+Result<PhysAddr> InitMm::table_alloc(unsigned level, phys::Gfp gfp) {
   if (phase_ == Phase::kBooting) {
     if (const auto frame = take_boot_frame()) {
       std::memset(phys_.phys_to_virt(*frame), 0, kPageSize);
@@ -109,7 +110,7 @@ Result<PhysAddr> InitMm::table_alloc(unsigned level) {
       return *frame;
     }
   }
-  phys::Page* page = phys_.alloc_page(phys::Gfp::kKernel);  // lowmem on i386, too
+  phys::Page* page = phys_.alloc_page(gfp);  // lowmem on i386, too
   if (page == nullptr) return fail(Errno::kNoMem);
   std::memset(phys_.page_address(*page), 0, kPageSize);
   phys_.scheduler().charge(phys_.scheduler().costs().clear_page);
@@ -141,14 +142,14 @@ InitMm::Found InitMm::find(VirtAddr va, unsigned level) const {
   }
 }
 
-Result<PhysAddr> InitMm::table_for(VirtAddr va, unsigned level) {
+Result<PhysAddr> InitMm::table_for(VirtAddr va, unsigned level, phys::Gfp gfp) {
   for (;;) {
     const Found at = find(va, level + 1);
     if (at.entry != 0) {
       if (is_leaf(at.entry, at.level)) return fail(Errno::kExist);
       return PhysAddr(at.entry & arch::kPteFrameMask);
     }
-    auto table = table_alloc(at.level - 1);
+    auto table = table_alloc(at.level - 1, gfp);
     if (!table) return fail(table.error());
     sim::SpinGuard guard(page_table_lock_);
     if (tables_.read_entry(at.table, at.index) != 0) {
@@ -162,39 +163,46 @@ Result<PhysAddr> InitMm::table_for(VirtAddr va, unsigned level) {
 
 Status InitMm::populate(Range<VirtAddr> range) {
   for (VirtAddr at = range.begin; at < range.end; at = layout_.geometry.addr_end(at, range.end, arch::kPmdLevel)) {
-    if (auto table = table_for(at, arch::kPteLevel); !table) return fail(table.error());
+    if (auto table = table_for(at, arch::kPteLevel, phys::Gfp::kKernel); !table) return fail(table.error());
   }
   return {};
 }
 
+// No leaf in the table, nor in any below it.
 bool InitMm::empty(PhysAddr table, unsigned level) const {
   for (unsigned i = 0; i < layout_.geometry.entries(level); ++i) {
-    if (tables_.read_entry(table, i) != 0) return false;
+    const std::uint64_t entry = tables_.read_entry(table, i);
+    if (entry == 0) continue;
+    if (is_leaf(entry, level) || !empty(PhysAddr(entry & arch::kPteFrameMask), level - 1)) return false;
   }
   return true;
 }
 
-// Takes the empty table under this entry away, for a huge leaf (pmd_free_pte_page).
-bool InitMm::free_empty_table(const Found& at) {
+// Takes the empty table under this entry away, for a huge leaf (pmd_free_pte_page, pud_free_pmd_page). Walkers remember
+// where tables are, so they must forget it before the frames are anybody else's.
+bool InitMm::free_empty_table(const Found& at, VirtAddr va) {
   const PhysAddr below(at.entry & arch::kPteFrameMask);
   if (!empty(below, at.level - 1)) return false;
   tables_.write_entry(at.table, at.index, 0);
-  table_free(below, at.level - 1);
+  tlb_.flush_tlb_kernel_range({va, va + kPageSize});
+  free_below(below, at.level - 1);
   return true;
 }
 
 // --- mapping ----------------------------------------------------------------------------------------------------------
 
-Status InitMm::map(VirtAddr va, PhysAddr pa, arch::Pgprot prot, unsigned level) {
+Status InitMm::map(VirtAddr va, PhysAddr pa, arch::Pgprot prot, unsigned level, phys::Gfp gfp) {
   const std::uint64_t span = layout_.geometry.entry_span(level);
   QUIRE_BUG_ON(level > layout_.geometry.max_leaf_level || va.value() % span != 0 || pa.value() % span != 0);
-  auto table = table_for(va, level);
+  auto table = table_for(va, level, gfp);
   if (!table) return fail(table.error());
   const unsigned index = layout_.geometry.index(va, level);
   const std::uint64_t old = tables_.read_entry(*table, index);
   if (old != 0) {
     if (is_leaf(old, level)) return fail(Errno::kExist);
-    if (!free_empty_table({.table = *table, .index = index, .level = level, .entry = old})) return fail(Errno::kExist);
+    if (!free_empty_table({.table = *table, .index = index, .level = level, .entry = old}, va)) return fail(Errno::kExist);
+    // Other tasks may have run, but the range is ours alone.
+    QUIRE_BUG_ON(tables_.read_entry(*table, index) != 0);
   }
   std::uint64_t bits = word(prot.bits);
   if (level > arch::kPteLevel) {

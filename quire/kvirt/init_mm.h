@@ -24,6 +24,7 @@
 #include "quire/base/result.h"
 #include "quire/base/types.h"
 #include "quire/kvirt/kernel_layout.h"
+#include "quire/kvirt/kernel_tlb.h"
 #include "quire/phys/phys_mem.h"
 #include "quire/sim/lock_guards.h"
 
@@ -31,7 +32,7 @@ namespace quire::kvirt {
 
 class InitMm {
  public:
-  InitMm(phys::PhysMem& phys, const KernelLayout& layout);
+  InitMm(phys::PhysMem& phys, const KernelLayout& layout, KernelTlb& tlb);
   ~InitMm();
   InitMm(const InitMm&) = delete;
   InitMm& operator=(const InitMm&) = delete;
@@ -42,8 +43,10 @@ class InitMm {
   void copy_kernel_half(PhysAddr pgd) const;
 
   // Lays a leaf of `level` (1, 2 or 3) over [va, va + its size). kNoMem: no memory for a table. kExist: something is mapped
-  // there; a table that holds nothing makes way. va and pa are aligned to the leaf. May sleep.
-  [[nodiscard]] Status map(VirtAddr va, PhysAddr pa, arch::Pgprot prot, unsigned level = arch::kPteLevel);
+  // there; a table that holds nothing, or only tables that hold nothing, makes way. va and pa are aligned to the leaf. Tables
+  // are allocated with `gfp`; may sleep as that may.
+  [[nodiscard]] Status map(VirtAddr va, PhysAddr pa, arch::Pgprot prot, unsigned level = arch::kPteLevel,
+                           phys::Gfp gfp = phys::Gfp::kKernel);
   // The same with the tables made beforehand (populate), for those who may not sleep; an old entry is replaced.
   void set_pte(VirtAddr va, PhysAddr pa, arch::Pgprot prot);
   void clear_pte(VirtAddr va);
@@ -90,11 +93,11 @@ class InitMm {
   // The entry on `level` or the first one above that ends the way.
   [[nodiscard]] Found find(VirtAddr va, unsigned level) const;
   // The table of `level` that serves va, made with all above it.
-  [[nodiscard]] Result<PhysAddr> table_for(VirtAddr va, unsigned level);
-  [[nodiscard]] Result<PhysAddr> table_alloc(unsigned level);
+  [[nodiscard]] Result<PhysAddr> table_for(VirtAddr va, unsigned level, phys::Gfp gfp);
+  [[nodiscard]] Result<PhysAddr> table_alloc(unsigned level, phys::Gfp gfp);
   void table_free(PhysAddr table, unsigned level);
   [[nodiscard]] std::optional<PhysAddr> take_boot_frame();
-  bool free_empty_table(const Found& at);
+  bool free_empty_table(const Found& at, VirtAddr va);
   [[nodiscard]] bool empty(PhysAddr table, unsigned level) const;
   [[nodiscard]] bool is_leaf(std::uint64_t entry, unsigned level) const;
   [[nodiscard]] std::uint64_t pages_of(unsigned level) const { return layout_.geometry.entry_span(level) >> kPageShift; }
@@ -109,6 +112,7 @@ class InitMm {
 
   phys::PhysMem& phys_;
   KernelLayout layout_;
+  KernelTlb& tlb_;
   arch::PageTables tables_;
   sim::SpinLock page_table_lock_;
   PhysAddr pgd_{};

@@ -65,7 +65,10 @@ Status Ioremap::ioremap_page_range(Range<VirtAddr> at, PhysAddr pa, arch::Pgprot
       return va.value() % span == 0 && pa.value() % span == 0 && at.end - va >= span;
     };
     while (level > arch::kPteLevel && !fits(g.entry_span(level))) --level;
-    if (Status s = init_mm_.map(va, pa, prot, level); !s) return s;
+    Status mapped = init_mm_.map(va, pa, prot, level);
+    // A table there that is in use: smaller leaves go into it.
+    while (!mapped && mapped.error() == Errno::kExist && level > arch::kPteLevel) mapped = init_mm_.map(va, pa, prot, --level);
+    if (!mapped) return mapped;
     phys_.scheduler().charge(phys_.scheduler().costs().pte_copy);
     va += g.entry_span(level);
     pa += g.entry_span(level);

@@ -38,7 +38,7 @@ KernelSpace::KernelSpace(phys::PhysMem& phys, slab::SlabSystem& slab, const Kern
     : phys_(phys),
       log_(phys),
       tlb_(phys.scheduler()),
-      init_mm_(phys, layout),
+      init_mm_(phys, layout, tlb_),
       vmalloc_(phys, slab, init_mm_, tlb_, log_, huge),
       kvmalloc_(slab, vmalloc_, log_),
       ioremap_(phys, slab, init_mm_, vmalloc_, log_),
