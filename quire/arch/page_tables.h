@@ -4,9 +4,9 @@
 //                              │       └ 2 MiB leaf
 //                              └ 1 GiB leaf
 //
-// A table is one frame of 512 entries (i386: 1024 of 4 bytes; PAE's top one has 4); `root` is the physical address of the top table (CR3). PageTables owns nothing and
-// keeps nothing: it is the direct map's base and a Geometry, one for a machine. It allocates no tables; vm does, and hooks
-// them in with p?d_populate.
+// A table is one frame of 512 entries (i386: 1024 of 4 bytes; PAE's top one has 4); `root` is the physical address of the top
+// table (CR3). PageTables owns nothing and keeps nothing: it is the direct map's base and a Geometry, one for a machine. It
+// allocates no tables; vm does, and hooks them in with p?d_populate.
 //
 // walk() is what the MMU does on a TLB miss: it checks rights on every level, computes the error code of #PF, and on success
 // sets Accessed in each entry used and Dirty in the leaf of a write. A walk that faults leaves the tables as they were (real
@@ -97,7 +97,8 @@ class PageTables {
     }
   }
 
-  // Shapes of 8-byte entries. The entry of table level `level` that covers va, or nullptr when a table above it is missing or a huge leaf stands there.
+  // Shapes of 8-byte entries. The entry of table level `level` that covers va, or nullptr when a table above it is missing or
+  // a huge leaf stands there.
   [[nodiscard]] std::uint64_t* lookup_entry(PhysAddr root, VirtAddr va, unsigned level) const;
   [[nodiscard]] Pte* lookup(PhysAddr root, VirtAddr va) const {
     return reinterpret_cast<Pte*>(lookup_entry(root, va, kPteLevel));

@@ -1,7 +1,7 @@
 // A whole machine: everything below, composed, booted in order, and torn down again.
 //
-//   Machine::boot(config)   scheduler → physical memory → slab → kernel space → LRU → swap → files → address spaces → reclaim → kswapd,
-//                           flusher → swapon
+//   Machine::boot(config)   scheduler → physical memory → slab → kernel space → LRU → swap → files → address spaces → reclaim →
+//                           kswapd, flusher → swapon
 //   processes()             make processes and give their threads something to run
 //   run()                   until all of them have ended
 //

@@ -127,6 +127,10 @@ VirtAddr Kmap::slot_addr(unsigned cpu, unsigned idx) const {
 }
 
 KmapAddress Kmap::kmap_local_high(Page& page, arch::Pgprot prot) {
+  // An interrupt has no CPU of its own here, and would write over the slots of CPU 0's running task.
+  if (scheduler_.in_interrupt()) {
+    bug("kmap_local of a HighMem page in an interrupt: it has no slots; map it in a task, or take a page of lowmem");
+  }
   sim::Task& task = scheduler_.context();
   sim::KmapCtrl& ctrl = task.kmap_ctrl;
   if (ctrl.idx == kKmMaxIdx) {

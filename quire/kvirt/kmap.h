@@ -14,7 +14,8 @@
 // Invariants (validate()): the kmap area and the slots are mapped exactly as counts and tasks say; the hash finds every page
 // that the kmap area maps.
 // Locking: kmap_lock for the kmap area; slots belong to their CPU.
-// Differs from Linux: mistakes with kmap_local (a wrong order) are told in the log, and nothing is done.
+// Differs from Linux: mistakes with kmap_local (a wrong order) are told in the log, and nothing is done; an interrupt has no
+// slots, so kmap_local of a HighMem page there is a BUG.
 #pragma once
 
 #include <array>
@@ -53,7 +54,7 @@ class Kmap final : sim::KmapSwitchListener {
       kunmap_high(page);
   }
 
-  // Never fails: the seventeenth at once is a BUG. Unmapped in the reverse order, by the same task.
+  // Never fails: the seventeenth at once is a BUG, and so is a HighMem page in an interrupt. Unmapped in the reverse order, by the same task.
   [[nodiscard]] KmapAddress kmap_local_page(phys::Page& page, arch::Pgprot prot = arch::kPageKernel) {
     if (!high(page)) [[likely]]
       return direct(page);

@@ -13,8 +13,14 @@ using phys::Page;
 
 namespace {
 
-constexpr std::uint64_t kBulk = 100;           // pages asked for at once
+constexpr std::uint64_t kBulk = 100;  // pages asked for at once
+constexpr sim::Nanos kJiffy = 4 * sim::kMillisecond;
+constexpr unsigned kBootTries = 16;            // of __GFP_NOFAIL where nothing else runs
 constexpr std::uint64_t kTouchedAtOnce = 512;  // pages of an area whose owner is taken to use all of it
+
+// GFP_RECLAIM_MASK: what the allocations on the way (descriptions, page tables) take over from the request.
+constexpr Gfp kReclaimMask = Gfp::kReclaim | Gfp::kIo | Gfp::kFs | Gfp::kNoWarn | Gfp::kRetryMayFail | Gfp::kNoFail |
+                             Gfp::kNoRetry | Gfp::kMemAlloc | Gfp::kNoMemAlloc | Gfp::kBareAtomic;
 
 }  // namespace
 
@@ -43,8 +49,6 @@ Vmalloc::~Vmalloc() {
 
 VmStruct* Vmalloc::get_vm_area_node(std::uint64_t size, std::uint64_t align, VmArea flags, Range<VirtAddr> within, Nid nid,
                                     Gfp gfp, const char* caller) {
-  constexpr Gfp kReclaimMask = Gfp::kReclaim | Gfp::kIo | Gfp::kFs | Gfp::kNoWarn | Gfp::kRetryMayFail | Gfp::kNoFail |
-                               Gfp::kNoRetry | Gfp::kMemAlloc | Gfp::kNoMemAlloc | Gfp::kBareAtomic;  // GFP_RECLAIM_MASK
   const Gfp meta = gfp & kReclaimMask;
   size = align_up(size, kPageSize);
   if (size == 0) return nullptr;
@@ -72,7 +76,10 @@ VmStruct* Vmalloc::get_vm_area_node(std::uint64_t size, std::uint64_t align, VmA
 
 VmStruct* Vmalloc::get_vm_area(std::uint64_t size, VmArea flags, const char* caller) {
   drain_deferred();
-  return get_vm_area_node(size, 1, flags, areas_.space(), kNoNode, Gfp::kKernel, caller);
+  // vmalloc and vmap can only use what the host's window reaches: a few large devices must not fill it.
+  Range<VirtAddr> within = areas_.space();
+  if (size > window_.reach().size() / 8 && window_.reach().end < within.end) within.begin = window_.reach().end;
+  return get_vm_area_node(size, 1, flags, within, kNoNode, Gfp::kKernel, caller);
 }
 
 void Vmalloc::free_vm_area(VmStruct& area) {
@@ -114,6 +121,22 @@ void* Vmalloc::vmalloc_range(const Request& request) {
     warn(request, fmt::format("vmalloc error: size {}, exceeds total pages", request.size));
     return nullptr;
   }
+  void* p = try_levels(request);
+  for (unsigned tries = 1; p == nullptr && any(request.gfp, Gfp::kNoFail); ++tries) {
+    if (phys_.scheduler().current() != nullptr) {
+      phys_.scheduler().sleep_for(kJiffy);
+    } else if (tries == kBootTries) {
+      bug(fmt::format(
+          "vmalloc of {} bytes with __GFP_NOFAIL in boot context: there is no room, and nothing runs that could make "
+          "some; free memory or areas first, or ask without __GFP_NOFAIL",
+          request.size));
+    }
+    p = try_levels(request);
+  }
+  return p;
+}
+
+void* Vmalloc::try_levels(const Request& request) {
   // A huge leaf needs its size on one node.
   const std::size_t per_node = request.nid == kNoNode ? request.size / phys_.nodes().size() : request.size;
   const std::uint64_t pmd_size = init_mm_.layout().geometry.entry_span(arch::kPmdLevel);
@@ -180,7 +203,7 @@ bool Vmalloc::vmalloc_area_node(VmStruct& area, const Request& request, unsigned
   }
   // The contents of the kernel's memory are real on every machine.
   if (any(request.gfp, Gfp::kZero)) zero(pages_of(area));
-  if (!map_pages(area, pages_of(area), request.prot, level)) {
+  if (!map_pages(area, pages_of(area), request.prot, level, request.gfp & kReclaimMask)) {
     if (last) warn(request, fmt::format("vmalloc error: size {}, failed to map pages", pages_to_bytes(nr_pages)));
     return false;
   }
@@ -193,12 +216,15 @@ std::uint64_t Vmalloc::vm_area_alloc_pages(std::span<Page*> pages, Order order, 
   while (order.value() == 0 && got < pages.size()) {
     const std::uint64_t wanted = std::min<std::uint64_t>(kBulk, pages.size() - got);
     std::fill_n(pages.begin() + static_cast<std::ptrdiff_t>(got), wanted, nullptr);
-    const std::uint64_t more = phys_.alloc_pages_bulk(gfp, pages.subspan(got, wanted), nid);
+    // Pages of __GFP_NOFAIL are asked for one by one, below.
+    const std::uint64_t more = phys_.alloc_pages_bulk(gfp & ~Gfp::kNoFail, pages.subspan(got, wanted), nid);
     got += more;
-    if (more != wanted) return got;
+    if (more == wanted) continue;
+    if (!any(gfp, Gfp::kNoFail)) return got;
+    break;
   }
   while (got < pages.size()) {
-    Page* block = phys_.alloc_pages(gfp, order, nid);
+    Page* block = phys_.alloc_pages(order.value() == 0 ? gfp : gfp & ~Gfp::kNoFail, order, nid);
     if (block == nullptr) return got;
     phys_.split_page(*block, order);
     for (std::uint64_t i = 0; i < order.pages(); ++i) pages[got++] = block + i;
@@ -212,12 +238,12 @@ void Vmalloc::zero(std::span<Page* const> pages) {
 }
 
 // Leaves of `level` over consecutive pages, then the host's view of them.
-Status Vmalloc::map_pages(const VmStruct& area, std::span<Page* const> pages, arch::Pgprot prot, unsigned level) {
+Status Vmalloc::map_pages(const VmStruct& area, std::span<Page* const> pages, arch::Pgprot prot, unsigned level, Gfp gfp) {
   const std::uint64_t span = init_mm_.layout().geometry.entry_span(level);
   const std::uint64_t step = span >> kPageShift;
   for (std::uint64_t i = 0; i < pages.size(); i += step) {
     const VirtAddr va = area.addr + pages_to_bytes(i);
-    if (Status s = init_mm_.map(va, phys_.page_to_phys(*pages[i]), prot, level); !s) return s;
+    if (Status s = init_mm_.map(va, phys_.page_to_phys(*pages[i]), prot, level, gfp); !s) return s;
   }
   phys_.scheduler().charge(phys_.scheduler().costs().pte_copy * (pages.size() / step));
   using Access = phys::Arena::ViewAccess;
@@ -242,8 +268,12 @@ VmStruct* Vmalloc::find_own(const void* p, std::string_view name) {
     return nullptr;
   }
   VmStruct* area = inside ? find_vm_area(kva(p)) : nullptr;
-  if (area == nullptr || area->addr != kva(p)) {
+  if (area == nullptr || area->addr != kva(p) || area->next != nullptr) {
     log_.warn(fmt::format("Trying to {}() nonexistent vm area ({})", name, fmt::ptr(p)));
+    return nullptr;
+  }
+  if (any(area->flags, VmArea::kIoremap)) {
+    log_.warn(fmt::format("Trying to {}() an ioremap area ({}); iounmap is for it", name, fmt::ptr(p)));
     return nullptr;
   }
   return area;
@@ -260,21 +290,26 @@ void Vmalloc::vunmap(const void* p) {
   if (p == nullptr) return;
   phys_.scheduler().might_sleep("vunmap");
   VmStruct* area = find_own(p, "vunmap");
-  if (area != nullptr) free_vm_area(*area);
+  if (area == nullptr) return;
+  if (any(area->flags, VmArea::kAlloc) || area->pages != nullptr) {
+    log_.warn(fmt::format("Trying to vunmap() an area that owns its pages ({}); vfree is for it", fmt::ptr(p)));
+    return;
+  }
+  free_vm_area(*area);
 }
 
 void Vmalloc::vfree_atomic(const void* p) {
   if (p == nullptr) return;
   VmStruct* area = find_own(p, "vfree");
   if (area == nullptr) return;
-  area->next = deferred_;
+  area->next = deferred_ == nullptr ? area : deferred_;
   deferred_ = area;
 }
 
 void Vmalloc::drain_deferred() {
   while (deferred_ != nullptr) {
     VmStruct* area = deferred_;
-    deferred_ = area->next;
+    deferred_ = area->next == area ? nullptr : area->next;
     release(*area);
   }
 }
@@ -288,7 +323,9 @@ void Vmalloc::release(VmStruct& area) {
   for (std::uint64_t i = copy.nr_pages; i-- > 0;) phys_.free_page(*copy.pages[i]);
   if (any(copy.flags, VmArea::kAlloc)) nr_vmalloc_pages_ -= copy.nr_pages;
   if (is_vmalloc_addr(copy.pages)) {
-    if (VmStruct* array = find_vm_area(static_cast<const void*>(copy.pages))) release(*array);
+    VmStruct* array = find_vm_area(static_cast<const void*>(copy.pages));
+    QUIRE_BUG_ON(array == nullptr);
+    release(*array);
   } else {
     slab_.kfree(copy.pages);
   }
@@ -299,11 +336,12 @@ void Vmalloc::release(VmStruct& area) {
 void* Vmalloc::vmap(std::span<Page* const> pages, VmArea flags, arch::Pgprot prot, const char* caller) {
   if (pages.empty() || pages.size() > phys_.totalram_pages()) return nullptr;
   drain_deferred();
-  constexpr VmArea kAllowed = VmArea::kMap | VmArea::kNoGuard | VmArea::kMapPutPages | VmArea::kUserMap;
+  if (any(flags, VmArea::kNoGuard)) log_.warn(fmt::format("vmap by {} without a guard page: it gets one", caller));
+  constexpr VmArea kAllowed = VmArea::kMap | VmArea::kMapPutPages | VmArea::kUserMap;
   VmStruct* area =
       get_vm_area_node(pages_to_bytes(pages.size()), 1, flags & kAllowed, window_.reach(), kNoNode, Gfp::kKernel, caller);
   if (area == nullptr) return nullptr;
-  if (!map_pages(*area, pages, prot, arch::kPteLevel)) {
+  if (!map_pages(*area, pages, prot, arch::kPteLevel, Gfp::kKernel)) {
     free_vm_area(*area);
     return nullptr;
   }

@@ -49,7 +49,8 @@ class Vmalloc {
   [[nodiscard]] Status setup() { return areas_.setup(); }
 
   // --- memory ---------------------------------------------------------------------------------------------------------
-  // `size` bytes, rounded up to pages; nullptr for 0, for more than all RAM, and when there is no memory.
+  // `size` bytes, rounded up to pages; nullptr for 0, for more than all RAM, and when there is no memory. __GFP_NOFAIL tries
+  // again each jiffy until there is; in boot context, where nobody else could free any, a BUG after some tries.
   [[nodiscard]] void* vmalloc(std::size_t size, const char* caller = __builtin_FUNCTION()) {
     return vmalloc_range({.size = size, .caller = caller});
   }
@@ -90,16 +91,18 @@ class Vmalloc {
   // __vmalloc_node_range, which all of them end in.
   [[nodiscard]] void* vmalloc_range(const Request& request);
 
-  // What vmalloc gave, or vmap with kMapPutPages; nullptr is nothing to do.
+  // What vmalloc gave, or vmap; nullptr is nothing to do. Refused: a foreign pointer, what was freed before, an ioremap area.
   void vfree(const void* p);
-  // The same without sleeping: done by the next call here that may sleep.
+  // The same without sleeping: done by the next call here that may sleep. The second for one pointer is refused.
   void vfree_atomic(const void* p);
 
   // --- mapping pages that are there -----------------------------------------------------------------------------------
-  // Maps the pages in a row. Flags: kMap, kNoGuard or kMapPutPages: then the array, of kvmalloc, and one reference of each page
-  // are the area's, and vfree gives them back. nullptr: no pages, more than RAM, no memory.
+  // Maps the pages in a row. Flags: kMap, kUserMap or kMapPutPages: with the last, the array, of kvmalloc, and one reference of
+  // each page are the area's, and vfree gives them back. kNoGuard is told in the log and left out: the guard page also keeps
+  // the area behind from overruns. nullptr: no pages, more than RAM, no memory.
   [[nodiscard]] void* vmap(std::span<phys::Page* const> pages, VmArea flags = VmArea::kMap,
                            arch::Pgprot prot = arch::kPageKernel, const char* caller = __builtin_FUNCTION());
+  // What vmap gave. Refused: a foreign pointer, and an area that owns its pages (vmalloc, kMapPutPages), which is vfree's.
   void vunmap(const void* p);
 
   // --- looking --------------------------------------------------------------------------------------------------------
@@ -117,7 +120,7 @@ class Vmalloc {
   [[nodiscard]] VmStruct* find_vm_area(const void* p) { return is_vmalloc_addr(p) ? find_vm_area(kva(p)) : nullptr; }
 
   // --- for ioremap ------------------------------------------------------------------------------------------------------
-  // An empty area anywhere in the vmalloc space, aligned to its size up to the largest leaf; nullptr: no memory or no room.
+  // An empty area in the vmalloc space (a large one beyond what vmalloc can use), aligned to its size up to the largest leaf; nullptr: no memory or no room.
   [[nodiscard]] VmStruct* get_vm_area(std::uint64_t size, VmArea flags, const char* caller);
   // Clears its leaves, hides it, and gives the addresses and the VmStruct back (remove_vm_area and kfree).
   void free_vm_area(VmStruct& area);
@@ -137,16 +140,16 @@ class Vmalloc {
  private:
   [[nodiscard]] VmStruct* get_vm_area_node(std::uint64_t size, std::uint64_t align, VmArea flags, Range<VirtAddr> within,
                                            Nid nid, phys::Gfp gfp, const char* caller);
+  [[nodiscard]] void* try_levels(const Request& request);
   [[nodiscard]] void* try_range(const Request& request, unsigned level);
   [[nodiscard]] bool vmalloc_area_node(VmStruct& area, const Request& request, unsigned level);
   [[nodiscard]] bool alloc_page_array(VmStruct& area, std::uint64_t nr_pages, const Request& request);
   std::uint64_t vm_area_alloc_pages(std::span<phys::Page*> pages, Order order, phys::Gfp gfp, Nid nid);
-  [[nodiscard]] Status map_pages(const VmStruct& area, std::span<phys::Page* const> pages, arch::Pgprot prot, unsigned level);
+  [[nodiscard]] Status map_pages(const VmStruct& area, std::span<phys::Page* const> pages, arch::Pgprot prot, unsigned level,
+                                 phys::Gfp gfp);
   void zero(std::span<phys::Page* const> pages);
-  void vunmap_or_vfree(const void* p, std::string_view name, VmArea kind);
   [[nodiscard]] VmStruct* find_own(const void* p, std::string_view name);
   void release(VmStruct& area);
-  void free_pages_of(VmStruct& area);
   void drain_deferred();
   void warn(const Request& request, const std::string& what);
   [[nodiscard]] std::string line(const VmStruct& area) const;
@@ -162,7 +165,7 @@ class Vmalloc {
   HugeVmalloc huge_;
   VmapAreas areas_;
   NativeWindow window_;
-  VmStruct* deferred_ = nullptr;  // given to vfree_atomic
+  VmStruct* deferred_ = nullptr;  // given to vfree_atomic; the last one's next is itself
   std::uint64_t nr_vmalloc_pages_ = 0;
 };
 

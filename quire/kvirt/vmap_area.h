@@ -17,7 +17,7 @@ enum class VmArea : std::uint64_t {
   kIoremap = 0x1,
   kAlloc = 0x2,           // vmalloc
   kMap = 0x4,             // vmap
-  kUserMap = 0x8,         // may be mapped into a process (remap_vmalloc_range)
+  kUserMap = 0x8,         // zeroed, fit to be mapped into a process
   kDmaCoherent = 0x10,    // dma_alloc_coherent
   kUninitialized = 0x20,  // its pages are still being allocated
   kNoGuard = 0x40,
@@ -33,7 +33,7 @@ inline constexpr bool quire::kIsFlags<quire::kvirt::VmArea> = true;
 namespace quire::kvirt {
 
 struct VmStruct {
-  VmStruct* next = nullptr;  // of those whose freeing is put off (vfree_atomic)
+  VmStruct* next = nullptr;  // of those whose freeing is put off (vfree_atomic); not null: being freed
   VirtAddr addr{};
   std::uint64_t size = 0;  // bytes, the guard page included
   VmArea flags = VmArea::kNone;

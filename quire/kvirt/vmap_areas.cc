@@ -178,7 +178,8 @@ Result<VmapArea*> VmapAreas::alloc_vmap_area(std::uint64_t size, std::uint64_t a
   if (start == kNoPlace) {
     cache_.free(va);
     if (!any(gfp, phys::Gfp::kNoWarn)) {
-      log_.warn(fmt::format("vmap allocation for size {} failed: use vmalloc=<size> to increase size", size));
+      log_.warn(fmt::format("vmap allocation for size {} failed: no gap of the vmalloc area is as large; free some areas first",
+                            size));
     }
     return fail(Errno::kBusy);
   }

@@ -113,6 +113,16 @@ TEST_F(IoremapTest, LargeRangesGetLargeLeaves) {
   m.validate();
 }
 
+TEST_F(IoremapTest, LargeDevicesLeaveVmallocItsRoom) {
+  std::vector<IoMem> devices;
+  for (unsigned i = 0; i < 4; ++i) devices.push_back(io.ioremap(PhysAddr(0x1'4000'0000 + i * kGiB), kGiB));
+  for (const IoMem at : devices) EXPECT_GE(at.va(), m.vmalloc().window().reach().end);
+  void* p = m.vmalloc().vmalloc(8 * kMiB);
+  EXPECT_NE(p, nullptr);
+  m.vmalloc().vfree(p);
+  m.validate();
+}
+
 TEST(IoremapOnI386, LeavesAndPhysicalBitsAreThoseOfThePageTables) {
   KvirtMachine pae({.arch = phys::Arch::kI386Pae});
   const IoMem high = pae.space->io().ioremap(PhysAddr(0x3'0000'0000), 4 * kMiB);
@@ -196,6 +206,12 @@ TEST_F(IoremapTest, DevicesDoNotOverlap) {
   RegisterFile other{1};
   EXPECT_EQ(io.bus().add({kRegisters + 8, kRegisters + 24}, other).error(), Errno::kBusy);
   EXPECT_EQ(io.bus().add({kRegisters + 3, kRegisters + 5}, other).error(), Errno::kInval);
+  constexpr PhysAddr kFree(0xd000'0000);
+  FrameBuffer small{64, 16};
+  EXPECT_EQ(io.bus().add({kFree, kFree + small.bytes() + 8}, small).error(), Errno::kInval) << "longer than the device";
+  EXPECT_EQ(io.bus().find(kFree).device, nullptr);
+  EXPECT_TRUE(io.bus().add({kFree, kFree + small.bytes() / 2}, small)) << "its beginning";
+  EXPECT_TRUE(io.bus().remove(small));
   EXPECT_TRUE(io.bus().remove(registers));
   EXPECT_EQ(io.bus().remove(registers).error(), Errno::kNoEnt);
   EXPECT_TRUE(io.bus().add({kRegisters + 8, kRegisters + 24}, other));

@@ -172,6 +172,12 @@ TEST_P(KmapDeathTest, TooManyAtOnceAndForeignPagesAreBugs) {
   EXPECT_DEATH(static_cast<void>(kmap.kmap_local_page(page)), "holds 16 mappings already");
 }
 
+TEST_P(KmapDeathTest, AnInterruptHasNoSlots) {
+  Page& page = high_page();
+  m.scheduler.at(sim::kMillisecond, [&] { static_cast<void>(kmap.kmap_local_page(page)); });
+  EXPECT_DEATH(static_cast<void>(m.scheduler.run_until(2 * sim::kMillisecond)), "kmap_local of a HighMem page in an interrupt");
+}
+
 TEST_P(KmapTest, FixedAddresses) {
   const VirtAddr apic = m.space->layout().fix_to_virt(Fixmap::kApicBase);
   kmap.set_fixmap(Fixmap::kApicBase, PhysAddr(0xfee0'0000), {arch::kPageKernel.bits | arch::PteBits::kPcd});

@@ -25,12 +25,13 @@ struct MachineSpec {
   unsigned levels = 4;
   std::string cmdline = {};
   std::uint64_t kernel_reserved = 8 * kMiB;
+  unsigned preempt_permille = 0;
 };
 
 class KvirtMachine {
  public:
   explicit KvirtMachine(const MachineSpec& spec = {})
-      : scheduler({.cpus = spec.cpus, .seed = spec.seed}, {}, traces),
+      : scheduler({.cpus = spec.cpus, .seed = spec.seed, .preempt_permille = spec.preempt_permille}, {}, traces),
         faults(spec.seed),
         phys(boot(spec)),
         slab(std::make_unique<slab::SlabSystem>(*phys, scheduler)) {

@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <cstring>
 #include <fstream>
+#include <sstream>
 
 #include "kvirt_machine.h"
+#include "quire/base/rng.h"
 
 namespace quire::kvirt {
 namespace {
@@ -115,7 +117,7 @@ TEST(Vmalloc, OutOfRoomPurgesAndThenFails) {
   while (void* p = m.vmalloc().vmap(many)) got.push_back(p);
   EXPECT_GE(got.size(), 3u);
   m.vmalloc().areas().set_lazy_max_pages(1 << 20);
-  EXPECT_THAT(m.log.back(), HasSubstr("vmap allocation for size 104861696 failed: use vmalloc=<size> to increase size"));
+  EXPECT_THAT(m.log.back(), HasSubstr("vmap allocation for size 104861696 failed: no gap of the vmalloc area is as large"));
   m.vmalloc().vunmap(got.front());
   const std::uint64_t flushes = m.space->tlb_flushes();
   void* again = m.vmalloc().vmap(many);
@@ -300,11 +302,139 @@ TEST(Vmalloc, LargeAreasKeepTheirPageArrayInVmalloc) {
 TEST(Vmalloc, FreeingFromAnInterruptIsPutOff) {
   KvirtMachine m;
   void* p = m.vmalloc().vmalloc(kPageSize);
-  m.vmalloc().vfree_atomic(p);
-  EXPECT_EQ(m.vmalloc().nr_vmalloc_pages(), 1u);
-  m.vmalloc().vfree(nullptr);
+  void* q = m.vmalloc().vmalloc(kPageSize);
+  unsigned interrupts = 0;
+  m.scheduler.at(sim::kMillisecond, [&] {
+    EXPECT_TRUE(m.scheduler.in_interrupt());
+    m.vmalloc().vfree_atomic(p);
+    m.vmalloc().vfree_atomic(q);
+    ++interrupts;
+  });
+  m.scheduler.spawn("sleeps", [&] {
+    m.scheduler.sleep_for(2 * sim::kMillisecond);
+    EXPECT_EQ(interrupts, 1u);
+    EXPECT_EQ(m.vmalloc().nr_vmalloc_pages(), 2u);
+    m.vmalloc().vfree(nullptr);
+    EXPECT_EQ(m.vmalloc().nr_vmalloc_pages(), 0u);
+  });
+  m.scheduler.run();
+  EXPECT_EQ(m.space->log().warnings(), 0u);
+  m.validate();
+}
+
+TEST(Vmalloc, TheSecondFreeingOfOnePointerIsRefused) {
+  KvirtMachine m;
+  void* p = m.vmalloc().vmalloc(kPageSize);
+  void* q = m.vmalloc().vmalloc(kPageSize);
+  for (void* each : {p, q, p, q}) m.vmalloc().vfree_atomic(each);
+  EXPECT_EQ(m.space->log().warnings(), 2u);
+  EXPECT_THAT(m.space->log().last(), HasSubstr("Trying to vfree() nonexistent vm area"));
+  m.vmalloc().vfree(p);
+  EXPECT_EQ(m.space->log().warnings(), 3u);
   EXPECT_EQ(m.vmalloc().nr_vmalloc_pages(), 0u);
   m.validate();
+}
+
+TEST(Vmalloc, VunmapLeavesAloneWhatOwnsItsPages) {
+  KvirtMachine m;
+  void* p = m.vmalloc().vmalloc(3 * kPageSize);
+  m.vmalloc().vunmap(p);
+  EXPECT_THAT(m.space->log().last(), HasSubstr("Trying to vunmap() an area that owns its pages"));
+  std::memset(p, 1, 3 * kPageSize);
+  auto** array = static_cast<Page**>(m.space->kv().kvmalloc(sizeof(Page*), Gfp::kKernel));
+  array[0] = m.phys->alloc_page(Gfp::kKernel);
+  void* put = m.vmalloc().vmap({array, 1}, VmArea::kMap | VmArea::kMapPutPages);
+  m.vmalloc().vunmap(put);
+  EXPECT_EQ(m.space->log().warnings(), 2u);
+  m.validate();
+  m.vmalloc().vfree(p);
+  m.vmalloc().vfree(put);
+  EXPECT_EQ(m.space->log().warnings(), 2u);
+  EXPECT_EQ(m.vmalloc().nr_vmalloc_pages(), 0u);
+  EXPECT_EQ(m.space->init_mm().mapped_pages(), 0u);
+  m.validate();
+}
+
+TEST(Vmalloc, VmapKeepsItsGuardPage) {
+  KvirtMachine m;
+  const std::vector<Page*> pages = m.pages(2);
+  void* p = m.vmalloc().vmap(pages, VmArea::kMap | VmArea::kNoGuard);
+  EXPECT_EQ(m.vmalloc().find_vm_area(p)->size, 3 * kPageSize);
+  EXPECT_THAT(m.space->log().last(), HasSubstr("without a guard page"));
+  m.vmalloc().vunmap(p);
+  m.free(pages);
+}
+
+TEST(Vmalloc, WhoMustNotFailTriesAgainUntilThereIsRoom) {
+  KvirtMachine m({.ram = 512 * kMiB, .arch = phys::Arch::kI386});
+  std::vector<Page*> many;
+  for (Pfn pfn(0x4000); pfn < Pfn(0x4000 + 256); ++pfn) many.push_back(&m.phys->pfn_to_page(pfn));
+  std::vector<void*> got;
+  while (void* p = m.vmalloc().vmap(many)) got.push_back(p);
+  void* p = nullptr;
+  m.scheduler.spawn("wants", [&] {
+    p = m.vmalloc().vmalloc(kMiB, Gfp::kKernel | Gfp::kNoWarn | Gfp::kNoFail);
+    EXPECT_GE(m.scheduler.now(), 40 * sim::kMillisecond);
+  });
+  m.scheduler.spawn("gives", [&] {
+    m.scheduler.sleep_for(40 * sim::kMillisecond);
+    m.vmalloc().vunmap(got.back());
+  });
+  m.scheduler.run();
+  ASSERT_NE(p, nullptr);
+  m.vmalloc().vfree(p);
+  got.pop_back();
+  for (void* each : got) m.vmalloc().vunmap(each);
+  m.validate();
+}
+
+// Tasks that give way wherever they may: what one looks at, another has not freed, and bytes stay their owner's.
+TEST(Vmalloc, TasksAllocateFreeAndLookAtTheSameTime) {
+  for (std::uint64_t seed = 1; seed <= 40; ++seed) {
+    KvirtMachine m({.cpus = 2, .seed = seed, .preempt_permille = 400});
+    m.vmalloc().areas().set_lazy_max_pages(16);
+    const auto body = [&](unsigned me) {
+      Rng rng(seed * 100 + me);
+      std::vector<std::pair<std::byte*, std::size_t>> mine;
+      std::vector<IoMem> devices;
+      for (unsigned i = 0; i < 60; ++i) {
+        const std::size_t size = (1 + rng.below(6)) * kPageSize;
+        if (mine.size() < 4) {
+          if (auto* p = bytes(m.vmalloc().vmalloc(size)); p != nullptr) {
+            std::memset(p, static_cast<int>(me + i), size);
+            p[0] = std::byte(me);
+            p[size - 1] = std::byte(me);
+            mine.emplace_back(p, size);
+          }
+        } else {
+          const auto [p, bytes_there] = mine[rng.below(4)];
+          EXPECT_EQ(p[0], std::byte(me)) << seed;
+          EXPECT_EQ(p[bytes_there - 1], std::byte(me)) << seed;
+          std::erase_if(mine, [p = p](const auto& each) { return each.first == p; });
+          m.vmalloc().vfree(p);
+        }
+        if (rng.below(3) == 0) devices.push_back(m.space->io().ioremap(PhysAddr(3 * kGiB + me * kMiB), size));
+        if (rng.below(3) == 0 && !devices.empty()) {
+          m.space->io().iounmap(devices.back());
+          devices.pop_back();
+        }
+        // Each line of an area that was freed under the reader would name no caller of ours.
+        std::istringstream lines(m.space->vmallocinfo());
+        for (std::string line; std::getline(lines, line);) {
+          EXPECT_TRUE(line.contains("unpurged") || line.contains("operator()") || line.contains("vm_map_ram")) << line;
+        }
+      }
+      for (const auto& each : mine) m.vmalloc().vfree(each.first);
+      for (const IoMem at : devices) m.space->io().iounmap(at);
+    };
+    for (unsigned me = 1; me <= 4; ++me) m.scheduler.spawn("task", [&body, me] { body(me); });
+    m.scheduler.run();
+    m.validate();
+    EXPECT_EQ(m.vmalloc().nr_vmalloc_pages(), 0u);
+    EXPECT_EQ(m.space->init_mm().mapped_pages(), 0u);
+    EXPECT_EQ(m.space->log().warnings(), 0u) << m.space->log().last();
+    ASSERT_FALSE(testing::Test::HasFailure()) << "seed " << seed;
+  }
 }
 
 TEST(Vmalloc, MachinesLiveSideBySide) {
