@@ -247,7 +247,14 @@ std::uint64_t SlabSystem::cache_reap(ReapMode mode) QUIRE_NO_THREAD_SAFETY_ANALY
   const std::uint64_t& reclaimed = scheduler_.context().reclaimed_slab;
   const std::uint64_t before = reclaimed;
   if (mode == ReapMode::kAll) drop_stocks();
-  for (KmemCacheBase& cache : caches_) mode == ReapMode::kAll ? layout_->shrink(cache) : layout_->reap(cache);
+  // The newest first: slabs of a cache have their descriptors in the oldest ones.
+  for (KmemCacheBase* cache = caches_.back_or_null(); cache != nullptr; cache = caches_.prev_or_null(*cache)) {
+    if (mode == ReapMode::kAll) {
+      layout_->shrink(*cache);
+    } else {
+      layout_->reap(*cache);
+    }
+  }
   return reclaimed - before;
 }
 

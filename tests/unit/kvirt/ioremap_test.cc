@@ -113,6 +113,29 @@ TEST_F(IoremapTest, LargeRangesGetLargeLeaves) {
   m.validate();
 }
 
+TEST_F(IoremapTest, ALargeLeafTakesThePlaceOfTablesThatHoldNothing) {
+  const IoMem mixed = io.ioremap(PhysAddr(0x1'4000'0000), kGiB + 2 * kMiB + kPageSize);
+  ASSERT_TRUE(mixed);
+  io.iounmap(mixed);
+  static_cast<void>(m.vmalloc().areas().purge_vmap_area_lazy());
+  const std::uint64_t tables = m.space->init_mm().buddy_tables();
+  const std::uint64_t flushes = m.space->tlb_flushes();
+  const IoMem again = io.ioremap(PhysAddr(0x1'4000'0000), 2 * kGiB);
+  ASSERT_TRUE(again);
+  EXPECT_EQ(again.va(), mixed.va());
+  for (const std::uint64_t at : {std::uint64_t{0}, kGiB}) {
+    const auto found = m.space->init_mm().translate(again.va() + at);
+    ASSERT_TRUE(found);
+    EXPECT_EQ(found->level, arch::kPudLevel);
+    EXPECT_EQ(found->pa, PhysAddr(0x1'4000'0000 + at));
+  }
+  EXPECT_EQ(m.space->init_mm().buddy_tables(), tables - 2) << "a table of PMDs and the table of PTEs below it";
+  EXPECT_EQ(m.space->tlb_flushes(), flushes + 1) << "before they are freed";
+  m.validate();
+  io.iounmap(again);
+  m.validate();
+}
+
 TEST_F(IoremapTest, LargeDevicesLeaveVmallocItsRoom) {
   std::vector<IoMem> devices;
   for (unsigned i = 0; i < 4; ++i) devices.push_back(io.ioremap(PhysAddr(0x1'4000'0000 + i * kGiB), kGiB));
@@ -223,6 +246,7 @@ TEST_F(IoremapTest, EveryAllocationFailingOnceIsSurvived) {
   m.slab->set_fault_injection(&m.faults);
   for (const sim::FaultPoint point : {sim::FaultPoint::kPageAlloc, sim::FaultPoint::kSlabAlloc}) {
     finished = false;
+    const KvirtMachine::Footprint before = m.footprint();
     for (unsigned nth = 1; !finished; ++nth) {
       ASSERT_LT(nth, 50u);
       m.faults.set(point, {.nth = nth});
@@ -234,6 +258,7 @@ TEST_F(IoremapTest, EveryAllocationFailingOnceIsSurvived) {
       io.iounmap(at);
       ASSERT_EQ(io.memtype().count(), 0u);
       m.validate();
+      ASSERT_EQ(m.footprint(), before) << "failure " << nth;
     }
   }
 }

@@ -51,6 +51,22 @@ class KvirtMachine {
     phys->drain_all_pages();
     return phys->meminfo().freeram;
   }
+  // What a call that failed, or was undone, leaves as it was: every page that is free, a slab's or a table's, and the objects in
+  // use of each cache. Ranges of addresses melt together and one is kept in store, so their descriptions are not counted.
+  struct Footprint {
+    std::uint64_t pages = 0;
+    std::uint64_t objects = 0;
+    bool operator==(const Footprint&) const = default;
+  };
+  Footprint footprint() {
+    static_cast<void>(vmalloc().areas().purge_vmap_area_lazy());
+    Footprint now{.pages = free_pages() + space->init_mm().buddy_tables()};
+    for (const slab::SlabInfo& cache : slab->slabinfo()) {
+      now.pages += cache.num_slabs * cache.pagesperslab;
+      if (cache.name != "vmap_area") now.objects += cache.objects_in_use;
+    }
+    return now;
+  }
   void validate() {
     space->validate();
     slab->validate();

@@ -456,24 +456,34 @@ TEST(Vmalloc, ATerabyteMachineWithoutDataHasItToo) {
   m.vmalloc().vfree(p);
 }
 
-// Each page allocation in turn fails once: the caller gets nothing, nothing leaks, all structures hold.
+// Each page and each object in turn cannot be had once: the caller gets nothing, nothing leaks, all structures hold.
 TEST(Vmalloc, EveryAllocationFailingOnceIsSurvived) {
+  constexpr std::uint64_t kBytes = kMiB + 600 * kPageSize;
   for (const phys::Arch arch : {phys::Arch::kX86_64, phys::Arch::kI386Pae}) {
-    bool finished = false;
-    KvirtMachine m({.arch = arch});
-    for (unsigned nth = 1; !finished; ++nth) {
-      ASSERT_LT(nth, 3000u);
+    for (const sim::FaultPoint point : {sim::FaultPoint::kPageAlloc, sim::FaultPoint::kSlabAlloc}) {
+      KvirtMachine m({.arch = arch});
       m.phys->set_fault_injection(&m.faults);
-      m.faults.set(sim::FaultPoint::kPageAlloc, {.nth = nth});
-      const std::uint64_t before = m.vmalloc().nr_vmalloc_pages();
-      void* p = m.vmalloc().vmalloc(2 * kMiB + 600 * kPageSize, Gfp::kKernel | Gfp::kNoWarn);
-      finished = m.faults.failures(sim::FaultPoint::kPageAlloc) == 0;
+      m.slab->set_fault_injection(&m.faults);
+      const KvirtMachine::Footprint before = m.footprint();
+      bool finished = false;
+      for (unsigned nth = 1; !finished; ++nth) {
+        ASSERT_LT(nth, 3000u);
+        const std::uint64_t failures = m.faults.failures(point);
+        m.faults.set(point, {.nth = nth});
+        void* p = m.vmalloc().vmalloc(kBytes, Gfp::kKernel | Gfp::kNoWarn);
+        finished = m.faults.failures(point) == failures;
+        m.faults.set(point, {});
+        ASSERT_TRUE(!finished || p != nullptr);
+        m.space->validate();
+        m.vmalloc().vfree(p);
+        m.validate();
+        ASSERT_EQ(m.vmalloc().nr_vmalloc_pages(), 0u);
+        const KvirtMachine::Footprint after = m.footprint();
+        ASSERT_EQ(after.pages, before.pages) << "failure " << nth;
+        ASSERT_EQ(after.objects, before.objects) << "failure " << nth;
+      }
       m.phys->set_fault_injection(nullptr);
-      ASSERT_TRUE(!finished || p != nullptr);
-      m.validate();
-      m.vmalloc().vfree(p);
-      m.validate();
-      ASSERT_EQ(m.vmalloc().nr_vmalloc_pages(), before);
+      m.slab->set_fault_injection(nullptr);
     }
   }
 }
