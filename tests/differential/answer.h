@@ -29,6 +29,6 @@ struct Answer {
 [[nodiscard]] std::string merged_areas(const std::string& arena);
 
 // FNV-1a over a page. Touches nothing else: not the sanitizer's shadow either.
-[[nodiscard, gnu::no_sanitize("address")]] std::int64_t hash_page(const volatile unsigned char* page);
+[[nodiscard]] __attribute__((no_sanitize_address)) std::int64_t hash_page(const volatile unsigned char* page);
 
 }  // namespace quire::differential

@@ -65,7 +65,7 @@ std::uint64_t minor_faults() {
   return static_cast<std::uint64_t>(usage.ru_minflt);
 }
 
-[[gnu::no_sanitize("address")]] void access(const Op& op, Answer& answer) {
+__attribute__((no_sanitize_address)) void access(const Op& op, Answer& answer) {
   auto* at = reinterpret_cast<volatile unsigned char*>(op.address);
   g_signal = 0;
   const std::uint64_t before = minor_faults();

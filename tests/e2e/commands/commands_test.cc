@@ -79,7 +79,7 @@ TEST_F(Commands, ReplayShowsTheMachineAtAnyMoment) {
   EXPECT_THAT(quire("replay --ram 32M sort.qtr --show meminfo").out, HasSubstr("KernelStack:           0 kB\n"));
 
   expect_sentence(quire("replay sort.qtr --at 5ms"), "--show");
-  expect_sentence(quire("replay sort.qtr --at 5 days --show meminfo"), "--at");
+  expect_sentence(quire("replay sort.qtr --at 5days --show meminfo"), "--at");
   expect_sentence(quire(words + "maps"), "maps:1");
   expect_sentence(quire(words + "maps:7"), "there are 1 (sort)");
   expect_sentence(quire(words + "mapz:1"), "did you mean 'maps'");
