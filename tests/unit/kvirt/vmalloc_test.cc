@@ -410,7 +410,7 @@ TEST(Vmalloc, TasksAllocateFreeAndLookAtTheSameTime) {
           const auto [p, bytes_there] = mine[rng.below(4)];
           EXPECT_EQ(p[0], std::byte(me)) << seed;
           EXPECT_EQ(p[bytes_there - 1], std::byte(me)) << seed;
-          std::erase_if(mine, [p = p](const auto& each) { return each.first == p; });
+          std::erase_if(mine, [gone = p](const auto& each) { return each.first == gone; });
           m.vmalloc().vfree(p);
         }
         if (rng.below(3) == 0) devices.push_back(m.space->io().ioremap(PhysAddr(3 * kGiB + me * kMiB), size));
