@@ -91,7 +91,7 @@ TEST_P(ObjectDebug, AWriteBeyondTheEndIsFoundAtTheFree) {
   EXPECT_EQ(r.offset, 60);
   EXPECT_EQ(r.length, 2u);
   EXPECT_THAT(r.found_by, HasSubstr("free_by_test"));
-  EXPECT_THAT(r.allocated_by, HasSubstr("alloc_for_test (debug_test.cc:"));
+  EXPECT_THAT(r.allocated_by, HasSubstr("alloc_for_test"));
   EXPECT_EQ(r.freed_by, "");
   EXPECT_THAT(r.text, HasSubstr("BUG in cache victim-0: written beyond the object's end"));
   EXPECT_THAT(r.text, HasSubstr("2 bytes at +60 from the object's start, should be 0xcc"));
@@ -132,7 +132,7 @@ TEST_P(ObjectDebug, AUseAfterFreeIsFoundAtTheNextAlloc) {
   EXPECT_EQ(r.length, 4u);
   EXPECT_THAT(r.found_by, HasSubstr("alloc_for_test"));
   EXPECT_THAT(r.allocated_by, HasSubstr("alloc_for_test"));
-  EXPECT_THAT(r.freed_by, HasSubstr("free_by_test (debug_test.cc:"));
+  EXPECT_THAT(r.freed_by, HasSubstr("free_by_test"));
   EXPECT_THAT(r.text, HasSubstr("|kkkklate"));
   EXPECT_THAT(r.text, HasSubstr("6b 6b 6b 6b .."));
   // Nobody gets that object any more.
