@@ -1,10 +1,11 @@
 # One CMake target per floor of the house.
 #
-#   quire_module(phys SOURCES a.cc b.cc DEPENDS base sim arch LIBRARIES fmt::fmt)
+#   quire_module(phys SOURCES a.cc b.cc DEPENDS base sim arch LIBRARIES fmt::fmt ALONE b.cc)
 #
 # makes the static library quire_phys. A module's headers are reachable only through a link tree of its own
 # (BUILD/include/phys/quire/phys → quire/phys), so that `#include "quire/vm/mm.h"` in phys does not compile: phys does not
-# link vm, and the checkout itself is on nobody's include path.
+# link vm, and the checkout itself is on nobody's include path. Files that are ALONE share local names with others of the module
+# and are compiled by themselves.
 
 add_library(quire_options INTERFACE)
 target_compile_options(quire_options INTERFACE
@@ -32,13 +33,21 @@ if(QUIRE_DEBUG)
   target_compile_definitions(quire_options INTERFACE QUIRE_DEBUG)
 endif()
 
+# Compiles a target's files eight at a time: most of a file's time is the headers that all of them read. The debug preset
+# compiles each by itself, and so finds a file that does not include what it uses.
+function(quire_batches target)
+  set_target_properties(${target} PROPERTIES UNITY_BUILD ${QUIRE_BATCHES} UNITY_BUILD_BATCH_SIZE 8)
+endfunction()
+
 function(quire_module name)
-  cmake_parse_arguments(ARG "" "" "SOURCES;DEPENDS;LIBRARIES" ${ARGN})
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPENDS;LIBRARIES;ALONE" ${ARGN})
   set(tree ${CMAKE_BINARY_DIR}/include/${name})
   file(MAKE_DIRECTORY ${tree}/quire)
   file(CREATE_LINK ${CMAKE_SOURCE_DIR}/quire/${name} ${tree}/quire/${name} SYMBOLIC)
   if(ARG_SOURCES)
     add_library(quire_${name} STATIC ${ARG_SOURCES})
+    quire_batches(quire_${name})
+    set_source_files_properties(${ARG_ALONE} PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
     set(scope PUBLIC)
   else()
     add_library(quire_${name} INTERFACE)

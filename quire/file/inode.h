@@ -27,6 +27,7 @@ class IovIter;
 class SuperBlock;
 
 inline constexpr std::uint64_t kMaxLfsFilesize = (std::uint64_t{1} << 63) - 1;  // MAX_LFS_FILESIZE
+inline constexpr std::uint64_t kToTheEnd = ~std::uint64_t{0};  // last byte, or number of pages, of a range without end
 
 // What the type bits of i_mode say.
 enum class InodeType : std::uint8_t {

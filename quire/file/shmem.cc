@@ -15,8 +15,6 @@ using swap::SwapEntry;
 
 namespace {
 
-constexpr std::uint64_t kToTheEnd = ~std::uint64_t{0};
-
 XaEntry swp_to_radix_entry(SwapEntry entry) { return XaValue(entry.value()); }
 SwapEntry radix_to_swp_entry(XaEntry entry) { return SwapEntry::from_value(entry.value().value()); }
 

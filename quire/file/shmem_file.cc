@@ -12,7 +12,6 @@ using phys::Folio;
 
 namespace {
 
-constexpr std::uint64_t kToTheEnd = ~std::uint64_t{0};
 constexpr std::array<std::byte, kPageSize> kZeroes{};
 
 }  // namespace

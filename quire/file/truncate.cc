@@ -11,12 +11,6 @@ namespace quire::file {
 
 using phys::Folio;
 
-namespace {
-
-constexpr std::uint64_t kToTheEnd = ~std::uint64_t{0};
-
-}  // namespace
-
 void Filemap::unmap_mapping_range(AddressSpace& mapping, Pgoff first, std::uint64_t count) {
   if (upcalls_ != nullptr && mapping.mapping_mapped() && count > 0) upcalls_->unmap_mapping_pages(mapping, first, count);
 }

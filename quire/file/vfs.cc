@@ -6,12 +6,6 @@
 
 namespace quire::file {
 
-namespace {
-
-constexpr std::uint64_t kToTheEnd = kMaxLfsFilesize;
-
-}  // namespace
-
 Vfs::Vfs(const FileServices& services, const VfsConfig& config)
     : filemap_(services, config.read),
       writeback_(filemap_, config.dirty),
@@ -111,12 +105,12 @@ Status Vfs::fallocate(File& file, FallocateMode mode, std::uint64_t offset, std:
 
 // --- synchronisation --------------------------------------------------------------------------------------------------
 
-Status Vfs::fsync(File& file, SyncKind kind) { return file.sb().fsync_range(file.inode(), 0, kToTheEnd, kind); }
+Status Vfs::fsync(File& file, SyncKind kind) { return file.sb().fsync_range(file.inode(), 0, kMaxLfsFilesize, kind); }
 
 Status Vfs::sync_file_range(File& file, std::uint64_t offset, std::uint64_t nbytes, SyncFileRange flags) {
   if (offset > kMaxLfsFilesize || nbytes > kMaxLfsFilesize - offset) return fail(Errno::kInval);
   if (&file.sb() == &shmem_) return {};
-  const std::uint64_t end = nbytes == 0 ? kToTheEnd : offset + nbytes - 1;
+  const std::uint64_t end = nbytes == 0 ? kMaxLfsFilesize : offset + nbytes - 1;
   AddressSpace& mapping = file.mapping();
   if (any(flags, SyncFileRange::kWaitBefore)) {
     if (Status waited = filemap_.filemap_fdatawait_range(mapping, offset, end); !waited) return waited;
@@ -146,7 +140,7 @@ void Vfs::sync() {
 
 Status Vfs::fadvise(File& file, std::uint64_t offset, std::uint64_t len, Fadvice advice) {
   // Length 0, and any that wraps, means to the end.
-  const std::uint64_t end = len == 0 || offset + len < offset ? kToTheEnd : offset + len;  // bytes, not included
+  const std::uint64_t end = len == 0 || offset + len < offset ? kMaxLfsFilesize : offset + len;  // bytes, not included
   AddressSpace& mapping = file.mapping();
   switch (advice) {
     case Fadvice::kNormal:
@@ -189,7 +183,7 @@ void Vfs::drain_and_invalidate(AddressSpace& mapping, Pgoff first, Pgoff last) {
 Status Vfs::readahead(File& file, std::uint64_t offset, std::uint64_t count) {
   if (!any(file.f_mode, FileMode::kRead)) return fail(Errno::kBadF);
   if (&file.sb() == &shmem_ || count == 0) return {};
-  const std::uint64_t end = std::min(offset + count < offset ? kToTheEnd : offset + count, file.inode().i_size);
+  const std::uint64_t end = std::min(offset + count < offset ? kMaxLfsFilesize : offset + count, file.inode().i_size);
   if (offset >= end) return {};
   const std::uint64_t first = offset >> kPageShift;
   filemap_.force_page_cache_readahead(file, Pgoff(first), bytes_to_pages_up(end) - first);

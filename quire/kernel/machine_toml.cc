@@ -11,8 +11,6 @@
 #include <system_error>
 #include <utility>
 
-#define TOML_EXCEPTIONS 0
-#define TOML_HEADER_ONLY 1
 #include <toml++/toml.h>
 
 #include "quire/base/cpu_list.h"
@@ -359,13 +357,14 @@ std::string swap_text(const SwapSpec& spec) {
 }  // namespace
 
 Checked<void> read_machine_toml(std::string_view text, std::string_view name, MachineConfig& config) {
-  const toml::parse_result parsed = toml::parse(text, name);
-  if (!parsed) {
-    return user_error(
-        fmt::format("{}:{}: not TOML: {}", name, parsed.error().source().begin.line, parsed.error().description()));
+  toml::table parsed;
+  try {
+    parsed = toml::parse(text, name);
+  } catch (const toml::parse_error& wrong) {
+    return user_error(fmt::format("{}:{}: not TOML: {}", name, wrong.source().begin.line, wrong.description()));
   }
   MachineConfig read = config;
-  if (auto ok = Reader(name, read).read(parsed.table()); !ok) return ok;
+  if (auto ok = Reader(name, read).read(parsed); !ok) return ok;
   config = std::move(read);
   return {};
 }

@@ -28,7 +28,6 @@ Vmalloc::Vmalloc(phys::PhysMem& phys, slab::SlabSystem& slab, InitMm& init_mm, K
     : phys_(phys),
       slab_(slab),
       init_mm_(init_mm),
-      tlb_(tlb),
       log_(log),
       huge_(huge),
       areas_(slab, phys.scheduler(), tlb, log, init_mm.layout().vmalloc),

@@ -160,7 +160,6 @@ class Vmalloc {
   phys::PhysMem& phys_;
   slab::SlabSystem& slab_;
   InitMm& init_mm_;
-  KernelTlb& tlb_;
   KernelLog& log_;
   HugeVmalloc huge_;
   VmapAreas areas_;

@@ -21,8 +21,6 @@ unsigned pagemap_flags(const Folio& folio) {
   return flags;
 }
 
-std::int64_t pages(const Folio& folio) { return static_cast<std::int64_t>(phys::folio_nr_pages(folio)); }
-
 }  // namespace
 
 Lru::Lru(phys::PhysMem& phys, sim::Scheduler& scheduler, TraceRegistry& traces)

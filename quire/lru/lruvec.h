@@ -47,6 +47,11 @@ enum class AnonOrFile : std::uint8_t { kAnon, kFile };
   return folio_is_file_lru(folio) ? AnonOrFile::kFile : AnonOrFile::kAnon;
 }
 
+// What a folio counts for in statistics, which are signed.
+[[nodiscard]] inline std::int64_t pages(const phys::Folio& folio) {
+  return static_cast<std::int64_t>(phys::folio_nr_pages(folio));
+}
+
 // The list on which the folio's flags put it.
 [[nodiscard]] inline LruList folio_lru_list(const phys::Folio& folio) {
   if (phys::folio_test_unevictable(folio)) return LruList::kUnevictable;

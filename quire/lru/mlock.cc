@@ -10,12 +10,6 @@ namespace quire::lru {
 using phys::Folio;
 using phys::VmEvent;
 
-namespace {
-
-std::int64_t pages(const Folio& folio) { return static_cast<std::int64_t>(phys::folio_nr_pages(folio)); }
-
-}  // namespace
-
 void Lru::rescue_locked(Lruvec& lruvec, Folio& folio) {
   lruvec_del_folio_locked(lruvec, folio);
   phys::folio_clear_unevictable(folio);

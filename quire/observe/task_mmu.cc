@@ -23,7 +23,7 @@ namespace {
 constexpr unsigned kPssShift = 12;
 constexpr std::size_t kNameColumn = 73;  // of maps' last field, counted from 1
 
-constexpr std::uint64_t kib(std::uint64_t bytes) { return bytes / kKiB; }
+constexpr std::uint64_t bytes_kib(std::uint64_t bytes) { return bytes / kKiB; }
 constexpr std::uint64_t pss_kib(std::uint64_t pss) { return pss >> (kPssShift + 10); }
 
 enum class Dirt : std::uint8_t { kClean, kDirty };
@@ -104,20 +104,20 @@ void show_smap(std::string& text, const MemSize& mss, std::string_view more_pss)
   const auto line = [&text](std::string_view name, std::uint64_t kilobytes) {
     text += fmt::format("{:<16}{:>8} kB\n", fmt::format("{}:", name), kilobytes);
   };
-  line("Rss", kib(mss.resident));
+  line("Rss", bytes_kib(mss.resident));
   line("Pss", pss_kib(mss.pss));
   line("Pss_Dirty", pss_kib(mss.pss_dirty));
   text += more_pss;
-  line("Shared_Clean", kib(mss.shared_clean));
-  line("Shared_Dirty", kib(mss.shared_dirty));
-  line("Private_Clean", kib(mss.private_clean));
-  line("Private_Dirty", kib(mss.private_dirty));
-  line("Referenced", kib(mss.referenced));
-  line("Anonymous", kib(mss.anonymous));
-  line("LazyFree", kib(mss.lazyfree));
+  line("Shared_Clean", bytes_kib(mss.shared_clean));
+  line("Shared_Dirty", bytes_kib(mss.shared_dirty));
+  line("Private_Clean", bytes_kib(mss.private_clean));
+  line("Private_Dirty", bytes_kib(mss.private_dirty));
+  line("Referenced", bytes_kib(mss.referenced));
+  line("Anonymous", bytes_kib(mss.anonymous));
+  line("LazyFree", bytes_kib(mss.lazyfree));
   for (const char* none : {"AnonHugePages", "ShmemPmdMapped", "FilePmdMapped", "Shared_Hugetlb", "Private_Hugetlb"})
     line(none, 0);
-  line("Swap", kib(mss.swap));
+  line("Swap", bytes_kib(mss.swap));
   line("SwapPss", pss_kib(mss.swap_pss));
   line("Locked", pss_kib(mss.pss_locked));
 }
@@ -178,9 +178,9 @@ std::string smaps(Vm& vm, Mm& mm) {
   std::string text;
   for (const Vma& vma : mm.mm_vmas) {
     show_map_vma(text, mm, vma);
-    text += fmt::format("{:<16}{:>8} kB\n", "Size:", kib(vma.vm_end - vma.vm_start));
+    text += fmt::format("{:<16}{:>8} kB\n", "Size:", bytes_kib(vma.vm_end - vma.vm_start));
     for (const char* page_size : {"KernelPageSize:", "MMUPageSize:"}) {
-      text += fmt::format("{:<16}{:>8} kB\n", page_size, kib(kPageSize));
+      text += fmt::format("{:<16}{:>8} kB\n", page_size, bytes_kib(kPageSize));
     }
     show_smap(text, smap_gather_stats(vm, vma), {});
     text += fmt::format("{:<16}{:>8}\nVmFlags: {}\n", "THPeligible:", 0, vm_flag_names(vma));

@@ -13,7 +13,7 @@ namespace quire::phys {
 
 namespace {
 
-constexpr std::uint64_t kPagesPerSection = std::uint64_t{1} << 15;
+constexpr std::uint64_t kPagesPerMemmapBlock = std::uint64_t{1} << 15;
 
 void* reserve_address_space(std::uint64_t bytes) {
   return ::mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -24,7 +24,7 @@ void* reserve_address_space(std::uint64_t bytes) {
 BootResult<Arena> Arena::create(PhysAddr end) {
   Arena arena;
   arena.end_ = align_up(end, kPageSize);
-  arena.vmemmap_bytes_ = align_up(phys_to_pfn(arena.end_).value(), kPagesPerSection) * sizeof(Page);
+  arena.vmemmap_bytes_ = align_up(phys_to_pfn(arena.end_).value(), kPagesPerMemmapBlock) * sizeof(Page);
   arena.fd_ = ::memfd_create("quire-ram", MFD_CLOEXEC);
   if (arena.fd_ < 0 || ::ftruncate(arena.fd_, static_cast<off_t>(arena.end_.value())) != 0) {
     return boot_error(
