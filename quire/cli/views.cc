@@ -11,7 +11,9 @@
 
 #include "quire/base/nearest.h"
 #include "quire/cli/command.h"
+#include "quire/observe/pagemap.h"
 #include "quire/observe/proc_text.h"
+#include "quire/observe/status.h"
 #include "quire/observe/task_mmu.h"
 
 namespace quire::cli {
@@ -33,12 +35,19 @@ constexpr std::pair<std::string_view, MachineText> kMachineViews[] = {
     {"memblock", [](kernel::Machine& m) { return observe::memblock(m.phys()); }},
 };
 
-using ProcessText = std::string (*)(vm::Vm&, vm::Mm&);
+// Of a process that has memory.
+using ProcessText = std::string (*)(kernel::Machine&, kernel::Process&);
+template <std::string (*kText)(vm::Vm&, vm::Mm&)>
+std::string of_memory(kernel::Machine& machine, kernel::Process& process) {
+  return kText(machine.vm(), *process.mm);
+}
 constexpr std::pair<std::string_view, ProcessText> kProcessViews[] = {
-    {"maps", observe::maps},
-    {"smaps", observe::smaps},
-    {"smaps_rollup", observe::smaps_rollup},
-    {"statm", [](vm::Vm&, vm::Mm& mm) { return observe::statm(mm); }},
+    {"maps", of_memory<observe::maps>},
+    {"smaps", of_memory<observe::smaps>},
+    {"smaps_rollup", of_memory<observe::smaps_rollup>},
+    {"status", [](kernel::Machine& machine, kernel::Process& process) { return observe::status(machine, process); }},
+    {"statm", [](kernel::Machine&, kernel::Process& process) { return observe::statm(*process.mm); }},
+    {"pagemap", of_memory<observe::pagemap>},
 };
 
 std::vector<std::string_view> known_names() {
@@ -70,7 +79,7 @@ Checked<std::string> process_text(kernel::Machine& machine, std::string_view nam
   if (process == nullptr || process->mm == nullptr) {
     return user_error(fmt::format("--show {}:{}: process {} has no memory here; {}", name, pid, pid, living(machine)));
   }
-  return text(machine.vm(), *process->mm);
+  return text(machine, *process);
 }
 
 Checked<View> process_view(std::string_view name, ProcessText text, std::string_view number) {

@@ -7,7 +7,7 @@ namespace quire::kernel {
 
 namespace {
 
-constexpr std::uint64_t kThreadSize = 16 * kKiB;  // THREAD_SIZE, and its alignment
+constexpr std::uint64_t kThreadSize = TaskObjects::kThreadSize;
 constexpr auto kAligned = slab::SlabFlags::kHwCacheAlign;
 
 }  // namespace

@@ -80,6 +80,8 @@ struct Sized : T {
 
 class TaskObjects {
  public:
+  static constexpr std::uint64_t kThreadSize = 16 * kKiB;  // THREAD_SIZE, and its alignment
+
   TaskObjects(phys::PhysMem& phys, slab::SlabSystem& slab, kvirt::Vmalloc& vmalloc);
   ~TaskObjects() { free_vm_stack_cache(); }
   TaskObjects(const TaskObjects&) = delete;

@@ -1,0 +1,121 @@
+// /proc/PID/status. The host's own file says which lines there are, in which order, and how they are spaced.
+#include "quire/observe/status.h"
+
+#include <cctype>
+#include <fstream>
+#include <sstream>
+
+#include "../kernel/small_machine.h"
+
+namespace quire::observe {
+namespace {
+
+using kernel::Machine;
+using kernel::Process;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+// Lines that came after 6.1, and who a user happens to be.
+bool later_or_own(const std::string& line) {
+  for (const char* name :
+       {"Kthread:", "untag_mask:", "x86_Thread_features", "Groups:", "Speculation", "Cpus_allowed", "Mems_allowed"}) {
+    if (line.starts_with(name)) return true;
+  }
+  return false;
+}
+
+// Name and spacing of a line; each figure and word of the value as one sign, with the width that it is padded to.
+std::string form_of(const std::string& line) {
+  const std::size_t colon = line.find(':');
+  std::string form = line.substr(0, colon);
+  std::string value = line.substr(std::min(line.size(), colon));
+  if (value.ends_with(" kB")) return form + fmt::format("{} kB", value.substr(0, 2) + std::to_string(value.size()));
+  for (std::size_t i = 0; i < value.size(); ++i) {
+    const bool word = std::isgraph(static_cast<unsigned char>(value[i])) != 0 && i != 0;
+    if (word && form.back() == 'x' && i > 1) continue;
+    form += word ? 'x' : value[i];
+  }
+  return form;
+}
+
+std::vector<std::string> forms(std::istream& text) {
+  std::vector<std::string> lines;
+  for (std::string line; std::getline(text, line);) {
+    if (!later_or_own(line)) lines.push_back(form_of(line));
+  }
+  return lines;
+}
+
+std::string status_inside(const std::function<void(Machine&, Process&)>& before = {}) {
+  const auto machine = kernel::boot_small();
+  std::string text;
+  kernel::start(*machine, "program", [&](Process& self) {
+    if (before) before(*machine, self);
+    text = status(*machine, self);
+  });
+  EXPECT_TRUE(machine->run().done());
+  return text;
+}
+
+TEST(StatusTest, LinesAndSpacingAreTheHosts) {
+  std::ifstream host("/proc/self/status");
+  if (!host) GTEST_SKIP() << "the host shows no /proc/self/status";
+  std::stringstream ours(status_inside());
+  EXPECT_EQ(forms(ours), forms(host));
+}
+
+TEST(StatusTest, SaysWhoItIs) {
+  const std::string text = status_inside();
+  EXPECT_THAT(text, HasSubstr("Name:\tprogram\nUmask:\t0022\nState:\tR (running)\nTgid:\t1\nNgid:\t0\nPid:\t1\nPPid:\t0\n"));
+  EXPECT_THAT(text, HasSubstr("Uid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\nFDSize:\t64\nGroups:\t \n"));
+  EXPECT_THAT(text, HasSubstr("Threads:\t1\n"));
+  EXPECT_THAT(text, HasSubstr("\nCpus_allowed:\t1\nCpus_allowed_list:\t0\n"));
+  EXPECT_THAT(text, HasSubstr(",00000001\nMems_allowed_list:\t0\n"));
+}
+
+TEST(StatusTest, MemoryLinesCountWhatIsMappedAndTouched) {
+  const std::string text = status_inside([](Machine& machine, Process& self) {
+    using vm::MapFlags;
+    using vm::Prot;
+    vm::Vm& vm = machine.vm();
+    const auto map = [&](std::uint64_t pages, Prot prot, MapFlags flags) {
+      return vm.mmap(*self.mm, VirtAddr(0), pages * kPageSize, prot, flags | MapFlags::kAnonymous, nullptr, 0).value();
+    };
+    const VirtAddr own = map(10, Prot::kRead | Prot::kWrite, MapFlags::kPrivate);
+    const VirtAddr shared = map(4, Prot::kRead | Prot::kWrite, MapFlags::kShared);
+    static_cast<void>(map(3, Prot::kRead | Prot::kExec, MapFlags::kPrivate));
+    ASSERT_TRUE(vm.munmap(*self.mm, map(5, Prot::kRead, MapFlags::kPrivate), 5 * kPageSize));
+    for (std::uint64_t i = 0; i < 6; ++i) ASSERT_TRUE(vm.access(*self.mm, own + i * kPageSize, arch::Access::kWrite).ok());
+    ASSERT_TRUE(vm.access(*self.mm, shared, arch::Access::kWrite).ok());
+    ASSERT_TRUE(vm.mlock(*self.mm, own, 2 * kPageSize));
+  });
+  EXPECT_THAT(text, HasSubstr("VmPeak:\t      88 kB\nVmSize:\t      68 kB\nVmLck:\t       8 kB\nVmPin:\t       0 kB\n"
+                              "VmHWM:\t      28 kB\nVmRSS:\t      28 kB\nRssAnon:\t      24 kB\nRssFile:\t       0 kB\n"
+                              "RssShmem:\t       4 kB\nVmData:\t      40 kB\nVmStk:\t       0 kB\nVmExe:\t       0 kB\n"
+                              "VmLib:\t      12 kB\n"));
+}
+
+TEST(StatusTest, AZombieHasNoMemoryLines) {
+  const auto machine = kernel::boot_small();
+  std::string text;
+  kernel::start(*machine, "parent", [&](Process& self) {
+    kernel::ProcessTable& table = machine->processes();
+    Process* child = table.fork(self, [&table](kernel::Thread& thread) { table.exit_thread(thread, {}); }).value();
+    machine->scheduler().sleep_for(sim::kSecond);
+    text = status(*machine, *child);
+    ASSERT_TRUE(table.wait(self, *child));
+  });
+  ASSERT_TRUE(machine->run().done());
+  EXPECT_THAT(text, HasSubstr("State:\tZ (zombie)\n"));
+  EXPECT_THAT(text, HasSubstr("PPid:\t1\n"));
+  EXPECT_THAT(text, Not(HasSubstr("Vm")));
+  EXPECT_THAT(text, Not(HasSubstr("Umask")));
+}
+
+TEST(StatusTest, NamesAreCutAfterFifteenLettersAndStayOnOneLine) {
+  EXPECT_THAT(status_inside([](Machine&, Process& self) { self.comm = "a\nb\\c-and-many-more"; }),
+              ::testing::StartsWith("Name:\ta\\nb\\\\c-and-many-\n"));
+}
+
+}  // namespace
+}  // namespace quire::observe
