@@ -43,8 +43,9 @@ std::string PhysMem::dump_page(const Page& page, std::string_view why) const {
   const bool believable = head <= &page && &page - head < static_cast<std::ptrdiff_t>(kMaxOrder.pages());
   if (!believable) head = &page;
   const Pfn pfn = page_to_pfn(page);
-  std::string text = fmt::format("page:{} refcount:{} mapcount:{} mapping:{:016x} index:{:#x} pfn:{:#x}", fmt::ptr(&page),
-                                 head->refcount, page.mapcount, head->mapping, page.index, pfn.value());
+  std::string text =
+      fmt::format("page:{} refcount:{} mapcount:{} mapping:{:016x} index:{:#x} pfn:{:#x}", fmt::ptr(&page), head->refcount,
+                  head->test(PageFlag::kSlab) ? 0 : page.mapcount, head->mapping, page.index, pfn.value());
   if (head->is_head() && believable) {
     text += fmt::format("\nhead:{} order:{} compound_mapcount:{} compound_pincount:0", fmt::ptr(head),
                         compound_order(*head).value(), head[1].tail.mapcount);

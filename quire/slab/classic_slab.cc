@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstring>
 #include <new>
 #include <utility>
@@ -111,31 +112,60 @@ void* ClassicSlab::take_one(KmemCacheBase& cache, KmemCacheNode& node) {
   return object;
 }
 
+namespace {
+
+// The objects of a word's bits, lowest first, as long as there is room for them; their number. Their bits go.
+std::size_t take_bits(std::uint64_t& word, std::byte* object_0, std::size_t size, std::span<void*> objects) {
+  std::uint64_t left = word;
+  std::size_t taken = 0;
+  for (; left != 0 && taken < objects.size(); left &= left - 1) {
+    objects[taken++] = object_0 + static_cast<std::size_t>(std::countr_zero(left)) * size;
+  }
+  word = left;
+  return taken;
+}
+
+std::size_t take_from(Slab& slab, const SlabGeometry& g, std::byte* object_0, std::span<void*> objects) {
+  std::size_t taken = 0;
+  while (slab.free != 0 && taken < objects.size()) {
+    std::byte* object = object_0 + std::size_t{slab.first} * kMapBits * g.size;
+    std::uint64_t& word = slab.map()[slab.first];
+    const std::size_t got = take_bits(word, object, g.size, objects.subspan(taken));
+    slab.free -= static_cast<std::uint32_t>(got);
+    taken += got;
+    if (word == 0 && slab.free != 0) ++slab.first;
+  }
+  return taken;
+}
+
+}  // namespace
+
 std::size_t ClassicSlab::take_locked(KmemCacheBase& cache, KmemCacheNode& node, std::span<void*> objects) {
   const SlabGeometry& g = cache.geometry();
+  const bool in_page = map_in_page(g);
   std::size_t taken = 0;
   while (taken < objects.size()) {
-    Slab* slab = node.slabs_partial.front_or_null();
+    Page* slab = node.slabs_partial.front_or_null();
+    SlabList* from = &node.slabs_partial;
     if (slab == nullptr) {
-      slab = node.slabs_free.front_or_null();
+      from = &node.slabs_free;
+      slab = from->front_or_null();
       if (slab == nullptr) break;
-      node.slabs_free.erase(*slab);
-      node.slabs_partial.push_front(*slab);
       --node.free_slabs;
     }
-    BufCtl* bufctl = slab->bufctl();
-    const std::size_t before = taken;
-    while (slab->free != kBufCtlEnd && taken < objects.size()) {
-      const BufCtl index = slab->free;
-      slab->free = bufctl[index];
-      bufctl[index] = kBufCtlActive;
-      objects[taken++] = slab->s_mem + index * g.size;
-    }
-    slab->inuse += static_cast<std::uint32_t>(taken - before);
-    node.free_objects -= taken - before;
-    if (slab->inuse == g.num) {
-      node.slabs_partial.erase(*slab);
+    std::byte* object_0 = s_mem(*slab);
+    const std::span<void*> room = objects.subspan(taken);
+    const std::size_t got =
+        in_page ? take_bits(slab->private_, object_0, g.size, room) : take_from(*page_slab(*slab), g, object_0, room);
+    taken += got;
+    node.free_objects -= got;
+    const bool full = in_page ? slab->private_ == 0 : page_slab(*slab)->free == 0;
+    if (full) {
+      from->erase(*slab);
       node.slabs_full.push_back(*slab);
+    } else if (from == &node.slabs_free) {
+      from->erase(*slab);
+      node.slabs_partial.push_front(*slab);
     }
   }
   return taken;
@@ -272,35 +302,49 @@ void ClassicSlab::put(KmemCacheBase& cache, std::span<void* const> objects) {
   locate(cache, objects, places);
   SlabList doomed;
   for (std::size_t i = 0; i < places.size();) {
-    const Nid nid = places[i].slab->nid;
+    const Nid nid = places[i].slab->nid();
     KmemCacheNode& node = node_of(cache, nid);
     const sim::SpinGuard guard(node.list_lock);
     do {  // as long as the objects are of this node
       put_object_locked(cache, node, places[i], doomed);
-    } while (++i < places.size() && places[i].slab->nid == nid);
+    } while (++i < places.size() && places[i].slab->nid() == nid);
   }
-  while (Slab* slab = doomed.pop_front()) destroy_slab(cache, *slab);
+  while (Page* slab = doomed.pop_front()) destroy_slab(cache, *slab);
 }
 
 void ClassicSlab::put_object_locked(KmemCacheBase& cache, KmemCacheNode& node, const Place& place, SlabList& doomed) {
-  Slab& slab = *place.slab;
-  BufCtl* bufctl = slab.bufctl();
-  if (bufctl[place.index] != kBufCtlActive) [[unlikely]] {
-    cache.report_double_free(slab.s_mem + place.index * cache.geometry().size);
+  Page& slab = *place.slab;
+  const SlabGeometry& g = cache.geometry();
+  const std::uint64_t bit = std::uint64_t{1} << place.index % kMapBits;
+  bool was_full = false;
+  bool is_free = false;
+  bool twice = false;
+  if (map_in_page(g)) [[likely]] {
+    const std::uint64_t before = slab.private_;
+    slab.private_ = before | bit;
+    twice = (before & bit) != 0;
+    was_full = before == 0;
+    is_free = (before | bit) == full_map(g.num);
+  } else {
+    Slab& outside = *page_slab(slab);
+    const std::uint32_t at = place.index / kMapBits;
+    std::uint64_t& word = outside.map()[at];
+    twice = (word & bit) != 0;
+    word |= bit;
+    was_full = outside.free++ == 0;
+    is_free = outside.free == g.num;
+    outside.first = std::min(outside.first, at);
   }
-  bufctl[place.index] = slab.free;
-  slab.free = static_cast<BufCtl>(place.index);
+  if (twice) [[unlikely]]
+    cache.report_double_free(s_mem(slab) + place.index * g.size);
   ++node.free_objects;
-  if (slab.inuse-- == cache.geometry().num) {
-    node.slabs_full.erase(slab);
-    node.slabs_partial.push_back(slab);
-  }
-  if (slab.inuse != 0) return;
-  node.slabs_partial.erase(slab);
+  if (!was_full && !is_free) return;
+  (was_full ? node.slabs_full : node.slabs_partial).erase(slab);
+  if (!is_free) return node.slabs_partial.push_back(slab);
   if (node.free_objects > node.free_limit) {
     --node.total_slabs;
     ++node.unlisted_slabs;
-    node.free_objects -= cache.geometry().num;
+    node.free_objects -= g.num;
     doomed.push_back(slab);
   } else {
     ++node.free_slabs;
@@ -308,35 +352,37 @@ void ClassicSlab::put_object_locked(KmemCacheBase& cache, KmemCacheNode& node, c
   }
 }
 
-// From an address to its place is three steps, each a likely cache miss that waits for the one before: struct Page, Slab, bufctl.
-// So the batch takes each step together, and the misses overlap.
+// From an address to its place are steps that are each a likely cache miss and wait for the one before: struct Page, then its
+// neighbours on the list where it will change lists, or a map outside it. So the batch takes each step together, and the
+// misses overlap.
 void ClassicSlab::locate(const KmemCacheBase& cache, std::span<void* const> objects, std::span<Place> places) const {
-  std::array<const Page*, kMaxFlush> pages;
   for (std::size_t i = 0; i < objects.size(); ++i) {
-    pages[i] = system_.page_of(objects[i]);
-    if (pages[i] == nullptr) [[unlikely]]
-      cache.report_foreign(objects[i]);
-    __builtin_prefetch(pages[i]);
-  }
-  for (std::size_t i = 0; i < objects.size(); ++i) {
-    const Page& head = phys::compound_head(*pages[i]);
-    if (!head.test(phys::PageFlag::kSlab) || page_cache(head) != &cache) [[unlikely]]
-      cache.report_foreign(objects[i]);
-    places[i].slab = page_slab(head);
-    if (places[i].slab == nullptr) [[unlikely]]  // of a slab that is just being made or taken apart
+    places[i].slab = system_.page_of(objects[i]);
+    if (places[i].slab == nullptr) [[unlikely]]
       cache.report_foreign(objects[i]);
     __builtin_prefetch(places[i].slab, 1);
-    __builtin_prefetch(places[i].slab + 1, 1);
   }
   const SlabGeometry& g = cache.geometry();
+  const bool in_page = map_in_page(g);
+  const std::uint64_t full = full_map(std::min(g.num, kMapBits));
   for (std::size_t i = 0; i < objects.size(); ++i) {
-    const auto offset = static_cast<std::uint64_t>(static_cast<const std::byte*>(objects[i]) - places[i].slab->s_mem);
+    Page& head = phys::compound_head(*places[i].slab);
+    // Without its word it is just being made or taken apart.
+    if (!head.test(phys::PageFlag::kSlab) || page_cache(head) != &cache || head.index == 0) [[unlikely]]
+      cache.report_foreign(objects[i]);
+    const auto offset = static_cast<std::uint64_t>(static_cast<const std::byte*>(objects[i]) - s_mem(head));
     const auto index = static_cast<std::uint32_t>((offset * cache.reciprocal_size_) >> 32);
-    // An address before s_mem makes a huge offset, and so no index that fits it.
+    // An address before object 0 makes a huge offset, and so no index that fits it.
     if (index >= g.num || index * g.size != offset) [[unlikely]]
       cache.report_foreign(objects[i]);
-    places[i].index = index;
-    __builtin_prefetch(places[i].slab->bufctl() + index, 1);
+    places[i] = {.slab = &head, .index = index};
+    if (!in_page) {
+      __builtin_prefetch(page_slab(head), 1);
+      __builtin_prefetch(page_slab(head)->map() + index / kMapBits, 1);
+    } else if (head.private_ == 0 || (head.private_ | std::uint64_t{1} << index) == full) {
+      __builtin_prefetch(head.lru.next, 1);
+      __builtin_prefetch(head.lru.prev, 1);
+    }
   }
 }
 
@@ -361,18 +407,18 @@ SlabCounts ClassicSlab::counts(const KmemCacheBase& cache) const {
 
 ObjectPlace ClassicSlab::find(const KmemCacheBase& cache, const Page& head, const void* p) const {
   const SlabGeometry& g = cache.geometry();
-  Slab* slab = page_slab(head);
-  if (slab == nullptr) return {};  // just being made or taken apart
-  const std::byte* first = slab->s_mem - g.left_red_zone;
+  if (head.index == 0) return {};  // just being made or taken apart
+  std::byte* object_0 = s_mem(head);
+  const std::byte* first = object_0 - g.left_red_zone;
   const auto* address = static_cast<const std::byte*>(p);
   if (address < first || address >= first + g.num * g.size) return {};
   ObjectPlace place;
   place.index = static_cast<std::uint32_t>(static_cast<std::size_t>(address - first) / g.size);
-  place.object = slab->s_mem + place.index * g.size;
-  place.slab = system_.phys().page_address(*slab->page);
+  place.object = object_0 + place.index * g.size;
+  place.slab = system_.phys().page_address(head);
   using State = ObjectPlace::State;
-  const bool active = slab->bufctl()[place.index] == kBufCtlActive;
-  place.state = address != place.object ? State::kInside : active ? State::kAllocated : State::kFree;
+  const bool free = (free_map(head, g)[place.index / kMapBits] >> place.index % kMapBits & 1) != 0;
+  place.state = address != place.object ? State::kInside : free ? State::kFree : State::kAllocated;
   return place;
 }
 

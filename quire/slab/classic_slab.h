@@ -6,17 +6,17 @@
 //   ArrayCache shared by the CPUs of the node: 8 batches       list_lock
 //        ▲ │ what is not there; what does not fit
 //        │ ▼
-//   KmemCacheNode { partial, full, free lists of Slab }        list_lock
+//   KmemCacheNode { partial, full, free lists of slabs }       list_lock
 //        ▲  └ alien[nid]: objects of other nodes on their way home, twelve at a time
 //        ▲ │ grow / destroy slab
 //        │ ▼
 //   phys::alloc_pages
 //
-// A slab's first Page bears PG_slab; its `mapping` is the cache and its `index` the Slab.
+// What is known of a slab stands in its first Page (slab.h).
 // Caches under debugging have arrays without room: each object goes straight to and from its slab.
 //
-// Differs from Linux 6.1: the descriptor is apart, as in 2.4 to 3.12 (slab.h); an object of another node is told from the own
-// ones when the array is flushed, not at each free; a node's shared array is made when a CPU's array first overflows there,
+// Differs from Linux 6.1: a slab's free objects are a map (slab.h); an object of another node is told from the own ones when
+// the array is flushed, not at each free; a node's shared array is made when a CPU's array first overflows there,
 // not with the cache, and a shrink gives it back.
 #pragma once
 
@@ -32,6 +32,8 @@
 #include "quire/slab/slab_system.h"
 
 namespace quire::slab {
+
+using SlabList = phys::PageList;
 
 // The slabs of one cache on one node.
 struct KmemCacheNode {
@@ -90,7 +92,17 @@ class ClassicSlab final : public SlabLayout {
   void for_each_object(const KmemCacheBase& cache, ObjectVisitor visit, void* context) const override;
   void validate(const KmemCacheBase& cache) const override;
 
-  [[nodiscard]] static Slab* page_slab(const phys::Page& head) { return reinterpret_cast<Slab*>(head.index); }
+  // Is the free map a word in the slab's Page?
+  [[nodiscard]] static bool map_in_page(const SlabGeometry& g) {
+    return g.num <= kMapBits && g.management == SlabManagement::kOnSlab;
+  }
+  // The map of a slab; where it is not in the Page, what goes with it.
+  [[nodiscard]] static const std::uint64_t* free_map(const phys::Page& head, const SlabGeometry& g) {
+    return map_in_page(g) ? &head.private_ : page_slab(head)->map();
+  }
+  [[nodiscard]] static Slab* page_slab(const phys::Page& head) { return reinterpret_cast<Slab*>(head.private_); }
+  // Object 0 of a slab.
+  [[nodiscard]] std::byte* s_mem(const phys::Page& head) const { return system_.phys().page_address(head) + head.mapcount; }
   [[nodiscard]] KmemCacheNode& node_of(const KmemCacheBase& cache, Nid nid) const {
     return *reinterpret_cast<KmemCacheNode*>(cache.nodes() + static_cast<std::size_t>(nid.value()) * node_bytes_);
   }
@@ -110,10 +122,13 @@ class ClassicSlab final : public SlabLayout {
   }
 
  private:
+  using Page = phys::Page;
   struct Place {
-    Slab* slab;
+    Page* slab;  // first page
     std::uint32_t index;
   };
+  // The map of so many free objects, at most kMapBits.
+  [[nodiscard]] static constexpr std::uint64_t full_map(std::uint32_t num) { return ~std::uint64_t{0} >> (kMapBits - num); }
   static constexpr std::uint32_t kMaxFlush = 64;  // objects that move at once
 
   // classic_slab.cc: objects
@@ -154,10 +169,13 @@ class ClassicSlab final : public SlabLayout {
   // Makes sure that some node has free objects; gives that node, or kNoNode when there is no memory anywhere.
   Nid grow(KmemCacheBase& cache, phys::Gfp gfp, Nid nid);
   // New slab from the buddy, on the free list of its node; nullptr when there is no memory. May sleep if gfp allows.
-  Slab* grow_node(KmemCacheBase& cache, phys::Gfp gfp, Nid nid);
-  Slab* make_slab(KmemCacheBase& cache, phys::Page& page, phys::Gfp gfp);
-  void init_objects(KmemCacheBase& cache, Slab& slab);
-  void destroy_slab(KmemCacheBase& cache, Slab& slab);
+  Page* grow_node(KmemCacheBase& cache, phys::Gfp gfp, Nid nid);
+  // False: there is no memory for what is off the slab.
+  bool make_slab(KmemCacheBase& cache, Page& page, phys::Gfp gfp);
+  // The word that each page of a slab has: 0, or where its cache's arrays are.
+  static void mark(Page& page, const SlabGeometry& g, std::uint64_t word);
+  static void init_objects(KmemCacheBase& cache, std::byte* object);
+  void destroy_slab(KmemCacheBase& cache, Page& page);
   // Gives up to `max_slabs` free slabs of the node back to the buddy (drain_freelist). Returns slabs freed.
   std::uint64_t drain_free_list(KmemCacheBase& cache, KmemCacheNode& node, std::uint64_t max_slabs);
 

@@ -1,6 +1,7 @@
 // The classic layout's slabs: how one is made, where it comes from when a node has none, and how it goes.
 #include <algorithm>
 #include <new>
+#include <span>
 #include <utility>
 
 #include "quire/slab/classic_slab.h"
@@ -15,12 +16,12 @@ using phys::Page;
 Nid ClassicSlab::grow(KmemCacheBase& cache, Gfp gfp, Nid nid) {
   const bool fallback = system_.phys().nodes().size() > 1 && !any(gfp, Gfp::kThisNode);
   if (!fallback) {
-    const Slab* slab = grow_node(cache, gfp, nid);
-    return slab == nullptr ? kNoNode : slab->nid;
+    const Page* slab = grow_node(cache, gfp, nid);
+    return slab == nullptr ? kNoNode : slab->nid();
   }
   // This node without effort (gfp_exact_node): reclaim is for when no node has anything.
   const Gfp exact_node = (gfp | Gfp::kThisNode | Gfp::kNoWarn) & ~(Gfp::kReclaim | Gfp::kNoFail);
-  if (const Slab* slab = grow_node(cache, exact_node, nid)) return slab->nid;
+  if (const Page* slab = grow_node(cache, exact_node, nid)) return slab->nid();
   // fallback_alloc: objects that lie free on other nodes, then pages from anywhere.
   Nid found = kNoNode;
   system_.phys().zonelist(nid).for_each_zone(phys::ZoneType::kNormal, [&](phys::Zone& zone) {
@@ -29,78 +30,85 @@ Nid ClassicSlab::grow(KmemCacheBase& cache, Gfp gfp, Nid nid) {
     return false;
   });
   if (found != kNoNode) return found;
-  const Slab* slab = grow_node(cache, gfp, nid);
-  return slab == nullptr ? kNoNode : slab->nid;
+  const Page* slab = grow_node(cache, gfp, nid);
+  return slab == nullptr ? kNoNode : slab->nid();
 }
 
-Slab* ClassicSlab::grow_node(KmemCacheBase& cache, Gfp gfp, Nid nid) {
+Page* ClassicSlab::grow_node(KmemCacheBase& cache, Gfp gfp, Nid nid) {
   const SlabGeometry& g = cache.geometry();
   Page* page = alloc_slab_page(cache, gfp, g.order, nid);
   if (page == nullptr) return nullptr;
-  page->index = 0;  // no descriptor yet
+  mark(*page, g, 0);  // not whole yet
   KmemCacheNode& node = node_of(cache, page->nid());
   ++node.unlisted_slabs;
-  Slab* slab = make_slab(cache, *page, gfp);
-  if (slab == nullptr) {
+  if (!make_slab(cache, *page, gfp)) {
     --node.unlisted_slabs;
     free_slab_page(cache, *page);
     return nullptr;
   }
-  init_objects(cache, *slab);
 
   sim::SpinGuard guard(node.list_lock);
-  node.slabs_free.push_back(*slab);
+  node.slabs_free.push_back(*page);
   --node.unlisted_slabs;
   ++node.total_slabs;
   ++node.free_slabs;
   node.free_objects += g.num;
-  return slab;
+  return page;
 }
 
-Slab* ClassicSlab::make_slab(KmemCacheBase& cache, Page& page, Gfp gfp) {
+void ClassicSlab::mark(Page& page, const SlabGeometry& g, std::uint64_t word) {
+  for (Page& part : std::span(&page, g.order.pages())) part.index = word;
+}
+
+bool ClassicSlab::make_slab(KmemCacheBase& cache, Page& page, Gfp gfp) {
   const SlabGeometry& g = cache.geometry();
   KmemCacheNode& node = node_of(cache, page.nid());
   const std::uint64_t colour = node.colour_next * g.colour_off;
-  node.colour_next = (node.colour_next + 1) % g.colours;
+  node.colour_next = node.colour_next + 1 < g.colours ? node.colour_next + 1 : 0;
 
   std::byte* start = system_.phys().page_address(page);
   if (cache.debugged()) object_debug::setup_slab(cache, start);
-  start += colour;
-  void* room = start;
+  void* room = start + colour;
+  std::uint64_t first = colour + g.left_red_zone;
   if (g.management == SlabManagement::kOffSlab) {
     room = system_.slab_mgmt_->alloc_node(gfp & ~Gfp::kZero, page.nid());
-    if (room == nullptr) return nullptr;
+    if (room == nullptr) return false;
   } else {
-    start += g.management_size;
+    first += g.management_size;
   }
-  auto* slab = ::new (room) Slab();
-  slab->cache = &cache;
-  slab->page = &page;
-  slab->s_mem = start + g.left_red_zone;
-  slab->nid = page.nid();
-  slab->colour_off = colour;
-  page.index = reinterpret_cast<std::uint64_t>(slab);
-  return slab;
+  page.mapcount = static_cast<std::int32_t>(first);
+  if (map_in_page(g)) {
+    page.private_ = full_map(g.num);
+  } else {
+    auto* slab = ::new (room) Slab{.page = &page, .free = g.num};
+    std::uint32_t left = g.num;
+    for (std::uint64_t* word = slab->map(); left != 0; ++word) {
+      const std::uint32_t bits = std::min(left, kMapBits);
+      ::new (word) std::uint64_t(full_map(bits));
+      left -= bits;
+    }
+    page.private_ = reinterpret_cast<std::uint64_t>(slab);
+  }
+  mark(page, g, cache.array_word());
+  if (cache.ctor() != nullptr || cache.debugged()) init_objects(cache, start + first);
+  return true;
 }
 
-void ClassicSlab::init_objects(KmemCacheBase& cache, Slab& slab) {
+void ClassicSlab::init_objects(KmemCacheBase& cache, std::byte* object) {
   const SlabGeometry& g = cache.geometry();
-  BufCtl* bufctl = slab.bufctl();
-  for (std::uint32_t i = 0; i < g.num; ++i) bufctl[i] = static_cast<BufCtl>(i + 1);
-  bufctl[g.num - 1] = kBufCtlEnd;
-  slab.free = 0;
-  if (cache.ctor() == nullptr && !cache.debugged()) return;
-  for (std::uint32_t i = 0; i < g.num; ++i) {
-    std::byte* object = slab.s_mem + i * g.size;
+  for (std::uint32_t i = 0; i < g.num; ++i, object += g.size) {
     if (cache.debugged()) object_debug::setup_object(cache, object);
     if (cache.ctor() != nullptr) cache.ctor()(object);
   }
 }
 
-void ClassicSlab::destroy_slab(KmemCacheBase& cache, Slab& slab) {
-  Page& page = *slab.page;
-  page.index = 0;
-  if (cache.geometry().management == SlabManagement::kOffSlab) system_.slab_mgmt_->free(&slab);
+void ClassicSlab::destroy_slab(KmemCacheBase& cache, Page& page) {
+  const SlabGeometry& g = cache.geometry();
+  Slab* slab = map_in_page(g) ? nullptr : page_slab(page);
+  mark(page, g, 0);
+  page.private_ = 0;
+  page.mapcount = 0;
+  if (g.management == SlabManagement::kOffSlab) system_.slab_mgmt_->free(slab);
   --node_of(cache, page.nid()).unlisted_slabs;
   free_slab_page(cache, page);
 }
@@ -108,7 +116,7 @@ void ClassicSlab::destroy_slab(KmemCacheBase& cache, Slab& slab) {
 std::uint64_t ClassicSlab::drain_free_list(KmemCacheBase& cache, KmemCacheNode& node, std::uint64_t max_slabs) {
   std::uint64_t freed = 0;
   while (freed < max_slabs) {
-    Slab* slab = nullptr;
+    Page* slab = nullptr;
     {
       sim::SpinGuard guard(node.list_lock);
       slab = node.slabs_free.pop_back();

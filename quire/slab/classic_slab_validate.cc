@@ -1,52 +1,64 @@
 // Whole-structure checks of the classic layout: every slab, every free list, every array.
 #include <algorithm>
+#include <bit>
+#include <span>
 #include <vector>
 
 #include "quire/slab/classic_slab.h"
 #include "quire/slab/slab_system.h"
 
 namespace quire::slab {
+
+using phys::Page;
+
 namespace {
 
 enum class Fill : std::uint8_t { kFull, kPartial, kFree };
 
-void check_slab(const KmemCacheBase& cache, const Slab& slab, Nid nid, Fill fill) {
-  const SlabGeometry& g = cache.geometry();
-  const phys::Page& page = *slab.page;
-  QUIRE_BUG_ON(slab.cache != &cache);
-  QUIRE_BUG_ON(slab.nid != nid || page.nid() != nid);
-  QUIRE_BUG_ON(!page.test(phys::PageFlag::kSlab) || page.refcount != 1);
-  QUIRE_BUG_ON(SlabLayout::page_cache(page) != &cache || ClassicSlab::page_slab(page) != &slab);
-  QUIRE_BUG_ON(phys::compound_order(page) != g.order);
-
-  const std::byte* base = cache.system().phys().page_address(page);
-  const std::byte* begin =
-      base + slab.colour_off + g.left_red_zone + (g.management == SlabManagement::kOnSlab ? g.management_size : 0);
-  QUIRE_BUG_ON(slab.s_mem != begin);
-  QUIRE_BUG_ON(slab.s_mem - g.left_red_zone + g.num * g.size > base + g.slab_bytes());
-  QUIRE_BUG_ON(static_cast<std::uint64_t>(slab.s_mem - base) % g.align != 0);
-
-  const BufCtl* bufctl = slab.bufctl();
+// The bits of a slab's map; a bug when one is set that stands for no object.
+std::uint32_t count_free(const Page& page, const SlabGeometry& g) {
+  const std::uint64_t* map = ClassicSlab::free_map(page, g);
   std::uint32_t free = 0;
-  for (BufCtl i = slab.free; i != kBufCtlEnd; i = bufctl[i]) {
-    QUIRE_BUG_ON(i >= g.num);
-    QUIRE_BUG_ON(++free > g.num);  // a ring
+  for (std::uint32_t first = 0; first < g.num; first += kMapBits) {
+    const std::uint64_t word = map[first / kMapBits];
+    const std::uint32_t bits = std::min(g.num - first, kMapBits);
+    QUIRE_BUG_ON(bits < kMapBits && word >> bits != 0);
+    free += static_cast<std::uint32_t>(std::popcount(word));
   }
-  const auto active = static_cast<std::uint32_t>(std::count(bufctl, bufctl + g.num, kBufCtlActive));
-  QUIRE_BUG_ON(active != slab.inuse || free + slab.inuse != g.num);
-  QUIRE_BUG_ON(fill == Fill::kFull && slab.inuse != g.num);
-  QUIRE_BUG_ON(fill == Fill::kFree && slab.inuse != 0);
-  QUIRE_BUG_ON(fill == Fill::kPartial && (slab.inuse == 0 || slab.inuse == g.num));
+  return free;
+}
+
+// Gives its free objects.
+std::uint32_t check_slab(const KmemCacheBase& cache, const Page& page, Nid nid, Fill fill) {
+  const SlabGeometry& g = cache.geometry();
+  QUIRE_BUG_ON(page.nid() != nid || page.refcount != 1 || phys::compound_order(page) != g.order);
+  for (const Page& part : std::span(&page, g.order.pages())) {
+    QUIRE_BUG_ON(!part.test(phys::PageFlag::kSlab) || SlabLayout::page_cache(part) != &cache);
+    QUIRE_BUG_ON(part.index != cache.array_word());
+  }
+  const std::size_t management = g.management == SlabManagement::kOnSlab ? g.management_size : 0;
+  const std::size_t colour = static_cast<std::size_t>(page.mapcount) - management - g.left_red_zone;
+  QUIRE_BUG_ON(colour % g.colour_off != 0 || colour / g.colour_off >= g.colours);
+  QUIRE_BUG_ON(colour + management + g.num * g.size > g.slab_bytes());
+  QUIRE_BUG_ON(static_cast<std::size_t>(page.mapcount) % g.align != 0);
+
+  const std::uint32_t free = count_free(page, g);
+  if (!ClassicSlab::map_in_page(g)) {
+    const Slab& outside = *ClassicSlab::page_slab(page);
+    QUIRE_BUG_ON(outside.page != &page || outside.free != free);
+    for (std::uint32_t i = 0; i < outside.first; ++i) QUIRE_BUG_ON(outside.map()[i] != 0);
+  }
+  QUIRE_BUG_ON(fill != (free == 0 ? Fill::kFull : free == g.num ? Fill::kFree : Fill::kPartial));
+  return free;
 }
 
 void check_node(const KmemCacheBase& cache, const KmemCacheNode& node, Nid nid) {
   std::uint64_t slabs = 0;
   std::uint64_t free_objects = 0;
   const auto walk = [&](const SlabList& list, Fill fill) {
-    for (const Slab& slab : list) {
-      check_slab(cache, slab, nid, fill);
+    for (const Page& slab : list) {
+      free_objects += check_slab(cache, slab, nid, fill);
       ++slabs;
-      free_objects += cache.geometry().num - slab.inuse;
     }
   };
   walk(node.slabs_full, Fill::kFull);
@@ -99,9 +111,9 @@ void ClassicSlab::for_each_object(const KmemCacheBase& cache, ObjectVisitor visi
   for (const auto& phys_node : system_.phys().nodes()) {
     const KmemCacheNode& node = node_of(cache, phys_node->nid());
     for (const SlabList* list : {&node.slabs_full, &node.slabs_partial, &node.slabs_free}) {
-      for (const Slab& slab : *list) {
+      for (const Page& slab : *list) {
         for (std::uint32_t i = 0; i < cache.geometry().num; ++i) {
-          visit(context, find(cache, *slab.page, slab.s_mem + i * cache.geometry().size));
+          visit(context, find(cache, slab, s_mem(slab) + i * cache.geometry().size));
         }
       }
     }

@@ -78,10 +78,10 @@ class Kmalloc {
 
   // Anything that one of these gave; nullptr and zero_size_ptr() are nothing. A foreign pointer is a bug.
   void kfree(const void* object) {
-    // Every page of a slab names its cache, so that this needs no head page.
+    // Every page of a slab tells where its cache's arrays are, so that this needs neither head page nor cache.
     const phys::Page* page = page_of(object);
-    if (page != nullptr && page->test(phys::PageFlag::kSlab)) [[likely]] {
-      if (SlabLayout::page_cache(*page)->free_fast(const_cast<void*>(object), cpus_.cpu())) [[likely]]
+    if (page != nullptr && page->test(phys::PageFlag::kSlab) && arrays_) [[likely]] {
+      if (KmemCacheBase::free_fast(page->index, const_cast<void*>(object), cpus_.cpu())) [[likely]]
         return;
     }
     kfree_slow(object, page);
@@ -116,7 +116,8 @@ class Kmalloc {
   }
 
  protected:
-  Kmalloc(phys::PhysMem& mem, sim::Scheduler& scheduler) : mem_(mem), cpus_(scheduler) {}
+  Kmalloc(phys::PhysMem& mem, sim::Scheduler& scheduler, SlabLayoutKind layout)
+      : mem_(mem), cpus_(scheduler), arrays_(layout == SlabLayoutKind::kSlab) {}
   ~Kmalloc() = default;
 
   // At boot, when the cache of caches stands (create_kmalloc_caches).
@@ -145,6 +146,7 @@ class Kmalloc {
 
   phys::PhysMem& mem_;
   sim::Scheduler& cpus_;  // says which we run on
+  const bool arrays_;     // caches have CPU arrays: the classic layout's
   std::array<std::array<KmemCacheBase*, kKmallocClasses>, kTypes> kmalloc_caches_{};
   std::uint64_t large_pages_ = 0;
 };

@@ -10,8 +10,8 @@ namespace {
 
 constexpr std::size_t kWord = sizeof(void*);
 
-constexpr std::size_t management_bytes(std::uint32_t num, std::size_t align) {
-  return align_up(sizeof(Slab) + num * sizeof(BufCtl), align);
+constexpr std::size_t aligned_management(std::uint32_t num, std::size_t align) {
+  return align_up(management_bytes(num), align);
 }
 
 // Objects that fit on a slab of `order` (Linux's cache_estimate).
@@ -20,16 +20,16 @@ std::uint32_t estimate(std::size_t size, std::size_t align, Order order, SlabMan
   if (management == SlabManagement::kOffSlab) {
     return static_cast<std::uint32_t>(std::min<std::size_t>(bytes / size, kMaxObjectsOffSlab));
   }
-  if (bytes < sizeof(Slab)) return 0;
-  std::size_t num = std::min<std::size_t>((bytes - sizeof(Slab)) / (size + sizeof(BufCtl)), kMaxObjectsPerSlab);
-  while (num > 0 && management_bytes(static_cast<std::uint32_t>(num), align) + num * size > bytes) --num;
+  const std::size_t each = management_bytes(1) - management_bytes(0);
+  std::size_t num = std::min<std::size_t>((bytes - management_bytes(0)) / (size + each), kMaxObjectsPerSlab);
+  while (num > 0 && aligned_management(static_cast<std::uint32_t>(num), align) + num * size > bytes) --num;
   return static_cast<std::uint32_t>(num);
 }
 
 void fill(SlabGeometry& g, Order order, std::uint32_t num) {
   g.order = order;
   g.num = num;
-  g.management_size = management_bytes(num, g.align);
+  g.management_size = aligned_management(num, g.align);
   const std::size_t on_slab = g.management == SlabManagement::kOnSlab ? g.management_size : 0;
   g.left_over = order.bytes() - on_slab - num * g.size;
 }

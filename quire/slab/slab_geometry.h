@@ -48,7 +48,7 @@ struct SlabGeometry : SlotGeometry {
   Order min_order{};      // slub: when there is no block of `order`; classic: the same
   std::uint32_t min_num = 0;
   SlabManagement management = SlabManagement::kOffSlab;
-  std::size_t management_size = 0;  // Slab + bufctl, rounded up to the alignment
+  std::size_t management_size = 0;  // of the free map and what goes with it, rounded up to the alignment
   std::size_t left_over = 0;        // bytes of a slab that no object uses
   std::uint32_t colours = 1;        // successive slabs begin at 0, colour_off, … (colours-1)*colour_off
   std::size_t colour_off = 0;

@@ -44,7 +44,7 @@ class TryLockHold {
 // --- boot and end -----------------------------------------------------------------------------------------------------
 
 SlabSystem::SlabSystem(phys::PhysMem& phys, sim::Scheduler& scheduler, const SlabConfig& config)
-    : Kmalloc(phys, scheduler),
+    : Kmalloc(phys, scheduler, config.layout),
       phys_(phys),
       scheduler_(scheduler),
       config_(config),
@@ -64,8 +64,7 @@ SlabSystem::SlabSystem(phys::PhysMem& phys, sim::Scheduler& scheduler, const Sla
   };
   cache_cache_ = make(0, "kmem_cache", cache_bytes(phys_, *layout_), SlabFlags::kHwCacheAlign | SlabFlags::kNoMerge);
   if (layout_->kind() == SlabLayoutKind::kSlab) {
-    slab_mgmt_ =
-        make(1, "slab_mgmt", sizeof(Slab) + kMaxObjectsOffSlab * sizeof(BufCtl), SlabFlags::kNoDebug | SlabFlags::kNoMerge);
+    slab_mgmt_ = make(1, "slab_mgmt", management_bytes(kMaxObjectsOffSlab), SlabFlags::kNoDebug | SlabFlags::kNoMerge);
   }
   create_kmalloc_caches(*this);
 }

@@ -16,7 +16,7 @@ TEST(SlabGeometry, EverySizeAddsUpToTheSlab) {
       EXPECT_GE(g->num, 1u);
       const std::size_t management = g->management == SlabManagement::kOnSlab ? g->management_size : 0;
       EXPECT_EQ(management + g->num * g->size + g->left_over, g->slab_bytes()) << size;
-      EXPECT_GE(g->management_size, sizeof(Slab) + g->num * sizeof(BufCtl));
+      EXPECT_GE(g->management_size, management_bytes(g->num));
       EXPECT_LE((g->colours - 1) * g->colour_off, g->left_over);
       EXPECT_EQ(g->colour_off % g->align, 0u);
       if (g->management == SlabManagement::kOffSlab) {

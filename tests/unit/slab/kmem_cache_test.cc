@@ -127,7 +127,7 @@ TEST(KmemCache, SuccessiveSlabsHaveDifferentColours) {
   for (std::uint32_t i = 0; i < g.num * g.colours; ++i) {
     objects.push_back(cache->alloc(kGfp));
     const auto& head = phys::compound_head(m.phys->virt_to_page(objects.back()));
-    offsets.insert(ClassicSlab::page_slab(head)->colour_off);
+    offsets.insert(static_cast<std::uint64_t>(head.mapcount));  // where object 0 is
   }
   EXPECT_EQ(offsets.size(), g.colours);
   cache->free_bulk(objects);
