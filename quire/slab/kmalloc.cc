@@ -55,6 +55,32 @@ std::size_t align_for(std::size_t size) { return std::has_single_bit(size) ? std
 
 }  // namespace
 
+Kmalloc::Kmalloc(phys::PhysMem& mem, sim::Scheduler& scheduler, SlabLayoutKind layout)
+    : base_(reinterpret_cast<std::uintptr_t>(mem.arena().base())),
+      end_(mem.arena().end().value()),
+      slab_pages_(std::make_unique<std::uint16_t[]>((end_ >> kBlockShift) + 1)),
+      vmemmap_(mem.arena().vmemmap()),
+      with_arrays_(layout == SlabLayoutKind::kSlab ? bits(PageFlag::kSlab) : 0),
+      cpus_(scheduler),
+      mem_(mem) {}
+
+// Blocks of pages are aligned to their size, so each lies in one block of RAM or is some.
+void Kmalloc::count_slab_pages(const Page& page, Order order, SlabPages change) {
+  const std::uint64_t first = mem_.page_to_phys(page).value() >> kBlockShift;
+  const std::uint64_t blocks = std::max<std::uint64_t>(order.bytes() >> kBlockShift, 1);
+  const auto each = static_cast<std::uint16_t>(order.pages() / blocks);
+  for (std::uint64_t i = first; i < first + blocks; ++i) {
+    const auto pages = static_cast<std::uint32_t>(slab_pages_[i]);
+    slab_pages_[i] = static_cast<std::uint16_t>(change == SlabPages::kCome ? pages + each : pages - each);
+  }
+}
+
+std::uint64_t Kmalloc::slab_pages() const {
+  std::uint64_t pages = 0;
+  for (std::uint64_t i = 0; i <= end_ >> kBlockShift; ++i) pages += slab_pages_[i];
+  return pages;
+}
+
 void Kmalloc::create_kmalloc_caches(SlabSystem& system) {
   // The order in which Linux makes them, which slabinfo shows: 96 after 64, 192 after 128.
   for (std::size_t type = 0; type < kTypes; ++type) {
@@ -130,8 +156,8 @@ char* Kmalloc::kstrdup(std::string_view text, Gfp gfp) {
 
 // --- free -------------------------------------------------------------------------------------------------------------
 
-// `page` is what page_of says.
-void Kmalloc::kfree_slow(const void* object, const Page* page) {
+void Kmalloc::kfree_slow(const void* object) {
+  const Page* page = page_near_slab(object);
   if (page != nullptr && page->test(PageFlag::kSlab)) {
     KmemCacheBase& cache = *SlabLayout::page_cache(*page);
     auto* p = const_cast<void*>(object);

@@ -17,6 +17,7 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string_view>
 
 #include "quire/base/bug.h"
@@ -79,12 +80,12 @@ class Kmalloc {
   // Anything that one of these gave; nullptr and zero_size_ptr() are nothing. A foreign pointer is a bug.
   void kfree(const void* object) {
     // Every page of a slab tells where its cache's arrays are, so that this needs neither head page nor cache.
-    const phys::Page* page = page_of(object);
-    if (page != nullptr && page->test(phys::PageFlag::kSlab) && arrays_) [[likely]] {
+    const phys::Page* page = page_near_slab(object);
+    if (page != nullptr && (page->flags & with_arrays_) != 0) [[likely]] {
       if (KmemCacheBase::free_fast(page->index, const_cast<void*>(object), cpus_.cpu())) [[likely]]
         return;
     }
-    kfree_slow(object, page);
+    kfree_slow(object);
   }
   // The same, after overwriting it with zeros.
   void kfree_sensitive(const void* object);
@@ -109,6 +110,14 @@ class Kmalloc {
     const Pfn pfn = phys_to_pfn(mem_.arena().to_phys(object));
     return mem_.pfn_valid(pfn) ? &mem_.pfn_to_page(pfn) : nullptr;
   }
+  // The same for an address in a block of RAM some of whose pages are a slab's; nullptr for others. Cheaper, since there all
+  // struct Pages are.
+  [[nodiscard]] const phys::Page* page_near_slab(const void* object) const {
+    const std::uint64_t offset = reinterpret_cast<std::uintptr_t>(object) - base_;
+    if (offset >= end_ || slab_pages_[offset >> kBlockShift] == 0) [[unlikely]]
+      return nullptr;
+    return vmemmap_ + (offset >> kPageShift);
+  }
   // The head of the block that an address lies in; nullptr outside RAM.
   [[nodiscard]] phys::Page* head_page(const void* object) const {
     phys::Page* page = page_of(object);
@@ -116,14 +125,18 @@ class Kmalloc {
   }
 
  protected:
-  Kmalloc(phys::PhysMem& mem, sim::Scheduler& scheduler, SlabLayoutKind layout)
-      : mem_(mem), cpus_(scheduler), arrays_(layout == SlabLayoutKind::kSlab) {}
+  Kmalloc(phys::PhysMem& mem, sim::Scheduler& scheduler, SlabLayoutKind layout);
   ~Kmalloc() = default;
 
   // At boot, when the cache of caches stands (create_kmalloc_caches).
   void create_kmalloc_caches(SlabSystem& system);
   // Pages that large requests hold.
   [[nodiscard]] std::uint64_t large_pages() const { return large_pages_; }
+  // Tells of a block that becomes a slab's, or is one no more.
+  enum class SlabPages : std::uint8_t { kCome, kGo };
+  void count_slab_pages(const phys::Page& page, Order order, SlabPages change);
+  // What slab_pages_ adds up to.
+  [[nodiscard]] std::uint64_t slab_pages() const;
 
  private:
   static constexpr std::uintptr_t kZeroSizePtr = 16;
@@ -141,12 +154,19 @@ class Kmalloc {
 
   [[nodiscard]] void* kmalloc_large(std::size_t size, phys::Gfp gfp, Nid nid);
   [[nodiscard]] bool is_large(const phys::Page& head, const void* object) const;
-  [[gnu::noinline]] void kfree_slow(const void* object, const phys::Page* page);
+  [[gnu::noinline]] void kfree_slow(const void* object);
   void free_large(const void* object);
 
+  static constexpr unsigned kBlockShift = 21;  // log2 of the bytes of a block
+
+  // What kfree reads: copies of where RAM and the struct Pages are, and how many pages of each block of RAM are slabs'.
+  std::uintptr_t base_;
+  std::uint64_t end_;
+  std::unique_ptr<std::uint16_t[]> slab_pages_;
+  const phys::Page* vmemmap_;
+  std::uint64_t with_arrays_;  // PG_slab where caches have CPU arrays, as in the classic layout; else no flag
+  sim::Scheduler& cpus_;       // says which we run on
   phys::PhysMem& mem_;
-  sim::Scheduler& cpus_;  // says which we run on
-  const bool arrays_;     // caches have CPU arrays: the classic layout's
   std::array<std::array<KmemCacheBase*, kKmallocClasses>, kTypes> kmalloc_caches_{};
   std::uint64_t large_pages_ = 0;
 };

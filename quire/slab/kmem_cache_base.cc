@@ -59,7 +59,7 @@ bool KmemCacheBase::alloc_bulk(Gfp gfp, std::span<void*> objects) {
 
 void KmemCacheBase::free_slow(void* object) {
   if (is_slub()) {
-    const phys::Page* page = system_->page_of(object);
+    const phys::Page* page = system_->page_near_slab(object);
     if (page != nullptr && Slub::free_fast(*this, *page, object)) return;
   }
   free_track_caller(object, __builtin_return_address(0));

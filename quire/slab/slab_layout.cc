@@ -35,6 +35,7 @@ Page* SlabLayout::alloc_slab_page(KmemCacheBase& cache, Gfp gfp, Order order, Ni
     part.set(PageFlag::kSlab);
     part.mapping = reinterpret_cast<std::uint64_t>(&cache);
   }
+  cache.system().count_slab_pages(*page, order, SlabSystem::SlabPages::kCome);
   account(cache, *page, static_cast<std::int64_t>(order.pages()));
   return page;
 }
@@ -42,6 +43,7 @@ Page* SlabLayout::alloc_slab_page(KmemCacheBase& cache, Gfp gfp, Order order, Ni
 void SlabLayout::free_slab_page(KmemCacheBase& cache, Page& page) {
   const Order order = phys::compound_order(page);
   account(cache, page, -static_cast<std::int64_t>(order.pages()));
+  cache.system().count_slab_pages(page, order, SlabSystem::SlabPages::kGo);
   cache.system().scheduler().context().reclaimed_slab += order.pages();
   for (Page& part : std::span(&page, order.pages())) {
     part.clear(PageFlag::kSlab);

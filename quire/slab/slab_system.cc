@@ -282,6 +282,7 @@ void SlabSystem::validate() const {
   QUIRE_BUG_ON(phys_.global_node_page_state(phys::NodeStat::kNrSlabReclaimable) +
                    phys_.global_node_page_state(phys::NodeStat::kNrSlabUnreclaimable) !=
                pages + static_cast<std::int64_t>(large_pages()));
+  QUIRE_BUG_ON(slab_pages() != static_cast<std::uint64_t>(pages));
 }
 
 }  // namespace quire::slab

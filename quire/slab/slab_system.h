@@ -109,6 +109,7 @@ class SlabSystem : public Kmalloc {
 
  private:
   friend class KmemCacheBase;
+  friend class SlabLayout;
   friend class ClassicSlab;
   friend class Slub;
   using CacheChain = List<KmemCacheBase, &KmemCacheBase::chain>;
