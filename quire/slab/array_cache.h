@@ -25,6 +25,14 @@ struct ArrayCache {
   [[nodiscard]] void* const* entries() const { return &bottom + 1; }
   [[nodiscard]] void* top() const { return (&bottom)[avail]; }
 
+  // False when there is no room, and for the object freed last, which is being freed twice.
+  [[nodiscard]] bool push(void* object) {
+    if (avail >= limit || top() == object) [[unlikely]]
+      return false;
+    entries()[avail++] = object;
+    return true;
+  }
+
   [[nodiscard]] static std::size_t bytes(std::uint32_t limit) { return sizeof(ArrayCache) + limit * sizeof(void*); }
 };
 static_assert(sizeof(ArrayCache) == 24);

@@ -81,8 +81,15 @@ class Kmalloc {
   void kfree(const void* object) {
     // Every page of a slab tells where its cache's arrays are, so that this needs neither head page nor cache.
     const phys::Page* page = page_near_slab(object);
-    if (page != nullptr && (page->flags & with_arrays_) != 0) [[likely]] {
-      if (KmemCacheBase::free_fast(page->index, const_cast<void*>(object), cpus_.cpu())) [[likely]]
+    if (page != nullptr && (page->flags & with_arrays_) != 0 && page->index != 0) [[likely]] {
+      // The array freed to last is likely the one: so the push need not wait for the page's word, only be right about it.
+      const unsigned cpu = cpus_.cpu();
+      if (page->index != last_word_ || cpu != last_cpu_) [[unlikely]] {
+        last_word_ = page->index;
+        last_cpu_ = cpu;
+        last_array_ = &KmemCacheBase::array_at(last_word_, cpu);
+      }
+      if (last_array_->push(const_cast<void*>(object))) [[likely]]
         return;
     }
     kfree_slow(object);
@@ -166,6 +173,10 @@ class Kmalloc {
   const phys::Page* vmemmap_;
   std::uint64_t with_arrays_;  // PG_slab where caches have CPU arrays, as in the classic layout; else no flag
   sim::Scheduler& cpus_;       // says which we run on
+  // array_at of the first two; never out of date, since it is a function of them.
+  std::uint64_t last_word_ = 0;
+  ArrayCache* last_array_ = nullptr;
+  unsigned last_cpu_ = 0;
   phys::PhysMem& mem_;
   std::array<std::array<KmemCacheBase*, kKmallocClasses>, kTypes> kmalloc_caches_{};
   std::uint64_t large_pages_ = 0;

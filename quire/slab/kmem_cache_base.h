@@ -54,26 +54,16 @@ class KmemCacheBase {
   }
   // kmem_cache_free. The object must be one of this cache's and in use.
   void free(void* object) {
-    ArrayCache& ac = cpu_cache();
-    if (ac.avail < ac.limit && ac.top() != object) [[likely]] {
-      ac.entries()[ac.avail++] = object;
+    if (cpu_cache().push(object)) [[likely]]
       return;
-    }
     free_slow(object);
   }
 
   // Where the CPUs' arrays are, in one word, which each page of a classic slab has: so kfree needs not ask the cache.
   [[nodiscard]] std::uint64_t array_word() const { return reinterpret_cast<std::uint64_t>(cpu_caches_) | cpu_cache_shift_; }
-  // The part of free that is a push onto the array of `cpu`, the one we run on; false when it cannot be that. The word 0 is
-  // of a slab that is not whole.
-  [[nodiscard]] static bool free_fast(std::uint64_t word, void* object, unsigned cpu) {
-    if (word == 0) [[unlikely]]
-      return false;
-    auto& ac = *reinterpret_cast<ArrayCache*>((word & ~kShiftMask) + (std::uint64_t{cpu} << (word & kShiftMask)));
-    if (ac.avail >= ac.limit || ac.top() == object) [[unlikely]]
-      return false;
-    ac.entries()[ac.avail++] = object;
-    return true;
+  // The array of a CPU by such a word.
+  [[nodiscard]] static ArrayCache& array_at(std::uint64_t word, unsigned cpu) {
+    return *reinterpret_cast<ArrayCache*>((word & ~kShiftMask) + (std::uint64_t{cpu} << (word & kShiftMask)));
   }
 
   // kmem_cache_alloc_node: from the slabs of `nid` (kNoNode: the local node), falling back to other nodes unless
