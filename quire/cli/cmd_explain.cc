@@ -1,452 +1,47 @@
-// quire explain alloc: one allocation on a machine in a state of one's choice, and its way step by step.
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
-#include <algorithm>
-#include <deque>
-#include <map>
 #include <memory>
-#include <nlohmann/json.hpp>
-#include <optional>
 
 #include "quire/cli/command.h"
-#include "quire/cli/machine_options.h"
-#include "quire/cli/machine_state.h"
-#include "quire/cli/numbers.h"
-#include "quire/kernel/machine.h"
-#include "quire/phys/alloc/alloc_policy.h"
+#include "quire/cli/explain.h"
 
 namespace quire::cli {
 
 namespace {
 
-using phys::Gfp;
-
-struct ExplainOptions {
-  MachineOptions machine;
-  std::string what;
-  std::string order = "0";
-  std::string gfp = "GFP_KERNEL";
-  std::string fill = "0";
-  std::optional<std::string> node;
-  bool fragment = false;
-  bool json = false;
-};
-
-// What is asked, checked.
-struct Question {
-  Order order;
-  Gfp gfp = Gfp::kKernel;
-  Nid nid = kNoNode;
-  MachineState state;
-};
-
-Checked<Question> question(const ExplainOptions& options, unsigned nodes) {
-  Question q;
-  const auto order =
-      whole_number("--order", options.order, {.least = 0, .most = phys::kMaxOrder.value(), .what = "log2 pages"});
-  if (!order) return std::unexpected(order.error());
-  q.order = Order(static_cast<unsigned>(*order));
-  const auto gfp = phys::parse_gfp(options.gfp);
-  if (!gfp) return user_error(fmt::format("--gfp {}: {}", options.gfp, gfp.error().sentence));
-  q.gfp = *gfp;
-  const auto fill = whole_number("--fill", options.fill, {.least = 0, .most = 100, .what = "percent"});
-  if (!fill) return std::unexpected(fill.error());
-  q.state.fill_percent = static_cast<unsigned>(*fill);
-  if (options.fragment) {
-    if (q.order.value() == 0) return user_error("--fragment: a single page is never in pieces; give --order 1 or more");
-    q.state.fragmented = q.order;
-  }
-  if (options.node) {
-    const auto nid = whole_number("--on-node", *options.node, {.least = 0, .most = nodes - 1, .what = "this machine's nodes"});
-    if (!nid) return std::unexpected(nid.error());
-    q.nid = Nid(static_cast<int>(*nid));
-  }
-  return q;
-}
-
-// One tracepoint that fired.
-struct Event {
-  std::string name;
-  sim::Nanos at = 0;
-  std::map<std::string, std::string, std::less<>> text;
-  std::map<std::string, std::int64_t, std::less<>> number;
-
-  [[nodiscard]] std::int64_t n(std::string_view field) const {
-    const auto it = number.find(field);
-    return it == number.end() ? 0 : it->second;
-  }
-  [[nodiscard]] std::string_view s(std::string_view field) const {
-    const auto it = text.find(field);
-    return it == text.end() ? std::string_view{} : it->second;
-  }
-};
-
-// Tracepoints of other floors that are steps of an allocation; the rest (scheduler, LRU, slab) is not.
-bool is_a_step(std::string_view name) {
-  constexpr std::string_view kSteps[] = {"mm_vmscan_wakeup_kswapd",
-                                         "mm_vmscan_direct_reclaim_begin",
-                                         "mm_vmscan_direct_reclaim_end",
-                                         "mm_vmscan_node_reclaim_begin",
-                                         "mm_vmscan_node_reclaim_end",
-                                         "mm_vmscan_throttled",
-                                         "reclaim_retry_zone",
-                                         "compact_retry",
-                                         "mark_victim",
-                                         "mm_page_alloc",
-                                         "mm_page_alloc_zone_locked",
-                                         "mm_page_alloc_extfrag"};
-  return name.starts_with("alloc_") || name.starts_with("mm_compaction_") ||
-         std::ranges::find(kSteps, name) != std::end(kSteps);
-}
-
-// A request that cannot succeed and may not fail tries for ever: so long, and so many steps, are looked at.
-constexpr sim::Nanos kMostTime = 60 * sim::kSecond;
-constexpr std::uint64_t kMostSteps = 1'000'000;
-constexpr sim::Nanos kLookEvery = 10 * sim::kMillisecond;
-constexpr std::size_t kKeptFirst = 20'000;  // of the steps that are kept, in memory and in --json
-constexpr std::size_t kKeptLast = 20'000;
-
-// The first and the last steps, and how many there were.
-struct Steps {
-  std::vector<Event> first;
-  std::deque<Event> last;
-  std::uint64_t all = 0;
-
-  void add(Event event) {
-    ++all;
-    if (first.size() < kKeptFirst) return first.push_back(std::move(event));
-    last.push_back(std::move(event));
-    if (last.size() > kKeptLast) last.pop_front();
-  }
-  [[nodiscard]] std::uint64_t left_out() const { return all - first.size() - last.size(); }
-};
-
-// Listens from its birth to its death to what the calling task does; what others do meanwhile is told as theirs.
-class Recorder {
- public:
-  Recorder(kernel::Machine& machine, Steps& steps)
-      : machine_(machine), task_(machine.scheduler().current()), start_(machine.scheduler().now()), steps_(steps) {
-    for (TracepointBase* point : machine.traces().all()) {
-      if (is_a_step(point->name())) point->listen([this](const EventView& event) { note(event); });
-    }
-  }
-  ~Recorder() {
-    for (TracepointBase* point : machine_.traces().all()) {
-      if (is_a_step(point->name())) point->silence();
-    }
-  }
-  Recorder(const Recorder&) = delete;
-  Recorder& operator=(const Recorder&) = delete;
-  [[nodiscard]] sim::Nanos start() const { return start_; }
-
- private:
-  void note(const EventView& view) {
-    if (machine_.scheduler().current() != task_) return;
-    // Reclaim's own allocations (a swap slot's page) are steps of it, not of the request.
-    const std::string_view name = view.name();
-    if (name == "alloc_begin") ++depth_;
-    if (depth_ <= 1) {
-      Event event{.name = std::string(name), .at = machine_.scheduler().now() - start_, .text = {}, .number = {}};
-      view.fields([&event](std::string_view field, FieldValue value) {
-        if (const auto* text = std::get_if<std::string_view>(&value)) event.text.emplace(field, *text);
-        if (const auto* number = std::get_if<std::int64_t>(&value)) event.number.emplace(field, *number);
-        if (const auto* number = std::get_if<std::uint64_t>(&value))
-          event.number.emplace(field, static_cast<std::int64_t>(*number));
-      });
-      steps_.add(std::move(event));
-    }
-    if (name == "mm_page_alloc" && depth_ > 0) --depth_;
-  }
-
-  kernel::Machine& machine_;
-  const sim::Task* task_;
-  sim::Nanos start_;
-  Steps& steps_;
-  int depth_ = 0;
-};
-
-// What came of it all.
-struct Answer {
-  std::string mistake;  // of the preparation
-  FillReport before;
-  Steps steps;
-  std::vector<std::string> log;  // the kernel's report of a failure
-  bool done = false;             // false: it was still trying when we stopped looking
-  std::optional<Pfn> pfn;
-  sim::Nanos took = 0;
-};
-
-// Lets the machine run until the task has its answer, or has tried for long enough.
-void look_on(kernel::Machine& machine, const std::optional<Recorder>& recorder, Answer& answer) {
-  sim::Scheduler& scheduler = machine.scheduler();
-  while (!answer.done && answer.mistake.empty()) {
-    const sim::RunOutcome outcome = scheduler.run_until(scheduler.now() + kLookEvery);
-    if (answer.done || !answer.mistake.empty()) return;
-    if (outcome.end() != sim::RunEnd::kTimeLimit) {
-      answer.mistake = fmt::format("the allocation did not come back: {}", outcome.report());
-    } else if (recorder && (scheduler.now() - recorder->start() >= kMostTime || answer.steps.all >= kMostSteps)) {
-      answer.took = scheduler.now() - recorder->start();
-      return;
-    }
-  }
-}
-
-Answer ask(kernel::Machine& machine, const Question& q) {
-  Answer answer;
-  std::optional<Recorder> recorder;
-  const auto body = [&](kernel::Thread& thread) {
-    Filler filler(machine, thread);
-    if (auto filled = filler.bring_into(q.state)) {
-      answer.before = *filled;
-      machine.phys().set_log_sink([&answer](std::string_view line) { answer.log.emplace_back(line); });
-      recorder.emplace(machine, answer.steps);
-      phys::Page* page = machine.phys().alloc_pages(q.gfp, q.order, q.nid);
-      if (page != nullptr) answer.pfn = machine.phys().page_to_pfn(*page);
-      answer.took = machine.scheduler().now() - recorder->start();
-      answer.done = true;
-      recorder.reset();
-      machine.phys().set_log_sink({});
-    } else {
-      answer.mistake = filled.error().sentence;
-    }
-    machine.processes().exit_thread(thread, {});
-  };
-  const auto made = machine.processes().create("explain", body);
-  if (!made) {
-    answer.mistake = fmt::format("no process could be made: {}; give more --ram", errno_name(made.error()));
-    return answer;
-  }
-  look_on(machine, recorder, answer);
-  // A task that still tries is unwound with the machine; nothing of it may reach into here then.
-  recorder.reset();
-  machine.phys().set_log_sink({});
-  if (answer.done || !answer.mistake.empty()) static_cast<void>(machine.run());
-  return answer;
-}
-
-// --- telling --------------------------------------------------------------------------------------------------------------------
-
-std::string flag_words(std::int64_t alloc_flags) {
-  const auto flags = static_cast<phys::AllocFlags>(alloc_flags);
-  using F = phys::AllocFlags;
-  constexpr std::pair<F, std::string_view> kWords[] = {{F::kNoWatermarks, "ALLOC_NO_WATERMARKS"},
-                                                       {F::kOom, "ALLOC_OOM"},
-                                                       {F::kHarder, "ALLOC_HARDER"},
-                                                       {F::kHigh, "ALLOC_HIGH"},
-                                                       {F::kCma, "ALLOC_CMA"},
-                                                       {F::kNoFragment, "ALLOC_NOFRAGMENT"},
-                                                       {F::kFair, "ALLOC_FAIR"},
-                                                       {F::kKswapd, "ALLOC_KSWAPD"}};
-  constexpr std::string_view kMarks[] = {"ALLOC_WMARK_MIN", "ALLOC_WMARK_LOW", "ALLOC_WMARK_HIGH", "ALLOC_WMARK_PROMO"};
-  std::vector<std::string_view> words;
-  if (!any(flags, F::kNoWatermarks)) words.push_back(kMarks[bits(flags & F::kWmarkMask)]);
-  for (const auto& [flag, word] : kWords) {
-    if (any(flags, flag)) words.push_back(word);
-  }
-  return fmt::format("{}", fmt::join(words, " "));
-}
-
-std::string zone_line(const Event& e) {
-  return fmt::format("    node {} {:<8} free {} pages, {} mark {}{}: {}", e.n("nid"), e.s("zone"), e.n("free"),
-                     e.s("mark_name"), e.n("mark"),
-                     e.n("protection") != 0 ? fmt::format(" + protection {}", e.n("protection")) : "", e.s("verdict"));
-}
-
-std::string taken_line(const Event& e) {
-  if (e.n("pfn") == static_cast<std::int64_t>(phys::kNoPfn)) {
-    return fmt::format("    node {} {:<8} has no such block to give", e.n("nid"), e.s("zone"));
-  }
-  return fmt::format("    node {} {:<8} gives pfn {:#x}, from the {}", e.n("nid"), e.s("zone"), e.n("pfn"), e.s("source"));
-}
-
-std::string_view type_name(std::int64_t type) { return phys::migratetype_name(static_cast<phys::MigrateType>(type)); }
-
-std::string extfrag_line(const Event& e) {
-  return fmt::format("    fallback: a {} block of order {} serves the {} request{}", type_name(e.n("fallback_migratetype")),
-                     e.n("fallback_order"), type_name(e.n("alloc_migratetype")),
-                     e.n("change_ownership") != 0 ? ", its pageblock changes type" : "");
-}
-
-// One line for an event; nothing for one that another line tells better.
-std::string line(const Event& e) {
-  const std::string_view name = e.name;
-  if (name == "alloc_pass") return fmt::format("  {} [{}]", e.s("why"), flag_words(e.n("alloc_flags")));
-  if (name == "alloc_zone") return zone_line(e);
-  if (name == "alloc_taken") return taken_line(e);
-  if (name == "alloc_step") {
-    std::string text = fmt::format("  {}", e.s("step"));
-    if (!e.s("result").empty()) text += fmt::format(": {}", e.s("result"));
-    if (e.n("pages") != 0) text += fmt::format(" ({} page{})", e.n("pages"), e.n("pages") == 1 ? "" : "s");
-    return text;
-  }
-  if (name == "alloc_retry") return fmt::format("  retry: {}", e.s("why"));
-  if (name == "alloc_gave_up") return fmt::format("  gives up: {}", e.s("why"));
-  if (name == "mm_page_alloc_extfrag") return extfrag_line(e);
-  if (name == "mm_vmscan_wakeup_kswapd")
-    return fmt::format("    kswapd of node {} wakes up, for order {}", e.n("nid"), e.n("order"));
-  if (name == "mm_vmscan_throttled") {
-    return fmt::format("    throttled for {} us: {}", e.n("usec_delayed"), e.s("reason"));
-  }
-  if (name == "mark_victim") return fmt::format("    process {} is killed", e.n("pid"));
-  if (name == "reclaim_retry_zone") {
-    return fmt::format(
-        "    would {} pages, {} of them reclaimable, pass the min mark of {} on node {}? {} (no progress: {} times)",
-        e.n("available"), e.n("reclaimable"), e.n("min_wmark"), e.n("node"), e.n("wmark_check") != 0 ? "yes" : "no",
-        e.n("no_progress_loops"));
-  }
-  if (name == "compact_retry") {
-    return fmt::format("    compaction {}, priority {}, retry {} of {}: {}", e.s("result"), e.n("priority"), e.n("retries"),
-                       e.n("max_retries"), e.n("ret") != 0 ? "once more" : "no more");
-  }
-  return {};
-}
-
-// Compaction tells of each run of pages; one line for each zone does, and --json has the rest.
-class CompactionLine {
- public:
-  // The line, when the zone is done.
-  std::string take(const Event& e) {
-    if (e.name == "mm_compaction_suitable") zone_ = fmt::format("node {} {}", e.n("nid"), e.s("zone"));
-    if (e.name == "mm_compaction_begin") scanned_ = moved_ = 0;
-    if (e.name == "mm_compaction_isolate_migratepages") scanned_ += e.n("nr_scanned");
-    if (e.name == "mm_compaction_migratepages") moved_ += e.n("nr_migrated");
-    if (e.name != "mm_compaction_end") return {};
-    return fmt::format("    {}: {} pages looked at, {} moved: {}", zone_, scanned_, moved_, e.s("status"));
-  }
-
- private:
-  std::string zone_;
-  std::int64_t scanned_ = 0;
-  std::int64_t moved_ = 0;
-};
-
-// Events as lines. Refills of a per-CPU list tell of each block; one line does for a run of them.
-std::vector<std::string> lines_of(const auto& events) {
-  std::vector<std::string> lines;
-  std::int64_t refill = 0;
-  CompactionLine compaction;
-  for (const Event& event : events) {
-    if (event.name == "mm_page_alloc_zone_locked") {
-      refill += event.n("percpu_refill");
-      continue;
-    }
-    if (refill > 1) lines.push_back(fmt::format("    the per-CPU list is refilled: {} blocks from the buddy\n", refill));
-    if (event.name != "mm_page_alloc_extfrag") refill = 0;
-    const std::string text = event.name.starts_with("mm_compaction_") ? compaction.take(event) : line(event);
-    if (!text.empty()) lines.push_back(fmt::format("{:>9.1f} us{}\n", static_cast<double>(event.at) / 1000, text));
-  }
-  return lines;
-}
-
-// The beginning and the end of a long telling; of one that has no end, more of what it does again and again is no help.
-void tell_steps(const Answer& a) {
-  constexpr std::size_t kMostLines = 200;
-  constexpr std::size_t kLastTries = 40;
-  std::vector<std::string> lines = lines_of(a.steps.first);
-  const std::vector<std::string> last = lines_of(a.steps.last);
-  lines.insert(lines.end(), last.begin(), last.end());
-  const std::size_t end = a.done ? kMostLines / 2 : kLastTries;
-  const std::size_t begin = a.done ? kMostLines - end : 0;
-  if (lines.size() <= begin + end) {
-    for (const std::string& text : lines) print(text);
-    return;
-  }
-  for (std::size_t i = 0; i < begin; ++i) print(lines[i]);
-  print(fmt::format("  ... {} steps in all; {} (--json has more) ...\n", a.steps.all,
-                    a.done ? "those between are left out" : "these are the last"));
-  for (std::size_t i = lines.size() - end; i < lines.size(); ++i) print(lines[i]);
-}
-
-// Why a request still tries.
-std::string still_trying(const Question& q, const Answer& a) {
-  const std::string why = any(q.gfp, Gfp::kNoFail)
-                              ? "__GFP_NOFAIL forbids it to give up, and there is no such block to be had"
-                              : "a request like this one gives up only when there is nothing left to reclaim or to kill";
-  return fmt::format("still trying after {:.1f} s of the machine's time and {} steps: {}", static_cast<double>(a.took) / 1e9,
-                     a.steps.all, why);
-}
-
-void tell(const kernel::Machine& machine, const Question& q, const Answer& a) {
-  const kernel::MachineConfig& config = machine.config();
-  print(fmt::format("{} of order {} ({} page{}), {}{}, policy {}\n", "one allocation", q.order.value(), q.order.pages(),
-                    q.order.pages() == 1 ? "" : "s", phys::gfp_names(q.gfp),
-                    q.nid == kNoNode ? "" : fmt::format(", on node {}", q.nid.value()),
-                    config.alloc_policy.empty() ? config.profile : config.alloc_policy));
-  print(
-      fmt::format("the machine before: {} of {} pages free, largest free block {}; page cache {}, anonymous {}, kernel {}\n\n",
-                  a.before.free, a.before.managed,
-                  a.before.largest_free ? fmt::format("of order {}", a.before.largest_free->value()) : "none",
-                  a.before.page_cache, a.before.anonymous, a.before.kernel));
-  tell_steps(a);
-  if (!a.done) {
-    print(fmt::format("\nresult: {}\n", still_trying(q, a)));
-  } else if (a.pfn) {
-    print(fmt::format("\nresult: pfn {:#x} after {:.1f} us\n", a.pfn->value(), static_cast<double>(a.took) / 1000));
-  } else {
-    print(fmt::format("\nresult: NULL after {:.1f} us\n", static_cast<double>(a.took) / 1000));
-  }
-  for (const std::string& text : a.log) print(fmt::format("log: {}\n", text));
-}
-
-nlohmann::json to_json(const kernel::Machine& machine, const Question& q, const Answer& a) {
-  nlohmann::json events = nlohmann::json::array();
-  const auto add = [&events](const Event& event) {
-    nlohmann::json fields = nlohmann::json::object();
-    for (const auto& [name, value] : event.number) fields[name] = value;
-    for (const auto& [name, value] : event.text) fields[name] = value;
-    events.push_back({{"event", event.name}, {"ns", event.at}, {"fields", std::move(fields)}});
-  };
-  std::ranges::for_each(a.steps.first, add);
-  std::ranges::for_each(a.steps.last, add);
-  const kernel::MachineConfig& config = machine.config();
-  nlohmann::json before = {{"free", a.before.free},
-                           {"managed", a.before.managed},
-                           {"page_cache", a.before.page_cache},
-                           {"anonymous", a.before.anonymous},
-                           {"kernel", a.before.kernel}};
-  before["largest_free_order"] =
-      a.before.largest_free ? nlohmann::json(a.before.largest_free->value()) : nlohmann::json(nullptr);
-  return {{"order", q.order.value()},
-          {"gfp", phys::gfp_names(q.gfp)},
-          {"policy", config.alloc_policy.empty() ? config.profile : config.alloc_policy},
-          {"before", std::move(before)},
-          {"done", a.done},
-          {"steps", a.steps.all},
-          {"events_left_out", a.steps.left_out()},  // in the middle
-          {"events", std::move(events)},
-          {"log", a.log},
-          {"ns", a.took},
-          {"pfn", a.pfn ? nlohmann::json(a.pfn->value()) : nlohmann::json(nullptr)}};
+// An option of the other subject would be ignored in silence.
+const char* foreign_option(const ExplainOptions& options) {
+  if (options.what == "alloc") return options.kind ? "--kind" : nullptr;
+  if (options.order) return "--order";
+  if (options.gfp) return "--gfp";
+  if (options.node) return "--on-node";
+  return options.fragment ? "--fragment" : nullptr;
 }
 
 int explain(const ExplainOptions& options) {
-  if (options.what != "alloc") {
-    return complain(
-        fmt::format("explain {}: what can be explained is 'alloc', as in quire explain alloc --order 4", options.what), kUsage);
+  const bool alloc = options.what == "alloc";
+  if (alloc || options.what == "fault") {
+    if (const char* foreign = foreign_option(options)) {
+      return complain(fmt::format("explain {}: {} says nothing about it, only about 'explain {}'; leave it out", options.what,
+                                  foreign, alloc ? "fault" : "alloc"),
+                      kUsage);
+    }
+    return alloc ? explain_alloc(options) : explain_fault(options);
   }
-  auto config = options.machine.config();
-  if (!config) return complain(config.error().sentence, kUsage);
-  const auto q = question(options, config->nodes);
-  if (!q) return complain(q.error().sentence, kUsage);
-  auto machine = kernel::Machine::boot(*config);
-  if (!machine) return complain(machine.error().sentence);
-  const Answer answer = ask(**machine, *q);
-  if (!answer.mistake.empty()) return complain(answer.mistake);
-  if (options.json) {
-    print_json(to_json(**machine, *q, answer));
-  } else {
-    tell(**machine, *q, answer);
-  }
-  return answer.done ? 0 : 1;
+  return complain(
+      fmt::format("explain {}: what can be explained is 'alloc' and 'fault', as in quire explain alloc --order 4 or "
+                  "quire explain fault --kind cow",
+                  options.what),
+      kUsage);
 }
 
 }  // namespace
 
 void add_explain(CommandLine& line) {
   auto options = std::make_shared<ExplainOptions>();
-  CLI::App* command = line.app.add_subcommand("explain", "Make one allocation on a machine and tell its way, step by step");
-  command->add_option("what", options->what, "What to explain: alloc")->type_name("alloc")->required();
+  CLI::App* command = line.app.add_subcommand(
+      "explain", "Do one thing on a machine, an allocation or a page fault, and tell its way step by step");
+  command->add_option("what", options->what, "What to explain: alloc or fault")->type_name("alloc|fault")->required();
   command->add_option("--order", options->order, "log2 of the number of pages, 0 to 10 (default 0)")->type_name("N");
   command->add_option("--gfp", options->gfp, "Flags as Linux writes them, as in 'GFP_KERNEL|__GFP_NOFAIL' (default GFP_KERNEL)")
       ->type_name("FLAGS");
@@ -454,6 +49,8 @@ void add_explain(CommandLine& line) {
       ->type_name("PERCENT");
   command->add_flag("--fragment", options->fragment, "Leave no free block of that order: what is free lies in smaller pieces");
   command->add_option("--on-node", options->node, "The node to ask first (default: the CPU's)")->type_name("N");
+  command->add_option("--kind", options->kind, "The fault to explain (default anon-write): " + fault_kinds())
+      ->type_name("KIND");
   command->add_flag("--json", options->json, "One JSON object instead of text");
   options->machine.add_to(*command, RamOption::kOne);
   command->callback([options, &line] { line.chosen = [options] { return explain(*options); }; });

@@ -22,6 +22,16 @@ inline constexpr unsigned kLockSubclasses = 8;
 inline constexpr unsigned kSingleDepthNesting = 1;
 
 enum class AcquireKind : std::uint8_t { kBlocking, kTry };
+enum class LockShare : std::uint8_t { kExclusive, kRead };
+
+// A lock that the current task takes.
+struct LockTaken {
+  const void* lock;
+  LockClass* lock_class;
+  unsigned subclass = 0;
+  AcquireKind how = AcquireKind::kBlocking;
+  LockShare share = LockShare::kExclusive;
+};
 
 // The locks a task holds, oldest first.
 struct HeldLocks {

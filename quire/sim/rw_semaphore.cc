@@ -22,7 +22,7 @@ void RwSemaphore::down_read_slow(unsigned subclass) {
   Scheduler& s = scheduler_;
   Task& me = s.context();
   s.might_sleep(class_.name());
-  if (s.lock_checks()) s.lock_order().acquire(me, this, class_, subclass, AcquireKind::kBlocking);
+  if (s.lock_checks()) s.lock_acquired({.lock = this, .lock_class = &class_, .subclass = subclass, .share = LockShare::kRead});
   if (writer_ == nullptr && waiters_.empty() && s.now() >= write_released_at_) return take_read();
 
   const Nanos begin = s.now();
@@ -52,7 +52,7 @@ void RwSemaphore::down_write_slow(unsigned subclass) {
   Scheduler& s = scheduler_;
   Task& me = s.context();
   s.might_sleep(class_.name());
-  if (s.lock_checks()) s.lock_order().acquire(me, this, class_, subclass, AcquireKind::kBlocking);
+  if (s.lock_checks()) s.lock_acquired({.lock = this, .lock_class = &class_, .subclass = subclass});
   if (!is_locked() && s.now() >= free_at()) return take_write();
 
   const Nanos begin = s.now();
@@ -82,7 +82,8 @@ bool RwSemaphore::down_read_trylock() QUIRE_NO_THREAD_SAFETY_ANALYSIS {
   Scheduler& s = scheduler_;
   s.sync_point();
   if (writer_ != nullptr || !waiters_.empty() || s.now() < write_released_at_) return false;
-  if (s.lock_checks()) s.lock_order().acquire(s.context(), this, class_, 0, AcquireKind::kTry);
+  if (s.lock_checks())
+    s.lock_acquired({.lock = this, .lock_class = &class_, .how = AcquireKind::kTry, .share = LockShare::kRead});
   take_read();
   return true;
 }
@@ -91,19 +92,19 @@ bool RwSemaphore::down_write_trylock() QUIRE_NO_THREAD_SAFETY_ANALYSIS {
   Scheduler& s = scheduler_;
   s.sync_point();
   if (is_locked() || s.now() < free_at()) return false;
-  if (s.lock_checks()) s.lock_order().acquire(s.context(), this, class_, 0, AcquireKind::kTry);
+  if (s.lock_checks()) s.lock_acquired({.lock = this, .lock_class = &class_, .how = AcquireKind::kTry});
   take_write();
   return true;
 }
 
 void RwSemaphore::up_read_slow() {
-  if (scheduler_.lock_checks()) scheduler_.lock_order().release(scheduler_.context(), this);
+  if (scheduler_.lock_checks()) scheduler_.lock_released(this, class_);
   give_back_read();
   if (readers_ == 0) wake_head();
 }
 
 void RwSemaphore::up_write_slow() {
-  if (scheduler_.lock_checks()) scheduler_.lock_order().release(scheduler_.context(), this);
+  if (scheduler_.lock_checks()) scheduler_.lock_released(this, class_);
   give_back_write();
   wake_head();
 }

@@ -27,6 +27,8 @@ Scheduler::Scheduler(const SchedulerConfig& config, const CostModel& costs, Trac
       sched_wakeup(trace),
       contention_begin(trace),
       contention_end(trace),
+      lock_acquire(trace),
+      lock_release(trace),
       lock_checks_(kLockChecksByDefault),
       config_(config),
       costs_(costs),
@@ -46,6 +48,19 @@ Scheduler::Scheduler(const SchedulerConfig& config, const CostModel& costs, Trac
 Scheduler::~Scheduler() { QUIRE_BUG_ON(context_ != boot_task_.get()); }
 
 void Scheduler::set_lock_checks(bool on) { lock_checks_ = on; }
+
+void Scheduler::lock_acquired(const LockTaken& taken) {
+  lock_order_.acquire(context(), taken.lock, *taken.lock_class, taken.subclass, taken.how);
+  lock_acquire([&] {
+    const unsigned flags = (taken.how == AcquireKind::kTry ? kLockTry : 0) | (taken.share == LockShare::kRead ? kLockRead : 0);
+    return LockAcquire{.flags = flags, .name = taken.lock_class->name()};
+  });
+}
+
+void Scheduler::lock_released(const void* lock, const LockClass& lock_class) {
+  lock_order_.release(context(), lock);
+  lock_release([&] { return LockRelease{.name = lock_class.name()}; });
+}
 
 CpuStats Scheduler::cpu_stats(unsigned cpu) const { return cpus_[cpu].stats; }
 

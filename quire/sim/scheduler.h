@@ -167,6 +167,10 @@ class Scheduler {
   [[nodiscard]] bool lock_checks() const { return lock_checks_; }
   void set_lock_checks(bool on);  // NOLINT: a switch
   [[nodiscard]] LockOrder& lock_order() { return lock_order_; }
+  // What a lock tells when it is taken and given back while checks are on: the order is checked, lock_acquire and lock_release
+  // are traced.
+  void lock_acquired(const LockTaken& taken);
+  void lock_released(const void* lock, const LockClass& lock_class);
 
   // --- For wait queues and locks -----------------------------------------------------------------------------------
 
@@ -208,6 +212,8 @@ class Scheduler {
   Tracepoint<SchedWakeup> sched_wakeup;
   Tracepoint<ContentionBegin> contention_begin;
   Tracepoint<ContentionEnd> contention_end;
+  Tracepoint<LockAcquire> lock_acquire;
+  Tracepoint<LockRelease> lock_release;
 
  private:
   friend class Context;

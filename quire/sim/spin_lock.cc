@@ -5,7 +5,7 @@ namespace quire::sim {
 void SpinLock::lock_slow(unsigned subclass) {
   Scheduler& s = scheduler_;
   Task& me = s.context();
-  if (s.lock_checks()) s.lock_order().acquire(me, this, class_, subclass, AcquireKind::kBlocking);
+  if (s.lock_checks()) s.lock_acquired({.lock = this, .lock_class = &class_, .subclass = subclass});
   if (owner_ == nullptr && s.now() >= released_at_) return take();
 
   const Nanos begin = s.now();
@@ -30,14 +30,14 @@ void SpinLock::lock_slow(unsigned subclass) {
 bool SpinLock::try_lock_here() QUIRE_NO_THREAD_SAFETY_ANALYSIS {
   Scheduler& s = scheduler_;
   if (owner_ != nullptr || s.now() < released_at_) return false;
-  if (s.lock_checks()) s.lock_order().acquire(s.context(), this, class_, 0, AcquireKind::kTry);
+  if (s.lock_checks()) s.lock_acquired({.lock = this, .lock_class = &class_, .how = AcquireKind::kTry});
   take();
   return true;
 }
 
 void SpinLock::unlock_slow() {
   Scheduler& s = scheduler_;
-  if (s.lock_checks()) s.lock_order().release(s.context(), this);
+  if (s.lock_checks()) s.lock_released(this, class_);
   if (waiters_.empty()) return give_back();
   QUIRE_BUG_ON(!held_by_current());
   class_.stats().record_hold(s.now() - acquired_at_);

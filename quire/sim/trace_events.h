@@ -65,4 +65,25 @@ struct ContentionEnd {
   }
 };
 
+// Bits of lock_acquire's `flags`.
+inline constexpr unsigned kLockTry = 1u << 0;
+inline constexpr unsigned kLockRead = 1u << 1;
+
+// A lock is wanted (with kLockTry: it is had). Told only while lock checks are on, as Linux needs lockdep for it.
+struct LockAcquire {
+  static constexpr std::string_view kName = "lock_acquire";
+  unsigned flags;
+  std::string_view name;
+  void fields(auto&& f) const {
+    f("flags", flags);
+    f("name", name);
+  }
+};
+
+struct LockRelease {
+  static constexpr std::string_view kName = "lock_release";
+  std::string_view name;
+  void fields(auto&& f) const { f("name", name); }
+};
+
 }  // namespace quire::sim

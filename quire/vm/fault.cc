@@ -40,7 +40,9 @@ AccessOutcome Vm::access_slow(Mm& mm, VirtAddr address, arch::Access kind) {
 
 // do_user_addr_fault. kOk: restart the instruction.
 AccessOutcome Vm::exc_page_fault(Mm& mm, VirtAddr address, arch::FaultCode code) {
+  const FuncGraph::Call traced(graph_, __func__);
   const sim::CostModel& costs = parts_.scheduler.costs();
+  page_fault_user_([&] { return PageFaultUser{.address = address.value(), .error_code = static_cast<std::uint32_t>(code)}; });
   parts_.scheduler.charge(costs.page_fault_entry);
   if (address >= mm.task_size) return signal(Signal::kSegv, SiCode::kSegvMapErr);
 
@@ -71,6 +73,7 @@ AccessOutcome Vm::exc_page_fault(Mm& mm, VirtAddr address, arch::FaultCode code)
 }
 
 FaultOutcome Vm::handle_mm_fault(Vma& vma, VirtAddr address, FaultFlags flags) {
+  const FuncGraph::Call traced(graph_, __func__);
   parts_.phys.vmstat().count_vm_event(phys::VmEvent::kPgfault);
   const FaultOutcome outcome = do_handle_mm_fault(vma, address, flags);
   // mm_account_fault: one that failed or has to be tried again is neither minor nor major.
@@ -92,6 +95,7 @@ FaultOutcome Vm::do_handle_mm_fault(Vma& vma, VirtAddr address, FaultFlags flags
 }
 
 FaultOutcome Vm::handle_pte_fault(VmFault& vmf) QUIRE_NO_THREAD_SAFETY_ANALYSIS {
+  const FuncGraph::Call traced(graph_, __func__);
   if (vmf.orig_pte.none()) return vmf.vma.is_anonymous() ? do_anonymous_page(vmf) : do_fault(vmf);
   if (!vmf.orig_pte.present()) return do_swap_page(vmf);
   if (vmf.orig_pte.protnone() && vmf.vma.has(VmFlags::kAccessFlags) && hooks_ != nullptr) {
@@ -125,6 +129,7 @@ void Vm::folio_add_lru_vma(phys::Folio& folio, Vma& vma) {
 }
 
 FaultOutcome Vm::do_anonymous_page(VmFault& vmf) {
+  const FuncGraph::Call traced(graph_, __func__);
   Vma& vma = vmf.vma;
   Mm& mm = vmf.mm();
   if (vma.has(VmFlags::kShared)) return FaultOutcome::kSigbus;

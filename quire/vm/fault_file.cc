@@ -19,12 +19,14 @@ file::FaultHint fault_hint(const Vma& vma) {
 }  // namespace
 
 FaultOutcome Vm::do_fault(VmFault& vmf) {
+  const FuncGraph::Call traced(graph_, __func__);
   if (!vmf.write()) return do_read_fault(vmf);
   return vmf.vma.has(VmFlags::kShared) ? do_shared_fault(vmf) : do_cow_fault(vmf);
 }
 
 // __do_fault: the file's folio, locked and still part of the file, into vmf.folio. kRetry: it was truncated meanwhile.
 FaultOutcome Vm::fault_page(VmFault& vmf) {
+  const FuncGraph::Call traced(graph_, __func__);
   file::File& file = *vmf.vma.vm_file;
   const Result<file::FilemapFault> found = file.sb().fault(file, vmf.pgoff, fault_hint(vmf.vma));
   if (!found) return found.error() == Errno::kNoMem ? FaultOutcome::kOom : FaultOutcome::kSigbus;
@@ -38,6 +40,7 @@ FaultOutcome Vm::fault_page(VmFault& vmf) {
 }
 
 FaultOutcome Vm::do_read_fault(VmFault& vmf) {
+  const FuncGraph::Call traced(graph_, __func__);
   if (tunables_.fault_around_bytes > kPageSize) {
     if (!pgtable_.pte_alloc(vmf.mm(), vmf.address)) return FaultOutcome::kOom;
     const FaultOutcome around = do_fault_around(vmf);
@@ -55,6 +58,7 @@ FaultOutcome Vm::do_read_fault(VmFault& vmf) {
 // Maps what is cached around the address, within fault_around_bytes, the area and the page table. kNoPage: the address's own
 // page was among it.
 FaultOutcome Vm::do_fault_around(VmFault& vmf) {
+  const FuncGraph::Call traced(graph_, __func__);
   Vma& vma = vmf.vma;
   const std::uint64_t bytes = align_down(tunables_.fault_around_bytes, kPageSize);
   const VirtAddr table_end = align_down(vmf.address, arch::kPmdSize) + arch::kPmdSize;
@@ -79,6 +83,7 @@ FaultOutcome Vm::do_fault_around(VmFault& vmf) {
 }
 
 FaultOutcome Vm::do_cow_fault(VmFault& vmf) {
+  const FuncGraph::Call traced(graph_, __func__);
   Vma& vma = vmf.vma;
   if (!rmap_.anon_vma_prepare(vma)) return FaultOutcome::kOom;
   phys::Folio* copy = vma_alloc_folio(vma, vmf.address);
@@ -98,6 +103,7 @@ FaultOutcome Vm::do_cow_fault(VmFault& vmf) {
 }
 
 FaultOutcome Vm::do_shared_fault(VmFault& vmf) {
+  const FuncGraph::Call traced(graph_, __func__);
   FaultOutcome outcome = fault_page(vmf);
   if (any(outcome, FaultOutcome::kError | FaultOutcome::kRetry)) return outcome;
   phys::Folio& folio = *vmf.folio;
@@ -121,6 +127,7 @@ FaultOutcome Vm::do_shared_fault(VmFault& vmf) {
 
 // Tells the file that a shared page is about to become writable. The folio is locked on success only.
 FaultOutcome Vm::do_page_mkwrite(VmFault& vmf, phys::Folio& folio) {
+  const FuncGraph::Call traced(graph_, __func__);
   file::File& file = *vmf.vma.vm_file;
   const Status made = file.sb().page_mkwrite(file, folio);
   if (made) return FaultOutcome::kNone;
@@ -133,6 +140,7 @@ FaultOutcome Vm::do_page_mkwrite(VmFault& vmf, phys::Folio& folio) {
 
 // The folio is mapped writable now: dirty it, unlock it, and pay for dirtying when too much is dirty.
 void Vm::fault_dirty_shared_page(VmFault& vmf, phys::Folio& folio) {
+  const FuncGraph::Call traced(graph_, __func__);
   const bool dirtied = parts_.vfs.filemap().folio_mark_dirty(folio);
   phys::folio_unlock(parts_.phys, folio);
   if (dirtied || vma_wants_writenotify(vmf.vma)) {
@@ -142,6 +150,7 @@ void Vm::fault_dirty_shared_page(VmFault& vmf, phys::Folio& folio) {
 
 // Hooks the folio in if the entry is still empty; kNoPage when somebody was quicker.
 FaultOutcome Vm::finish_fault(VmFault& vmf, phys::Folio& folio) {
+  const FuncGraph::Call traced(graph_, __func__);
   vmf.pte = pgtable_.pte_alloc(vmf.mm(), vmf.address);
   if (vmf.pte == nullptr) return FaultOutcome::kOom;
   parts_.scheduler.charge(parts_.scheduler.costs().fault_map);

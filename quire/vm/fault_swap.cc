@@ -44,6 +44,7 @@ bool Vm::should_try_to_free_swap(const VmFault& vmf, const phys::Folio& folio) c
 // Waits until the page has arrived, or the move was given up; the access is tried again then. Takes no reference, which would
 // hold the page where it is.
 FaultOutcome Vm::migration_entry_wait(VmFault& vmf) QUIRE_NO_THREAD_SAFETY_ANALYSIS {
+  const FuncGraph::Call traced(graph_, __func__);
   Mm& mm = vmf.mm();
   mm.page_table_lock.lock();
   phys::Folio* moving = *vmf.pte == vmf.orig_pte ? &migration_entry_folio(arch::pte_to_swp_entry(vmf.orig_pte)) : nullptr;
@@ -54,6 +55,7 @@ FaultOutcome Vm::migration_entry_wait(VmFault& vmf) QUIRE_NO_THREAD_SAFETY_ANALY
 }
 
 FaultOutcome Vm::do_swap_page(VmFault& vmf) {
+  const FuncGraph::Call traced(graph_, __func__);
   const arch::SwapEntry arch_entry = arch::pte_to_swp_entry(vmf.orig_pte);
   if (arch::is_migration_entry(arch_entry)) return migration_entry_wait(vmf);
   if (arch::non_swap_entry(arch_entry)) return FaultOutcome::kSigbus;  // no poison or markers yet
@@ -93,6 +95,7 @@ FaultOutcome Vm::do_swap_page(VmFault& vmf) {
 // Puts the locked folio into the entry's place if that still names it. Takes over lock and reference.
 FaultOutcome Vm::map_swapped_in(VmFault& vmf, swap::SwapEntry entry, phys::Folio& folio,
                                 SwapinWay way) QUIRE_NO_THREAD_SAFETY_ANALYSIS {
+  const FuncGraph::Call traced(graph_, __func__);
   Vma& vma = vmf.vma;
   Mm& mm = vmf.mm();
   const bool skipped_cache = way == SwapinWay::kSkippedCache;

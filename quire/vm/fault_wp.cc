@@ -9,6 +9,7 @@ namespace quire::vm {
 
 // Called with the page-table lock held and vmf.orig_pte in place; returns without it.
 FaultOutcome Vm::do_wp_page(VmFault& vmf) QUIRE_NO_THREAD_SAFETY_ANALYSIS {
+  const FuncGraph::Call traced(graph_, __func__);
   Vma& vma = vmf.vma;
   sim::SpinLock& ptl = vmf.mm().page_table_lock;
   parts_.scheduler.charge(parts_.scheduler.costs().cow_fault);
@@ -47,12 +48,14 @@ bool Vm::wp_can_reuse_anon(Vma& vma, phys::Page& page) {
 }
 
 void Vm::wp_page_reuse(VmFault& vmf) {
+  const FuncGraph::Call traced(graph_, __func__);
   *vmf.pte = maybe_mkwrite(arch::pte_mkdirty(arch::pte_mkyoung(vmf.orig_pte)), vmf.vma);
   parts_.phys.vmstat().count_vm_event(phys::VmEvent::kPgreuse);
 }
 
 // First write to a shared file page that is mapped for reading.
 FaultOutcome Vm::wp_page_shared(VmFault& vmf, phys::Folio& folio) QUIRE_NO_THREAD_SAFETY_ANALYSIS {
+  const FuncGraph::Call traced(graph_, __func__);
   sim::SpinLock& ptl = vmf.mm().page_table_lock;
   phys::folio_get(folio);
   if (!vma_wants_writenotify(vmf.vma)) {
@@ -83,6 +86,7 @@ FaultOutcome Vm::wp_page_shared(VmFault& vmf, phys::Folio& folio) QUIRE_NO_THREA
 
 // The process gets a page of its own with the old one's bytes; null stands for the zero page. Takes over a reference on `old`.
 FaultOutcome Vm::wp_page_copy(VmFault& vmf, phys::Folio* old) {
+  const FuncGraph::Call traced(graph_, __func__);
   Vma& vma = vmf.vma;
   Mm& mm = vmf.mm();
   phys::Folio* fresh = rmap_.anon_vma_prepare(vma) ? vma_alloc_folio(vma, vmf.address) : nullptr;

@@ -39,6 +39,7 @@ Status Vm::acct_stack_growth(Vma& vma, std::uint64_t size, std::uint64_t grow) {
 // The area's start moves down to hold `address`. mmap_lock is held for reading at least: concurrent faults serialise on the
 // AnonVma's lock, and the change itself reaches no sync point.
 Status Vm::expand_stack(Vma& vma, VirtAddr address) {
+  const FuncGraph::Call traced(graph_, __func__);
   Mm& mm = *vma.vm_mm;
   address = align_down(address, kPageSize);
   if (!vma.has(VmFlags::kGrowsDown)) return fail(Errno::kFault);

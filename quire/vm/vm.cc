@@ -26,7 +26,9 @@ Vm::Vm(const VmParts& parts, const arch::Geometry& geometry)
       commit_(parts.phys, parts.swap, tunables_),
       mmap_lock_class_(lock_class(parts, "mmap_lock")),
       page_table_lock_class_(lock_class(parts, "page_table_lock")),
-      anon_vma_lock_class_(lock_class(parts, "anon_vma->rwsem")) {
+      anon_vma_lock_class_(lock_class(parts, "anon_vma->rwsem")),
+      graph_(parts.traces),
+      page_fault_user_(parts.traces) {
   zero_page_ = parts_.phys.alloc_page(phys::Gfp::kKernel);
   QUIRE_BUG_ON(zero_page_ == nullptr);
   if (parts_.phys.data_mode() == phys::DataMode::kData) std::memset(parts_.phys.page_address(*zero_page_), 0, kPageSize);

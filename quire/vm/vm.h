@@ -35,6 +35,7 @@
 #include "quire/vm/commit_limit.h"
 #include "quire/vm/fault_hooks.h"
 #include "quire/vm/fault_outcome.h"
+#include "quire/vm/func_graph.h"
 #include "quire/vm/limits.h"
 #include "quire/vm/mm.h"
 #include "quire/vm/pgtable.h"
@@ -338,6 +339,8 @@ class Vm final : public file::MappingUpcalls {
   MmList mms_;
   phys::Page* zero_page_ = nullptr;
   FaultHooks* hooks_ = nullptr;
+  FuncGraph graph_;
+  Tracepoint<PageFaultUser> page_fault_user_;
   Pageout* pageout_ = nullptr;
   std::uint32_t next_context_id_ = 1;
 };

@@ -121,7 +121,6 @@ TEST_F(Explain, MistakesAreNamed) {
   expect_sentence(quire("explain alloc --fill 101"), "percent from 0 to 100", 2);
   expect_sentence(quire("explain alloc --fragment"), "--order 1 or more", 2);
   expect_sentence(quire("explain alloc --nodes 2 --on-node 2"), "from 0 to 1", 2);
-  expect_sentence(quire("explain fault"), "'alloc'", 2);
   expect_sentence(quire("explain alloc --ram 64M --fill 1 --swap zram:1G"), "ask for more", 1);
 }
 

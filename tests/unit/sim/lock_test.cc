@@ -385,10 +385,9 @@ TEST(SeqCount, ReadersNeverSeeATornPair) {
   EXPECT_GT(retries, 0u);
 }
 
-TEST(Locks, ContentionIsTraced) {
-  Sim sim({.cpus = 2});
-  std::vector<std::string> lines;
-  for (const char* name : {"contention_begin", "contention_end"}) {
+// The events of these names as lines, as they come.
+void listen(Sim& sim, std::initializer_list<const char*> names, std::vector<std::string>& lines) {
+  for (const char* name : names) {
     sim.trace.find(name)->listen([&](const EventView& event) {
       std::string line(event.name());
       event.fields([&](std::string_view field, FieldValue value) {
@@ -400,6 +399,12 @@ TEST(Locks, ContentionIsTraced) {
       lines.push_back(line + " @" + std::to_string(sim.scheduler.now()));
     });
   }
+}
+
+TEST(Locks, ContentionIsTraced) {
+  Sim sim({.cpus = 2});
+  std::vector<std::string> lines;
+  listen(sim, {"contention_begin", "contention_end"}, lines);
   RwSemaphore sem(sim.scheduler, sim.lock_class("mmap_lock"));
   sim.scheduler.spawn("reader", [&] {
     ReadGuard guard(sem);
@@ -412,6 +417,35 @@ TEST(Locks, ContentionIsTraced) {
   EXPECT_TRUE(sim.scheduler.run().done());
   EXPECT_EQ(lines, (std::vector<std::string>{"contention_begin lock=mmap_lock flags=4 @300",
                                              "contention_end lock=mmap_lock ret=0 @900"}));
+}
+
+TEST(Locks, TakingAndGivingBackIsTracedWhileChecksAreOn) {
+  Sim sim({.cpus = 1});
+  std::vector<std::string> lines;
+  listen(sim, {"lock_acquire", "lock_release"}, lines);
+  SpinLock spin(sim.scheduler, sim.lock_class("zone_lock"));
+  RwSemaphore sem(sim.scheduler, sim.lock_class("mmap_lock"));
+  Mutex mutex(sim.scheduler, sim.lock_class("i_rwsem"));
+  const auto take_all = [&] {
+    { ReadGuard guard(sem); }
+    { WriteGuard guard(sem); }
+    if (mutex.try_lock()) mutex.unlock();
+    { SpinGuard guard(spin); }
+  };
+  sim.scheduler.spawn("task", [&] {
+    sim.scheduler.set_lock_checks(false);
+    take_all();
+    EXPECT_EQ(lines.size(), 0u);
+    sim.scheduler.set_lock_checks(true);
+    take_all();
+  });
+  EXPECT_TRUE(sim.scheduler.run().done());
+  std::vector<std::string> without_times;
+  for (const std::string& line : lines) without_times.push_back(line.substr(0, line.find(" @")));
+  EXPECT_EQ(without_times, (std::vector<std::string>{"lock_acquire flags=2 name=mmap_lock", "lock_release name=mmap_lock",
+                                                     "lock_acquire flags=0 name=mmap_lock", "lock_release name=mmap_lock",
+                                                     "lock_acquire flags=1 name=i_rwsem", "lock_release name=i_rwsem",
+                                                     "lock_acquire flags=0 name=zone_lock", "lock_release name=zone_lock"}));
 }
 
 // Data that the static analysis follows: this must compile with -Werror=thread-safety.
