@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "commands.h"
+#include "effort.h"
 
 namespace quire {
 namespace {
@@ -133,6 +134,7 @@ TEST_F(Commands, CompareMoreMemoryNeverFaultsMore) {
 // A trace without the recorder's filter faults as often. Which page is reclaimed when hangs on the timing of single accesses,
 // so one size may be off by chance where another agrees to the digit (docs/fidelity.md has the figures): sizes are summed.
 TEST_F(Commands, TheFilterKeepsFaultCountsUnderPressure) {
+  if (kEveryCheckIsOn) GTEST_SKIP() << "half a minute of replay in the optimised build, which runs it, and ten times that here";
   make_words(100'000);
   const std::string program = "-- sort --parallel=1 -S 12M -o sorted words";
   ASSERT_EQ(quire("record -o filtered.qtr " + program).status, 0);

@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <string>
 
+#include "effort.h"
 #include "quire/base/rng.h"
 #include "quire/engine/replay.h"
 #include "trace_builder.h"
@@ -17,11 +18,6 @@ namespace {
 
 using trace::Record;
 using trace::RecordKind;
-
-std::uint64_t number_from_environment(const char* name, std::uint64_t otherwise) {
-  const char* text = std::getenv(name);
-  return text != nullptr ? std::strtoull(text, nullptr, 10) : otherwise;
-}
 
 // clang-format off
 constexpr std::array<std::uint32_t, 48> kCalls{
@@ -120,8 +116,8 @@ class HostileTrace {
 };
 
 TEST(HostileTrace, ReplayEndsAndTheMachineIsWhole) {
-  const std::uint64_t first = number_from_environment("QUIRE_SEED", 1);
-  const std::uint64_t seeds = number_from_environment("QUIRE_SEEDS", 150);
+  const std::uint64_t first = from_environment("QUIRE_SEED", 1);
+  const std::uint64_t seeds = from_environment("QUIRE_SEEDS", 150, 50);
   for (std::uint64_t seed = first; seed < first + seeds; ++seed) {
     SCOPED_TRACE("QUIRE_SEED=" + std::to_string(seed) + " QUIRE_SEEDS=1 repeats this");
     test::TraceBuilder trace;

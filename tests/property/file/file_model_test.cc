@@ -3,6 +3,7 @@
 // does, the flusher runs, and the seed chooses the interleaving. QUIRE_SEEDS runs more seeds.
 #include <cstdlib>
 
+#include "effort.h"
 #include "file_machine.h"
 #include "quire/base/rng.h"
 
@@ -254,8 +255,7 @@ void run_seed(std::uint64_t seed, unsigned ops, Totals& totals) {
 }
 
 TEST(FileModel, EveryByteIsRightUnderEvictionAndWriteback) {
-  const char* more = std::getenv("QUIRE_SEEDS");
-  const std::uint64_t seeds = more != nullptr ? std::strtoull(more, nullptr, 10) : 16;
+  const std::uint64_t seeds = from_environment("QUIRE_SEEDS", 16, 5);
   Totals totals;
   for (std::uint64_t seed = 1; seed <= seeds && !testing::Test::HasFailure(); ++seed) run_seed(seed, 450, totals);
   // That the runs were about something.

@@ -8,16 +8,12 @@
 #include <cstdlib>
 #include <string>
 
+#include "effort.h"
 #include "program.h"
 #include "quire/kernel/machine.h"
 
 namespace quire::kernel::test {
 namespace {
-
-std::uint64_t number_from_environment(const char* name, std::uint64_t otherwise) {
-  const char* text = std::getenv(name);
-  return text == nullptr ? otherwise : std::strtoull(text, nullptr, 0);
-}
 
 MachineConfig small_machine(std::uint64_t seed) {
   Rng rng(seed);
@@ -168,8 +164,8 @@ void run_seed(std::uint64_t seed, Totals& totals) {
 }
 
 TEST(MachineData, EveryByteReadBackIsRight) {
-  const std::uint64_t first = number_from_environment("QUIRE_SEED", 1);
-  const std::uint64_t seeds = number_from_environment("QUIRE_SEEDS", 20);
+  const std::uint64_t first = from_environment("QUIRE_SEED", 1);
+  const std::uint64_t seeds = from_environment("QUIRE_SEEDS", 20, 5);
   Totals totals;
   for (std::uint64_t seed = first; seed < first + seeds; ++seed) {
     run_seed(seed, totals);
@@ -208,8 +204,8 @@ void run_with_plugged_memory(std::uint64_t seed, Totals& totals, std::uint64_t& 
 }
 
 TEST(MachineData, MemoryComesAndGoesUnderThePrograms) {
-  const std::uint64_t first = number_from_environment("QUIRE_SEED", 1);
-  const std::uint64_t seeds = number_from_environment("QUIRE_SEEDS", 6);
+  const std::uint64_t first = from_environment("QUIRE_SEED", 1);
+  const std::uint64_t seeds = from_environment("QUIRE_SEEDS", 6, 2);
   Totals totals;
   std::uint64_t offlined = 0;
   for (std::uint64_t seed = first; seed < first + seeds; ++seed) {

@@ -8,6 +8,7 @@
 #include <map>
 #include <string>
 
+#include "effort.h"
 #include "program.h"
 #include "quire/file/xa_preload.h"
 #include "quire/kernel/machine.h"
@@ -128,12 +129,8 @@ void run_seed(std::uint64_t seed, Seen& seen) {
 }
 
 TEST(KernelObjects, AreBackWhereTheyWereWhenTheLastProcessHasEnded) {
-  const auto number = [](const char* name, std::uint64_t otherwise) {
-    const char* text = std::getenv(name);
-    return text == nullptr ? otherwise : std::strtoull(text, nullptr, 0);
-  };
-  const std::uint64_t first = number("QUIRE_SEED", 1);
-  const std::uint64_t seeds = number("QUIRE_SEEDS", 16);
+  const std::uint64_t first = from_environment("QUIRE_SEED", 1);
+  const std::uint64_t seeds = from_environment("QUIRE_SEEDS", 16, 5);
   Seen seen;
   for (std::uint64_t seed = first; seed < first + seeds; ++seed) {
     run_seed(seed, seen);

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <vector>
 
+#include "effort.h"
 #include "kvirt_machine.h"
 #include "quire/base/rng.h"
 
@@ -214,7 +215,9 @@ INSTANTIATE_TEST_SUITE_P(Machines, KvirtProperty,
                          [](const auto& p) { return p.param.name; });
 
 TEST_P(KvirtProperty, AnyOrderOfCallsKeepsBytesAndTablesTrue) {
-  for (std::uint64_t seed = 1; seed <= 3; ++seed) {
+  const std::uint64_t first = from_environment("QUIRE_SEED", 1);
+  const std::uint64_t seeds = from_environment("QUIRE_SEEDS", 3, 1);
+  for (std::uint64_t seed = first; seed < first + seeds; ++seed) {
     MachineSpec spec = GetParam().spec;
     spec.seed = seed;
     KvirtMachine m(spec);
@@ -246,13 +249,14 @@ TEST_P(KvirtProperty, AllocationsThatFailNowAndThenLeaveNoTrace) {
   m.slab->set_fault_injection(&m.faults);
   m.faults.set(sim::FaultPoint::kPageAlloc, {.probability = 1});
   m.faults.set(sim::FaultPoint::kSlabAlloc, {.probability = 5});
-  for (unsigned i = 0; i < 2000; ++i) {
+  const unsigned ops = kEveryCheckIsOn ? 700 : 2000;
+  for (unsigned i = 0; i < ops; ++i) {
     if (i % 100 == 99) model.turn();
     model.step();
     m.space->validate();
     ASSERT_FALSE(HasFatalFailure()) << "step " << i;
   }
-  EXPECT_GT(model.failures(), 50u);
+  EXPECT_GT(model.failures(), ops / 40);
   m.faults.set(sim::FaultPoint::kPageAlloc, {});
   m.faults.set(sim::FaultPoint::kSlabAlloc, {});
   model.finish();

@@ -8,16 +8,12 @@
 #include <string>
 #include <vector>
 
+#include "effort.h"
 #include "quire/phys/phys_mem.h"
 #include "quire/sim/scheduler.h"
 
 namespace quire::phys {
 namespace {
-
-std::uint64_t from_environment(const char* name, std::uint64_t otherwise) {
-  const char* value = std::getenv(name);
-  return value != nullptr ? std::stoull(value) : otherwise;
-}
 
 struct Block {
   Page* page;
@@ -143,7 +139,7 @@ class Model {
 
 TEST(BuddyProperty, AgreesWithTheNaiveModel) {
   constexpr std::uint64_t kSeeds = 12;
-  const std::uint64_t ops = from_environment("QUIRE_OPS", 120'000);
+  const std::uint64_t ops = from_environment("QUIRE_OPS", 120'000, 60'000);
   const std::uint64_t first = from_environment("QUIRE_SEED", 1);
   for (std::uint64_t seed = first; seed < first + kSeeds; ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));

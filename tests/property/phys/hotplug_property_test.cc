@@ -13,6 +13,7 @@
 
 #include "../../unit/phys/fake_mover.h"
 #include "../../unit/phys/snapshot.h"
+#include "effort.h"
 #include "quire/phys/cma.h"
 #include "quire/phys/memory_hotplug.h"
 #include "quire/phys/page_isolation.h"
@@ -34,11 +35,6 @@ constexpr std::uint64_t index_of(Pfn pfn) {
   return pfn.value() < kPlugStart ? pfn.value() : pfn.value() - kPlugStart + kRamFrames;
 }
 constexpr Pfn frame_at(std::uint64_t i) { return Pfn(i < kRamFrames ? i : i - kRamFrames + kPlugStart); }
-
-std::uint64_t from_environment(const char* name, std::uint64_t otherwise) {
-  const char* value = std::getenv(name);
-  return value != nullptr ? std::stoull(value) : otherwise;
-}
 
 // Who has a frame. Movable pages are FakeMover's, and may be anywhere.
 enum class Owner : std::uint8_t { kNobody, kBoot, kKernel, kContig, kCma, kMemmap };
@@ -420,12 +416,8 @@ class Model {
 
 TEST(HotplugProperty, AgreesWithTheNaiveModel) {
   constexpr std::uint64_t kSeeds = 11;
-#ifdef QUIRE_DEBUG
-  constexpr std::uint64_t kOps = 22'000;
-#else
-  constexpr std::uint64_t kOps = 110'000;
-#endif
-  const std::uint64_t ops = from_environment("QUIRE_OPS", kOps);
+  const std::uint64_t normal = kEveryCheckIsOn ? 22'000 : 110'000;
+  const std::uint64_t ops = from_environment("QUIRE_OPS", normal);
   const std::uint64_t first = from_environment("QUIRE_SEED", 1);
   Model::Done done{};
   for (std::uint64_t seed = first; seed < first + kSeeds; ++seed) {
@@ -436,7 +428,7 @@ TEST(HotplugProperty, AgreesWithTheNaiveModel) {
     for (std::size_t i = 0; i < done.size(); ++i) done[i] += model.done()[i];
   }
   // Nothing is tested by what always fails.
-  for (std::size_t i = 0; i < done.size() && ops >= kOps; ++i) EXPECT_GE(done[i], ops / 5'000) << "kind " << i;
+  for (std::size_t i = 0; i < done.size() && ops >= normal; ++i) EXPECT_GE(done[i], ops / 5'000) << "kind " << i;
   fmt::print("worked: {}\n", fmt::join(done, " "));
 }
 

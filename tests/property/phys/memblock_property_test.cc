@@ -6,16 +6,12 @@
 #include <cstdlib>
 #include <vector>
 
+#include "effort.h"
 #include "quire/base/rng.h"
 #include "quire/phys/memblock.h"
 
 namespace quire::phys {
 namespace {
-
-std::uint64_t from_environment(const char* name, std::uint64_t otherwise) {
-  const char* text = std::getenv(name);
-  return text == nullptr ? otherwise : std::strtoull(text, nullptr, 0);
-}
 
 constexpr std::uint64_t kPages = 4096;
 
@@ -207,7 +203,7 @@ class Model {
 };
 
 TEST(MemblockProperty, AgreesWithAMapOfPages) {
-  const std::uint64_t ops = from_environment("QUIRE_OPS", 40'000);
+  const std::uint64_t ops = from_environment("QUIRE_OPS", 40'000, 15'000);
   std::uint64_t seed = from_environment("QUIRE_SEED", 0);
   std::size_t most = 0;
   for (std::uint64_t done = 0; done < ops; ++seed) {

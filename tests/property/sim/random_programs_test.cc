@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "effort.h"
 #include "quire/base/rng.h"
 #include "quire/base/tracepoint.h"
 #include "quire/sim/lock_guards.h"
@@ -21,11 +22,7 @@
 namespace quire::sim {
 namespace {
 
-#ifdef QUIRE_DEBUG
-constexpr std::uint64_t kSeeds = 1'500;
-#else
-constexpr std::uint64_t kSeeds = 4'000;
-#endif
+constexpr std::uint64_t kSeeds = kEveryCheckIsOn ? 1'500 : 4'000;
 
 constexpr unsigned kLocks = 3;
 

@@ -5,6 +5,7 @@
 #include <map>
 #include <vector>
 
+#include "effort.h"
 #include "slab_machine.h"
 
 namespace quire::slab {
@@ -249,19 +250,21 @@ class SlabProperty : public testing::TestWithParam<SlabLayoutKind> {
 INSTANTIATE_TEST_SUITE_P(Layouts, SlabProperty, testing::Values(SlabLayoutKind::kSlab, SlabLayoutKind::kSlub),
                          [](const auto& layout) { return layout.param == SlabLayoutKind::kSlab ? "Slab" : "Slub"; });
 
+constexpr std::uint64_t kSeeds = kEveryCheckIsOn ? 4 : 10;
+
 TEST_P(SlabProperty, RandomOperationsOneNode) {
-  for (std::uint64_t seed = 1; seed <= 10; ++seed) run({.ram = 32 * kMiB, .seed = seed, .config = config()}, 3000);
+  for (std::uint64_t seed = 1; seed <= kSeeds; ++seed) run({.ram = 32 * kMiB, .seed = seed, .config = config()}, 3000);
 }
 
 TEST_P(SlabProperty, RandomOperationsThreeNodes) {
-  for (std::uint64_t seed = 1; seed <= 10; ++seed) {
+  for (std::uint64_t seed = 1; seed <= kSeeds; ++seed) {
     run({.ram = 96 * kMiB, .cpus = 3, .nodes = 3, .seed = seed, .config = config()}, 3000);
   }
 }
 
 // No array in front of the slabs, and room around each object.
 TEST_P(SlabProperty, RandomOperationsUnderDebugging) {
-  for (std::uint64_t seed = 1; seed <= 5; ++seed) {
+  for (std::uint64_t seed = 1; seed <= kSeeds / 2; ++seed) {
     run({.ram = 96 * kMiB, .cpus = 2, .nodes = 2, .seed = seed, .config = config(kSlabDebugFlags)}, 3000);
   }
 }

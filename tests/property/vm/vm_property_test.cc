@@ -8,15 +8,11 @@
 #include <utility>
 
 #include "../../unit/vm/vm_machine.h"
+#include "effort.h"
 #include "vm_model.h"
 
 namespace quire::vm {
 namespace {
-
-std::uint64_t from_environment(const char* name, std::uint64_t otherwise) {
-  const char* text = std::getenv(name);
-  return text != nullptr ? std::strtoull(text, nullptr, 10) : otherwise;
-}
 
 constexpr VirtAddr kBase{0x10000000};
 constexpr std::uint64_t kWindow = 48;
@@ -398,8 +394,8 @@ class Program {
 };
 
 TEST(VmProperty, ProgramsSeeTheirOwnBytes) {
-  const std::uint64_t first = from_environment("QUIRE_FIRST_SEED", 1);
-  const std::uint64_t seeds = from_environment("QUIRE_SEEDS", 40);
+  const std::uint64_t first = from_environment("QUIRE_SEED", 1);
+  const std::uint64_t seeds = from_environment("QUIRE_SEEDS", 40, 15);
   const std::uint64_t ops = from_environment("QUIRE_OPS", 400);
   for (std::uint64_t seed = first; seed < first + seeds && !::testing::Test::HasFailure(); ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
