@@ -53,7 +53,7 @@ void MachineOptions::add_to(CLI::App& app, RamOption ram) {
   app.add_option(
          "--cmdline", cmdline_,
          "Kernel parameters: mem=, memmap=, kernelcore=, movablecore=, cma=; slub_debug=, slab_nomerge, slub_min_objects=, "
-         "slub_min_order=, slub_max_order=; highmem= on i386")
+         "slub_min_order=, slub_max_order=; nohugevmalloc; highmem= on i386")
       ->type_name("TEXT")
       ->group(group);
   app.add_option("--cpus", cpus_, "Number of CPUs (default 1)")->type_name("N")->group(group);

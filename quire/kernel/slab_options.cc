@@ -7,6 +7,7 @@
 #include <optional>
 #include <string_view>
 
+#include "quire/base/command_words.h"
 #include "quire/base/nearest.h"
 
 namespace quire::kernel {
@@ -35,12 +36,10 @@ Checked<unsigned> number(std::string_view word, std::string_view value, unsigned
   return n;
 }
 
-Checked<void> take_word(std::string_view word, slab::SlabConfig& config) {
-  const std::size_t equals = std::min(word.find('='), word.size());
-  const std::string_view name = word.substr(0, equals);
-  const std::string_view value = word.substr(std::min(word.size(), equals + 1));
-  const auto take = [&](unsigned most, auto& into) -> Checked<void> {
-    const auto n = number(word, value, most);
+Checked<void> take_word(const CommandWord& given, slab::SlabConfig& config) {
+  const auto& [word, name, value] = given;
+  const auto take = [&given](unsigned most, auto& into) -> Checked<void> {
+    const auto n = number(given.text, given.value, most);
     if (!n) return std::unexpected(n.error());
     into = *n;
     return {};
@@ -70,9 +69,7 @@ Checked<slab::SlabConfig> slab_config(const MachineConfig& config) {
   const auto layout = find_layout(config.slab);
   if (!layout) return std::unexpected(layout.error());
   out.layout = *layout;
-  for (std::string_view rest = config.cmdline; !rest.empty();) {
-    const std::string_view word = rest.substr(0, rest.find(' '));
-    rest.remove_prefix(std::min(rest.size(), word.size() + 1));
+  for (const CommandWord& word : command_words(config.cmdline)) {
     if (auto ok = take_word(word, out); !ok) return std::unexpected(ok.error());
   }
   out.slub.min_order = std::min(out.slub.min_order, out.slub.max_order);

@@ -2,19 +2,11 @@
 
 #include <algorithm>
 
+#include "quire/base/command_words.h"
+
 namespace quire::kvirt {
 
 namespace {
-
-// A word of the kernel's command line that takes no value.
-bool has_parameter(std::string_view cmdline, std::string_view name) {
-  for (std::size_t at = 0; at < cmdline.size();) {
-    const std::size_t end = std::min(cmdline.find_first_of(" \t\n", at), cmdline.size());
-    if (cmdline.substr(at, end - at) == name) return true;
-    at = end + 1;
-  }
-  return false;
-}
 
 // The end of the memory that the direct map covers: all of it, or on i386 up to HighMem.
 PhysAddr low_memory(phys::PhysMem& phys) {
@@ -46,7 +38,8 @@ KernelSpace::KernelSpace(phys::PhysMem& phys, slab::SlabSystem& slab, const Kern
 
 Result<std::unique_ptr<KernelSpace>> KernelSpace::create(phys::PhysMem& phys, slab::SlabSystem& slab,
                                                          const arch::Geometry& geometry) {
-  const HugeVmalloc huge = has_parameter(phys.config().cmdline, "nohugevmalloc") ? HugeVmalloc::kOff : HugeVmalloc::kOn;
+  const bool no_huge = std::ranges::count(command_words(phys.config().cmdline), "nohugevmalloc", &CommandWord::text) != 0;
+  const HugeVmalloc huge = no_huge ? HugeVmalloc::kOff : HugeVmalloc::kOn;
   std::unique_ptr<KernelSpace> space(new KernelSpace(phys, slab, layout_of(phys, geometry), huge));
   if (Status s = space->init_mm_.setup(); !s) return fail(s.error());
   if (Status s = space->vmalloc_.setup(); !s) return fail(s.error());

@@ -7,6 +7,8 @@
 #include <charconv>
 #include <limits>
 
+#include "quire/base/command_words.h"
+
 namespace quire::phys {
 
 namespace {
@@ -51,9 +53,10 @@ std::uint64_t amount(std::string_view& text, bool& fits) {
   return value << shift;
 }
 
-// What the slab allocator takes from the command line, when it is set up.
-constexpr std::string_view kSlabParameters[] = {"slub_debug", "slab_nomerge",     "slub_nomerge",   "slab_merge",
-                                                "slub_merge", "slub_min_objects", "slub_min_order", "slub_max_order"};
+// What the slab allocator and vmalloc take from the command line, when they are set up.
+constexpr std::string_view kOtherFloors[] = {"slub_debug",     "slab_nomerge",   "slub_nomerge",
+                                             "slab_merge",     "slub_merge",     "slub_min_objects",
+                                             "slub_min_order", "slub_max_order", "nohugevmalloc"};
 
 BootStatus malformed(std::string_view word, std::string_view why) {
   return boot_error(fmt::format("kernel parameter '{}': {}", word, why));
@@ -192,13 +195,7 @@ std::uint64_t memparse(std::string_view& text) {
 
 BootResult<KernelParameters> KernelParameters::parse(std::string_view cmdline, FirmwareMap& map, Arch arch) {
   KernelParameters parameters;
-  while (!cmdline.empty()) {
-    const std::string_view word = cmdline.substr(0, cmdline.find(' '));
-    cmdline.remove_prefix(std::min(cmdline.size(), word.size() + 1));
-    if (word.empty()) continue;
-    const std::size_t equals = std::min(word.find('='), word.size());
-    const std::string_view name = word.substr(0, equals);
-    std::string_view value = word.substr(std::min(word.size(), equals + 1));
+  for (auto [word, name, value] : command_words(cmdline)) {
     BootStatus status;
     if (name == "mem") {
       std::string_view rest = value;
@@ -227,8 +224,8 @@ BootResult<KernelParameters> KernelParameters::parse(std::string_view cmdline, F
       status = core(word, value, parameters.kernelcore);
     } else if (name == "movablecore") {
       status = core(word, value, parameters.movablecore);
-    } else if (std::ranges::find(kSlabParameters, name) != std::end(kSlabParameters)) {
-      continue;  // the slab allocator's
+    } else if (std::ranges::find(kOtherFloors, name) != std::end(kOtherFloors)) {
+      continue;
     } else if (name == "cma") {
       status = cma_area(word, value, parameters.cma);
     } else {
