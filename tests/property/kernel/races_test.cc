@@ -1,0 +1,257 @@
+// Threads of two processes that fork, copy on write, unmap, move and page out the same few pages at the same moment. They act in
+// rounds: all of them act at once, from starting times that the seed draws, and when the last is done the whole machine is
+// validated and every byte is looked at.
+//
+// Each thread owns eight bytes of each page and writes a number there that only grows. What a read may find is what was written
+// last, or 0 where the page was thrown away in the same round, while it was being written.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <gtest/gtest.h>
+
+#include <array>
+#include <cstring>
+#include <set>
+
+#include "effort.h"
+#include "quire/kernel/machine.h"
+
+namespace quire::kernel::test {
+namespace {
+
+using arch::Access;
+using vm::Advice;
+using vm::MapFlags;
+using vm::Prot;
+
+constexpr std::uint64_t kPages = 12;
+constexpr unsigned kThreads = 4;
+constexpr unsigned kRounds = 60;
+constexpr sim::Nanos kStart = 100 * sim::kMicrosecond;  // a round may begin at its multiples
+constexpr Prot kReadWrite = Prot::kRead | Prot::kWrite;
+
+MachineConfig small_machine(std::uint64_t seed) {
+  Rng rng(seed);
+  MachineConfig config;
+  config.data_mode = phys::DataMode::kData;
+  config.seed = seed;
+  config.ram = 9 * kMiB;
+  config.kernel_reserved = 1 * kMiB;
+  config.cpus = 1 + static_cast<unsigned>(rng.below(4));
+  config.preempt_permille = 100 + 100 * rng.below(4);
+  config.slab = seed % 2 == 0 ? "slab" : "slub";
+  config.swap.push_back(*parse_swap_spec(rng.chance(1, 2) ? "zram:16M" : "disk:16M"));
+  return config;
+}
+
+// What may be found in one thread's part of one page.
+using Possible = std::set<std::uint64_t>;
+
+class Race {
+ public:
+  Race(Machine& machine, std::uint64_t seed) : machine_(machine), seed_(seed), rng_(seed) {}
+
+  void run() {
+    const auto made = machine_.processes().create("races", [this](Thread& thread) { start(thread); });
+    ASSERT_TRUE(made.has_value());
+    for (unsigned round = 1; round <= kRounds && !testing::Test::HasFatalFailure(); ++round) {
+      finished_ = 0;
+      round_ = round;
+      while (finished_ < kThreads) {
+        const auto end = machine_.scheduler().run_until(machine_.scheduler().now() + sim::kMillisecond).end();
+        ASSERT_EQ(end, sim::RunEnd::kTimeLimit);
+      }
+      SCOPED_TRACE(fmt::format("round {}: {}", round, fmt::join(doing_, ", ")));
+      machine_.settle();
+      machine_.validate();
+      look_at_everything();
+    }
+    round_ = kRounds + 1;
+    over_ = true;
+    ASSERT_TRUE(machine_.run().done());
+    machine_.settle();
+    machine_.validate();
+  }
+
+  std::array<std::uint64_t, 8> done{};  // how often each kind of act was done
+
+ private:
+  // In the first thread: the pages, then the others.
+  void start(Thread& thread) {
+    process_ = thread.process;
+    map_anew();
+    for (unsigned i = 1; i < kThreads; ++i) {
+      const auto made = machine_.processes().clone_thread(*process_, [this, i](Thread& other) { act_in_rounds(other, i); });
+      ASSERT_TRUE(made.has_value());
+    }
+    act_in_rounds(thread, 0);
+  }
+
+  void map_anew() {
+    const auto at = machine_.vm().mmap(mm(), VirtAddr(0), kPages * kPageSize, kReadWrite,
+                                       MapFlags::kAnonymous | MapFlags::kPrivate, nullptr, 0);
+    ASSERT_TRUE(at.has_value());
+    base_ = *at;
+  }
+
+  void act_in_rounds(Thread& thread, unsigned self) {
+    Rng rng(seed_ * 100 + self);
+    for (unsigned round = 1; !over_; ++round) {
+      sim::Scheduler& scheduler = machine_.scheduler();
+      while (round_ < round) scheduler.sleep_until((scheduler.now() / kStart + 1) * kStart);
+      if (over_) break;
+      scheduler.sleep_for(rng.below(4000));  // within what one act takes
+      act(self, rng);
+      ++finished_;
+    }
+    machine_.processes().exit_thread(thread, {});
+  }
+
+  void act(unsigned self, Rng& rng) {
+    const std::uint64_t page = rng.below(kPages);
+    const std::uint64_t count = 1 + rng.below(kPages - page);
+    const VirtAddr at = base_ + page * kPageSize;
+    const std::uint64_t bytes = count * kPageSize;
+    constexpr std::array<std::string_view, 8> kNames{"write", "write", "fork", "drop", "page out", "protect", "remap", "read"};
+    const auto kind = static_cast<unsigned>(rng.below(kNames.size()));
+    doing_[self] = fmt::format("{} {}+{}", kNames[kind], page, count);
+    ++done[kind];
+    switch (kind) {
+      case 0:
+      case 1:
+        for (std::uint64_t i = page; i < page + count; ++i) write(self, i);
+        return;
+      case 2: return fork_and_look();
+      case 3: return drop(at, page, count);
+      case 4: return void(machine_.vm().madvise(mm(), at, bytes, Advice::kPageOut));
+      case 5:  // and back: for a moment writes are refused
+        static_cast<void>(machine_.vm().mprotect(mm(), at, bytes, Prot::kRead));
+        static_cast<void>(machine_.vm().mprotect(mm(), at, bytes, kReadWrite));
+        return;
+      case 6: return map_over(at, page, count);
+      default:
+        for (std::uint64_t i = page; i < page + count; ++i)
+          static_cast<void>(machine_.vm().access(mm(), base_ + i * kPageSize, Access::kRead));
+    }
+  }
+
+  void write(unsigned self, std::uint64_t page) {
+    const VirtAddr address = base_ + page * kPageSize + self * sizeof(std::uint64_t);
+    const std::uint64_t number = ++next_;
+    // While another protects or maps over it, the write may be refused.
+    possible_[self][page].insert(number);
+    const vm::AccessOutcome outcome = machine_.vm().access(mm(), address, Access::kWrite);
+    if (!outcome.ok()) {
+      possible_[self][page].erase(number);
+      return;
+    }
+    std::memcpy(machine_.vm().to_host(outcome.phys), &number, sizeof number);
+    // What was there before is gone, unless somebody throws the page away from now on.
+    possible_[self][page] = {number};
+  }
+
+  // The page is zero from some moment on; a write in the same round came before it or after.
+  void may_be_zero(std::uint64_t page, std::uint64_t count) {
+    for (unsigned owner = 0; owner < kThreads; ++owner) {
+      for (std::uint64_t i = page; i < page + count; ++i) possible_[owner][i].insert(0);
+    }
+  }
+  void drop(VirtAddr at, std::uint64_t page, std::uint64_t count) {
+    may_be_zero(page, count);
+    static_cast<void>(machine_.vm().madvise(mm(), at, count * kPageSize, Advice::kDontNeed));
+    may_be_zero(page, count);
+  }
+  void map_over(VirtAddr at, std::uint64_t page, std::uint64_t count) {
+    may_be_zero(page, count);
+    static_cast<void>(machine_.vm().mmap(mm(), at, count * kPageSize, kReadWrite,
+                                         MapFlags::kAnonymous | MapFlags::kPrivate | MapFlags::kFixed, nullptr, 0));
+    may_be_zero(page, count);
+  }
+
+  // A copy of the address space, which nobody else writes to: what it holds does not change while the others go on.
+  void fork_and_look() {
+    const auto copy = machine_.vm().dup_mm(mm());
+    if (!copy) return;
+    vm::Mm& child = **copy;
+    std::array<std::array<std::uint64_t, kPages>, kThreads> seen{};
+    for (int look = 0; look < 2; ++look) {
+      for (unsigned owner = 0; owner < kThreads; ++owner) {
+        for (std::uint64_t page = 0; page < kPages; ++page) {
+          const auto found = read(child, owner, page);
+          if (!found) continue;  // its area was being mapped over when the copy was made, or memory ran out
+          if (look == 1) {
+            EXPECT_EQ(*found, seen[owner][page]) << "a child's page changed under it";
+          }
+          seen[owner][page] = *found;
+        }
+      }
+      machine_.scheduler().sleep_for(5000);
+    }
+    machine_.vm().mmput(child);
+  }
+
+  [[nodiscard]] std::optional<std::uint64_t> read(vm::Mm& mm, unsigned owner, std::uint64_t page) {
+    const vm::AccessOutcome outcome =
+        machine_.vm().access(mm, base_ + page * kPageSize + owner * sizeof(std::uint64_t), Access::kRead);
+    if (!outcome.ok()) return std::nullopt;
+    std::uint64_t number = 0;
+    std::memcpy(&number, machine_.vm().to_host(outcome.phys), sizeof number);
+    return number;
+  }
+
+  // Between rounds, in a thread of its own.
+  void look_at_everything() {
+    bool looked = false;
+    machine_.scheduler().spawn("look", [&] {
+      for (unsigned owner = 0; owner < kThreads; ++owner) {
+        for (std::uint64_t page = 0; page < kPages; ++page) {
+          const auto found = read(mm(), owner, page);
+          if (!found) {
+            ADD_FAILURE() << "page " << page << " cannot be read";
+            continue;
+          }
+          Possible& possible = possible_[owner][page];
+          if (possible.empty()) possible.insert(0);
+          EXPECT_TRUE(possible.contains(*found)) << "page " << page << ", thread " << owner << ": " << *found << " is none of "
+                                                 << testing::PrintToString(possible);
+          possible = {*found};
+        }
+      }
+      looked = true;
+    });
+    while (!looked) static_cast<void>(machine_.scheduler().run_until(machine_.scheduler().now() + sim::kMillisecond));
+  }
+
+  [[nodiscard]] vm::Mm& mm() { return *process_->mm; }
+
+  Machine& machine_;
+  std::uint64_t seed_;
+  Rng rng_;
+  Process* process_ = nullptr;
+  VirtAddr base_;
+  std::array<std::array<Possible, kPages>, kThreads> possible_;
+  std::array<std::string, kThreads> doing_;
+  std::uint64_t next_ = 0;
+  unsigned round_ = 0;
+  unsigned finished_ = 0;
+  bool over_ = false;
+};
+
+TEST(Races, NoOrderOfEventsBreaksTheMachineOrLosesAByte) {
+  const std::uint64_t first = from_environment("QUIRE_SEED", 1);
+  const std::uint64_t seeds = from_environment("QUIRE_SEEDS", 60, 12);
+  std::array<std::uint64_t, 8> done{};
+  for (std::uint64_t seed = first; seed < first + seeds; ++seed) {
+    SCOPED_TRACE(fmt::format("QUIRE_SEED={} QUIRE_SEEDS=1 repeats this", seed));
+    auto machine = Machine::boot(small_machine(seed));
+    ASSERT_TRUE(machine.has_value()) << machine.error().sentence;
+    Race race(**machine, seed);
+    race.run();
+    if (HasFailure()) return;
+    for (std::size_t i = 0; i < done.size(); ++i) done[i] += race.done[i];
+  }
+  for (const std::uint64_t times : done) EXPECT_GT(times, seeds * 10);
+}
+
+}  // namespace
+}  // namespace quire::kernel::test
