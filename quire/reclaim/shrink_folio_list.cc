@@ -4,6 +4,7 @@
 //      each step may end it:   kKeep   back to the list as it is        kActivate   back as active
 #include "quire/phys/page_wait.h"
 #include "quire/reclaim/reclaim.h"
+#include "quire/vm/gup.h"
 
 namespace quire::reclaim {
 
@@ -114,6 +115,7 @@ Reclaim::Verdict Reclaim::make_reclaimable(FolioScan& scan) {
     return Verdict::kNext;
   }
   if (!any(scan.sc.gfp_mask, Gfp::kIo)) return Verdict::kKeep;
+  if (vm::folio_maybe_dma_pinned(folio)) return Verdict::kKeep;
   return parts_.swap.add_to_swap(folio) ? Verdict::kNext : Verdict::kActivate;
 }
 

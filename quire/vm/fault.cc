@@ -86,21 +86,39 @@ FaultOutcome Vm::handle_mm_fault(Vma& vma, VirtAddr address, FaultFlags flags) {
 FaultOutcome Vm::do_handle_mm_fault(Vma& vma, VirtAddr address, FaultFlags flags) {
   VmFault vmf{.vma = vma, .address = align_down(address, kPageSize), .pgoff = vma.linear_page_index(address), .flags = flags};
   if (hooks_ != nullptr) [[unlikely]] {
-    const FaultOutcome huge = hooks_->create_huge_pmd(vma, vmf.address, flags);
-    if (!any(huge, FaultOutcome::kFallback)) return huge;
+    const bool huge = vma.has(VmFlags::kHugeTlb);
+    const FaultOutcome done =
+        huge ? hooks_->hugetlb_fault(vma, vmf.address, flags) : hooks_->create_huge_pmd(vma, vmf.address, flags);
+    if (!any(done, FaultOutcome::kFallback)) return done;
+    if (huge) return FaultOutcome::kSigbus;
   }
   vmf.pte = pgtable_.pte_offset(*vma.vm_mm, vmf.address);
   if (vmf.pte != nullptr) vmf.orig_pte = *vmf.pte;
+  if (hooks_ != nullptr) [[unlikely]] {
+    const FaultOutcome done = ask_hooks(vmf);
+    if (!any(done, FaultOutcome::kFallback)) return done;
+  }
   return handle_pte_fault(vmf);
+}
+
+// What the entry itself gives a later mechanism a reason for.
+FaultOutcome Vm::ask_hooks(const VmFault& vmf) {
+  Vma& vma = vmf.vma;
+  const arch::Pte entry = vmf.orig_pte;
+  if (entry.none()) {
+    if (!vma.has(VmFlags::kUffdMissing)) return FaultOutcome::kFallback;
+    return hooks_->handle_userfault(vma, vmf.address, vmf.flags, UffdReason::kMissing);
+  }
+  if (!entry.present()) return FaultOutcome::kFallback;
+  if (entry.protnone() && vma.has(VmFlags::kAccessFlags)) return hooks_->do_numa_page(vma, vmf.address, vmf.flags);
+  if (!vmf.write() || arch::pte_write(entry) || !vma.has(VmFlags::kUffdWp)) return FaultOutcome::kFallback;
+  return hooks_->handle_userfault(vma, vmf.address, vmf.flags, UffdReason::kWriteProtect);
 }
 
 FaultOutcome Vm::handle_pte_fault(VmFault& vmf) QUIRE_NO_THREAD_SAFETY_ANALYSIS {
   const FuncGraph::Call traced(graph_, __func__);
   if (vmf.orig_pte.none()) return vmf.vma.is_anonymous() ? do_anonymous_page(vmf) : do_fault(vmf);
   if (!vmf.orig_pte.present()) return do_swap_page(vmf);
-  if (vmf.orig_pte.protnone() && vmf.vma.has(VmFlags::kAccessFlags) && hooks_ != nullptr) {
-    return hooks_->do_numa_page(vmf.vma, vmf.address, vmf.flags);
-  }
   Mm& mm = vmf.mm();
   mm.page_table_lock.lock();
   if (*vmf.pte != vmf.orig_pte) {
@@ -108,9 +126,9 @@ FaultOutcome Vm::handle_pte_fault(VmFault& vmf) QUIRE_NO_THREAD_SAFETY_ANALYSIS 
     return FaultOutcome::kNone;
   }
   arch::Pte entry = vmf.orig_pte;
-  if (vmf.write()) {
+  if (vmf.write() || vmf.unshare()) {
     if (!arch::pte_write(entry)) return do_wp_page(vmf);  // unlocks
-    entry = arch::pte_mkdirty(entry);
+    if (vmf.write()) entry = arch::pte_mkdirty(entry);
   }
   *vmf.pte = arch::pte_mkyoung(entry);
   mm.page_table_lock.unlock();

@@ -1,5 +1,5 @@
-// Where later mechanisms enter the fault tree: huge pages, NUMA hints. None is built yet; a hook that answers
-// kFallback leaves the fault to the ordinary path.
+// Where later mechanisms enter the fault tree. None is built yet; a hook that answers kFallback leaves the fault to the
+// ordinary path. (Files have their own entry: file::SuperBlock::fault and map_pages, which is where DAX will come in.)
 #pragma once
 
 #include "quire/vm/fault_outcome.h"
@@ -7,11 +7,21 @@
 
 namespace quire::vm {
 
+// Why a userfaultfd hears of a fault (VM_UFFD_MISSING, VM_UFFD_WP).
+enum class UffdReason : std::uint8_t { kMissing, kWriteProtect };
+
+// All are called with mmap_lock held, at page-aligned addresses within the area.
 class FaultHooks {
  public:
   virtual ~FaultHooks() = default;
+  // Every fault on an area of VM_HUGETLB; kFallback there is SIGBUS.
+  virtual FaultOutcome hugetlb_fault(Vma&, VirtAddr, FaultFlags) { return FaultOutcome::kFallback; }
+  // Before the page tables of the lowest level are looked at.
   virtual FaultOutcome create_huge_pmd(Vma&, VirtAddr, FaultFlags) { return FaultOutcome::kFallback; }
+  // A present entry that is marked inaccessible, in an area that may be accessed.
   virtual FaultOutcome do_numa_page(Vma&, VirtAddr, FaultFlags) { return FaultOutcome::kFallback; }
+  // Nothing is mapped there, or a write meets a read-only entry, in an area that a userfaultfd watches for that reason.
+  virtual FaultOutcome handle_userfault(Vma&, VirtAddr, FaultFlags, UffdReason) { return FaultOutcome::kFallback; }
 };
 
 }  // namespace quire::vm

@@ -28,6 +28,7 @@ enum class FaultFlags : std::uint32_t {
   kWrite = 0x1,
   kUser = 0x40,
   kInstruction = 0x100,
+  kUnshare = 0x400,  // no access, but the page shall be the process's own (FAULT_FLAG_UNSHARE)
 };
 
 // Signals that memory management sends, with Linux's numbers.

@@ -22,7 +22,7 @@ FaultOutcome Vm::do_wp_page(VmFault& vmf) QUIRE_NO_THREAD_SAFETY_ANALYSIS {
   if (vma.has(VmFlags::kShared | VmFlags::kMayShare)) return wp_page_shared(vmf, folio);
 
   if (phys::folio_test_anon(folio) && wp_can_reuse_anon(vma, *page)) {
-    wp_page_reuse(vmf);
+    if (!vmf.unshare()) wp_page_reuse(vmf);
     ptl.unlock();
     return FaultOutcome::kNone;
   }
@@ -111,7 +111,7 @@ FaultOutcome Vm::wp_page_copy(VmFault& vmf, phys::Folio* old) {
       shootdown_.flush_tlb_page(mm, vmf.address);
       rmap_.page_add_new_anon_rmap(*fresh, vma, vmf.address);
       folio_add_lru_vma(*fresh, vma);
-      *vmf.pte = maybe_mkwrite(arch::pte_mkdirty(entry), vma);
+      *vmf.pte = vmf.unshare() ? entry : maybe_mkwrite(arch::pte_mkdirty(entry), vma);
       if (old != nullptr) rmap_.page_remove_rmap(*old, vma);
       copied = true;
     }

@@ -1,5 +1,6 @@
 // fork: a copy-on-write copy of an address space.
 #include <algorithm>
+#include <utility>
 
 #include "quire/file/vfs.h"
 #include "quire/vm/folio_map.h"
@@ -95,44 +96,72 @@ Status Vm::copy_page_range(Vma& dst, Vma& src) {
     if (arch::Pte* from = pgtable_.pte_offset(*src.vm_mm, at)) {
       arch::Pte* to = pgtable_.pte_alloc(*dst.vm_mm, at);
       if (to == nullptr) return fail(Errno::kNoMem);
-      if (Status copied = copy_pte_range(dst, src, to, from, (stop - at) >> kPageShift); !copied) return copied;
+      if (Status copied = copy_pte_range(dst, src, {at, stop}, to, from); !copied) return copied;
     }
     at = stop;
   }
   return {};
 }
 
-Status Vm::copy_pte_range(Vma& dst, Vma& src, arch::Pte* to, arch::Pte* from, std::uint64_t count) {
+// A page that has to be copied at once needs one to copy to, which is allocated between two goes at the entries.
+Status Vm::copy_pte_range(Vma& dst, Vma& src, Range<VirtAddr> range, arch::Pte* to, arch::Pte* from) {
   const sim::Nanos cost = parts_.scheduler.costs().pte_copy;
-  sim::SpinGuard guard(dst.vm_mm->page_table_lock);
-  sim::SpinGuard src_guard(src.vm_mm->page_table_lock, sim::kSingleDepthNesting);
-  for (std::uint64_t i = 0; i < count; ++i) {
-    if (from[i].none()) continue;
-    parts_.scheduler.charge(cost);
-    if (from[i].present()) {
-      copy_present_pte(dst, src, to + i, from + i);
-    } else if (Status copied = copy_nonpresent_pte(dst, src, to + i, from + i); !copied) {
-      return copied;
+  const std::uint64_t count = range.size() >> kPageShift;
+  phys::Folio* prealloc = nullptr;
+  Status result{};
+  for (std::uint64_t i = 0; i < count && result;) {
+    {
+      sim::SpinGuard guard(dst.vm_mm->page_table_lock);
+      sim::SpinGuard src_guard(src.vm_mm->page_table_lock, sim::kSingleDepthNesting);
+      for (; i < count; ++i) {
+        if (from[i].none()) continue;
+        parts_.scheduler.charge(cost);
+        if (!from[i].present()) {
+          result = copy_nonpresent_pte(dst, src, to + i, from + i);
+          if (!result) break;
+        } else if (copy_present_pte(dst, src, range.begin + pages_to_bytes(i), to + i, from + i, &prealloc) ==
+                   PteCopied::kNeedsPage) {
+          break;
+        }
+      }
     }
+    if (i == count || !result) break;
+    prealloc = vma_alloc_folio(dst, range.begin + pages_to_bytes(i));
+    if (prealloc == nullptr) result = fail(Errno::kNoMem);
   }
-  return {};
+  if (prealloc != nullptr) parts_.lru.folio_put(*prealloc);
+  return result;
 }
 
-void Vm::copy_present_pte(Vma& dst, Vma& src, arch::Pte* to, arch::Pte* from) {
+Vm::PteCopied Vm::copy_present_pte(Vma& dst, Vma& src, VirtAddr address, arch::Pte* to, arch::Pte* from,
+                                   phys::Folio** prealloc) {
   if (phys::Page* page = vm_normal_page(*from)) {
     phys::Folio& folio = phys::page_folio(*page);
+    if (!phys::folio_test_anon(folio)) {
+      rmap_.page_add_file_rmap(*page, dst);
+    } else if (!rmap_.page_try_dup_anon_rmap(*page)) {
+      if (*prealloc == nullptr) return PteCopied::kNeedsPage;
+      copy_present_page(dst, folio, address, to, *std::exchange(*prealloc, nullptr));
+      return PteCopied::kDone;
+    }
     phys::folio_get(folio);
     dst.vm_mm->add_counter(mm_counter(folio), 1);
-    if (phys::folio_test_anon(folio)) {
-      rmap_.page_dup_anon_rmap(*page);
-    } else {
-      rmap_.page_add_file_rmap(*page, dst);
-    }
   }
   if (src.is_cow_mapping() && arch::pte_write(*from)) arch::ptep_set_wrprotect(from);
   arch::Pte entry = *from;
   if (src.has(VmFlags::kShared)) entry = arch::pte_mkclean(entry);
   *to = arch::pte_mkold(entry);
+  return PteCopied::kDone;
+}
+
+// The parent's page is pinned, so that the parent has to keep it as its own: the child gets a copy of its present bytes.
+void Vm::copy_present_page(Vma& dst, const phys::Folio& from, VirtAddr address, arch::Pte* to, phys::Folio& fresh) {
+  parts_.phys.copy_page(fresh, from);
+  phys::folio_set_uptodate(fresh);
+  rmap_.page_add_new_anon_rmap(fresh, dst, address);
+  folio_add_lru_vma(fresh, dst);
+  dst.vm_mm->add_counter(Rss::kAnonPages, 1);
+  *to = maybe_mkwrite(arch::pte_mkdirty(arch::mk_pte(parts_.phys.page_to_pfn(fresh), vma_page_prot(dst))), dst);
 }
 
 Status Vm::copy_nonpresent_pte(Vma& dst, const Vma& src, arch::Pte* to, arch::Pte* from) {

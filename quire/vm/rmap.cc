@@ -1,5 +1,6 @@
 // Map counts, and the walk from a folio to its mappings.
 #include "quire/vm/rmap.h"
+#include "quire/vm/gup.h"
 
 #include "quire/base/container_of.h"
 #include "quire/file/address_space.h"
@@ -48,9 +49,16 @@ void Rmap::page_add_anon_rmap(Page& page, Vma& vma, VirtAddr address, RmapExclus
   if (vma_mlocks_folios(vma)) vm_.parts_.lru.mlock_folio(phys::page_folio(page));
 }
 
-void Rmap::page_dup_anon_rmap(Page& page) {
+bool Rmap::page_try_share_anon_rmap(Page& page) {
+  if (folio_maybe_dma_pinned(phys::page_folio(page))) return false;
   page.clear(PageFlag::kAnonExclusive);
+  return true;
+}
+
+bool Rmap::page_try_dup_anon_rmap(Page& page) {
+  if (page.test(PageFlag::kAnonExclusive) && !page_try_share_anon_rmap(page)) return false;
   ++page.mapcount;
+  return true;
 }
 
 void Rmap::page_add_file_rmap(Page& page, Vma& vma) {

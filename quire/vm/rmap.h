@@ -61,9 +61,11 @@ class Rmap {
   // --- map counts ------------------------------------------------------------------------------------------------------
   void page_add_new_anon_rmap(phys::Page& page, Vma& vma, VirtAddr address);
   void page_add_anon_rmap(phys::Page& page, Vma& vma, VirtAddr address, RmapExclusive exclusive);
-  // fork: one more mapping of an anonymous page, which is no longer one process's own. (Pinned pages, which Linux copies at
-  // once, are not told apart yet.)
-  void page_dup_anon_rmap(phys::Page& page);
+  // fork: one more mapping of an anonymous page, which is no longer one process's own. False, and nothing done: it is pinned, and
+  // has to stay that (page_try_dup_anon_rmap).
+  [[nodiscard]] bool page_try_dup_anon_rmap(phys::Page& page);
+  // Before an exclusive page's mapping becomes a swap or migration entry. False: it is pinned, and the mapping has to stay.
+  [[nodiscard]] static bool page_try_share_anon_rmap(phys::Page& page);
   void page_add_file_rmap(phys::Page& page, Vma& vma);
   void page_remove_rmap(phys::Page& page, Vma& vma);
   // The page belongs to this area's AnonVma from now on (a reused COW page).

@@ -43,7 +43,11 @@ void Rmap::try_to_migrate_one(Folio& folio, Vma& vma, VirtAddr address) {
   mm.update_hiwater_rss();
 
   // Nobody may share the page while it is away without noticing: the mark moves into the entry.
-  const bool exclusive = phys::folio_test_anon(folio) && folio.test_and_clear(phys::PageFlag::kAnonExclusive);
+  const bool exclusive = phys::folio_test_anon(folio) && folio.test(phys::PageFlag::kAnonExclusive);
+  if (exclusive && !page_try_share_anon_rmap(folio)) {
+    *pte = old;
+    return;
+  }
   arch::MigrationKind kind = arch::MigrationKind::kRead;
   if (arch::pte_write(old)) {
     kind = arch::MigrationKind::kWrite;

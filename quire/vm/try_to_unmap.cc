@@ -68,7 +68,14 @@ Rmap::Walk Rmap::unmap_anon_pte(Folio& folio, Vma& vma, arch::Pte old, arch::Pte
     return Walk::kStop;
   }
   arch::Pte swap_pte = arch::swp_entry_to_pte(entry);
-  if (folio.test_and_clear(phys::PageFlag::kAnonExclusive)) swap_pte = arch::pte_swp_mkexclusive(swap_pte);
+  if (folio.test(phys::PageFlag::kAnonExclusive)) {
+    if (!page_try_share_anon_rmap(folio)) {
+      vm_.parts_.swap.swap_free(entry);
+      *pte = old;
+      return Walk::kStop;
+    }
+    swap_pte = arch::pte_swp_mkexclusive(swap_pte);
+  }
   if (arch::pte_soft_dirty(old)) swap_pte = arch::pte_swp_mksoft_dirty(swap_pte);
   mm.add_counter(Rss::kAnonPages, -1);
   mm.add_counter(Rss::kSwapEnts, 1);

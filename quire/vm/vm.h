@@ -58,6 +58,9 @@ enum class ZapCows : std::uint8_t { kNo, kYes };
 // Through the swap cache, or past it (a synchronous device and one user).
 enum class SwapinWay : std::uint8_t { kCached, kSkippedCache };
 
+// A reference on a page that was found, or a pin (gup.h).
+enum class FollowHow : std::uint8_t { kGet, kPin };
+
 // Reclaim on demand (MADV_PAGEOUT); the reclaim floor implements it. Without one the advice only deactivates.
 class Pageout {
  public:
@@ -139,8 +142,14 @@ class Vm final : public file::MappingUpcalls {
   // The same without bytes: faults in [address, address + length) as a copy would; bytes reached.
   [[nodiscard]] std::uint64_t touch_user(Mm& mm, VirtAddr address, std::uint64_t length, arch::Access kind);
 
-  // Pins: pages of [start, …) with a reference each; the number got, or the error of the first. mmap_lock not held.
+  // Pages of [start, …) with a reference each, the zero page where a read finds it; the number got, or the error of the first.
+  // mmap_lock not held.
   [[nodiscard]] Result<std::uint64_t> get_user_pages(Mm& mm, VirtAddr start, std::span<phys::Page*> pages, arch::Access kind);
+  // The same with pins (gup.h), for who will touch the bytes himself; a read unshares pages that a child has, too. Give back with
+  // one of the others: the second marks the pages dirty first, since their holder wrote to them; it may sleep.
+  [[nodiscard]] Result<std::uint64_t> pin_user_pages(Mm& mm, VirtAddr start, std::span<phys::Page*> pages, arch::Access kind);
+  void unpin_user_pages(std::span<phys::Page* const> pages);
+  void unpin_user_pages_dirty_lock(std::span<phys::Page* const> pages);
 
   // The page fault proper: mmap_lock held for reading (or writing), `vma` contains the address and allows the access.
   // Whoever caused it, the fault counts for the Mm of the area.
@@ -186,6 +195,7 @@ class Vm final : public file::MappingUpcalls {
 
   // fault*.cc
   FaultOutcome do_handle_mm_fault(Vma& vma, VirtAddr address, FaultFlags flags);
+  [[nodiscard]] FaultOutcome ask_hooks(const VmFault& vmf);
   FaultOutcome handle_pte_fault(VmFault& vmf);
   FaultOutcome do_anonymous_page(VmFault& vmf);
   FaultOutcome do_fault(VmFault& vmf);
@@ -303,7 +313,10 @@ class Vm final : public file::MappingUpcalls {
   void apply_mlockall_flags(Mm& mm, MclFlags flags);
   Status mm_populate(Mm& mm, Range<VirtAddr> range);
   Status mm_populate_all(Mm& mm);
-  [[nodiscard]] Result<phys::Page*> fault_in_page(Vma& vma, VirtAddr address, arch::Access kind);
+  [[nodiscard]] Result<phys::Page*> fault_in_page(Vma& vma, VirtAddr address, arch::Access kind, FollowHow how = FollowHow::kGet);
+  [[nodiscard]] Result<std::uint64_t> follow_pages(Mm& mm, VirtAddr start, std::span<phys::Page*> pages, arch::Access kind,
+                                                   FollowHow how);
+  void grab_page(phys::Page& page, FollowHow how);
   [[nodiscard]] std::uint8_t mincore_page(const Vma& vma, VirtAddr address);
   Status populate_vma_range(Vma& vma, Range<VirtAddr> range, arch::Access kind);
   Status madvise_walk(Mm& mm, Range<VirtAddr> range, Advice advice);
@@ -318,8 +331,10 @@ class Vm final : public file::MappingUpcalls {
   Status dup_mmap(Mm& mm, Mm& parent);
   Status dup_vma(Mm& mm, Vma& src);
   Status copy_page_range(Vma& dst, Vma& src);
-  Status copy_pte_range(Vma& dst, Vma& src, arch::Pte* to, arch::Pte* from, std::uint64_t count);
-  void copy_present_pte(Vma& dst, Vma& src, arch::Pte* to, arch::Pte* from);
+  Status copy_pte_range(Vma& dst, Vma& src, Range<VirtAddr> range, arch::Pte* to, arch::Pte* from);
+  enum class PteCopied : std::uint8_t { kDone, kNeedsPage };
+  PteCopied copy_present_pte(Vma& dst, Vma& src, VirtAddr address, arch::Pte* to, arch::Pte* from, phys::Folio** prealloc);
+  void copy_present_page(Vma& dst, const phys::Folio& from, VirtAddr address, arch::Pte* to, phys::Folio& fresh);
   Status copy_nonpresent_pte(Vma& dst, const Vma& src, arch::Pte* to, arch::Pte* from);
 
   VmParts parts_;

@@ -19,6 +19,7 @@ struct VmFault {
 
   [[nodiscard]] Mm& mm() const { return *vma.vm_mm; }
   [[nodiscard]] bool write() const { return any(flags, FaultFlags::kWrite); }
+  [[nodiscard]] bool unshare() const { return any(flags, FaultFlags::kUnshare); }
 };
 
 }  // namespace quire::vm
