@@ -38,6 +38,8 @@ std::string_view errno_name(Errno e) {
     case Errno::kNoSys: return "ENOSYS";
     case Errno::kOverflow: return "EOVERFLOW";
     case Errno::kOpNotSupp: return "EOPNOTSUPP";
+    case Errno::kIdRm: return "EIDRM";
+    case Errno::kLibBad: return "ELIBBAD";
     case Errno::kHwPoison: return "EHWPOISON";
   }
   return "E?";

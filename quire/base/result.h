@@ -40,7 +40,9 @@ enum class [[nodiscard]] Errno : int {
   kRange = 34,
   kDeadLk = 35,
   kNoSys = 38,
+  kIdRm = 43,
   kOverflow = 75,
+  kLibBad = 80,
   kOpNotSupp = 95,
   kHwPoison = 133,
 };

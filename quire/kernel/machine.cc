@@ -101,6 +101,7 @@ Checked<void> Machine::boot_memory_management() {
   vfs_ =
       std::make_unique<file::Vfs>(file::FileServices{*phys_, *slab_, *xa_nodes_, *lru_, *swap_, *scheduler_, faults_, traces_});
   vm_ = std::make_unique<vm::Vm>(vm::VmParts{*phys_, *scheduler_, *slab_, *lru_, *swap_, *vfs_, traces_});
+  vm_->seed_layouts(config_.seed);
   // Programs run on x86-64 only; an i386 kernel's half has another shape.
   if (kernel_space_->layout().is_64bit()) vm_->pgtable().set_init_mm(&kernel_space_->init_mm());
   compaction_ = std::make_unique<compact::Compaction>(*vm_, traces_);
@@ -140,6 +141,9 @@ void Machine::apply_sysctl() {
   apply("vm.compaction_proactiveness", [&](auto v) { compaction.compaction_proactiveness = static_cast<unsigned>(v); });
   apply("vm.extfrag_threshold", [&](auto v) { phys_->set_extfrag_threshold(static_cast<int>(v)); });
   apply("vm.compact_unevictable_allowed", [&](auto v) { compaction.compact_unevictable_allowed = v != 0; });
+  apply("kernel.randomize_va_space", [&](auto v) { vm.randomize_va_space = static_cast<unsigned>(v); });
+  apply("vm.legacy_va_layout", [&](auto v) { vm.legacy_va_layout = v != 0; });
+  apply("vm.mmap_rnd_bits", [&](auto v) { vm.mmap_rnd_bits = static_cast<unsigned>(v); });
   apply("vm.max_map_count", [&](auto v) { vm.max_map_count = static_cast<int>(v); });
   apply("vm.mmap_min_addr", [&](auto v) { vm.mmap_min_addr = VirtAddr(static_cast<std::uint64_t>(v)); });
   apply("vm.overcommit_memory", [&](auto v) { vm.overcommit_memory = static_cast<vm::OvercommitMode>(v); });

@@ -57,6 +57,7 @@ class Process : public ChildLink {
 
   ExitStatus exit;  // settle_exit() sets it
   std::int16_t oom_score_adj = 0;
+  vm::Personality personality = vm::Personality::kNone;
   enum class SharedMm : std::uint8_t { kNo, kVfork } shared_mm = SharedMm::kNo;
   void* local = nullptr;  // the owner's
   List<ChildLink, &ChildLink::sibling> children;

@@ -1,11 +1,18 @@
 #include "quire/kernel/process_table.h"
 
 #include <algorithm>
+#include <csignal>
 #include <utility>
 
 #include "quire/phys/task_flags.h"
 
 namespace quire::kernel {
+
+namespace {
+
+constexpr std::size_t kTaskCommLen = 16;  // TASK_COMM_LEN, the final zero with it
+
+}  // namespace
 
 std::uint64_t Process::peak_rss() const { return owns_mm() ? std::max({max_rss, mm->hiwater_rss, mm->rss()}) : max_rss; }
 
@@ -15,7 +22,8 @@ ProcessTable::ProcessTable(phys::PhysMem& phys, slab::SlabSystem& slab, kvirt::K
       vm_(vm),
       objects_(phys, slab, kernel_space.vmalloc()),
       files_(slab, kernel_space.kv(), vfs),
-      pseudo_fs_(phys, slab, vfs) {}
+      pseudo_fs_(phys, slab, vfs),
+      exec_(phys, slab, vfs, vm) {}
 
 ProcessTable::~ProcessTable() {
   for (const auto& process : processes_) put_memory_and_files(*process);
@@ -66,6 +74,7 @@ Result<Process*> ProcessTable::copy_process(Process* parent, std::string comm, C
   child.start_time = phys_.scheduler().now();
   if (parent != nullptr) {
     child.oom_score_adj = parent->oom_score_adj;
+    child.personality = parent->personality;
     child.real_parent = parent;
     parent->children.push_back(child);
   }
@@ -113,15 +122,40 @@ Result<vm::Mm*> ProcessTable::exec(Process& process, std::string comm) {
     objects_.free(cred);
     return fail(mm.error());
   }
-  (*mm)->owner = &process;
-  vm::Mm* old = std::exchange(process.mm, *mm);  // at once: a kill finds the one or the other
-  objects_.free(std::exchange(process.cred, cred));
-  if (old != nullptr) {
-    if (old->killed()) vm_.mark_killed(**mm);
-    let_go_of(process, *old);
-  }
+  exec_mmap(process, **mm, *cred);
   process.comm = std::move(comm);
   return process.mm;
+}
+
+// The process has the new address space and the new program's credentials; the old ones go.
+void ProcessTable::exec_mmap(Process& process, vm::Mm& mm, Cred& cred) {
+  mm.owner = &process;
+  vm::Mm* old = std::exchange(process.mm, &mm);  // at once: a kill finds the one or the other
+  objects_.free(std::exchange(process.cred, &cred));
+  if (old == nullptr) return;
+  mm.rlimits = old->rlimits;
+  mm.ipc_lock = old->ipc_lock;
+  if (old->killed()) vm_.mark_killed(mm);
+  let_go_of(process, *old);
+}
+
+ExecResult<ExecImage> ProcessTable::execve(Process& process, const ExecArgs& args) {
+  if (process.signal->nr_threads > 1)
+    return exec_error(Errno::kAgain, "the process has other threads, which would have to end");
+  Cred* cred = objects_.prepare_creds();
+  if (cred == nullptr) return exec_error(Errno::kNoMem, "no memory for credentials");
+  LinuxBinprm bprm(vm_, files_.vfs(), args);
+  bprm.cred = cred;
+  if (auto ready = exec_.prepare(bprm, *process.mm, process.personality); !ready) {
+    objects_.free(cred);
+    return std::unexpected(ready.error());
+  }
+  vm::Mm& mm = *std::exchange(bprm.mm, nullptr);
+  exec_mmap(process, mm, *cred);
+  process.comm = args.filename.substr(args.filename.rfind('/') + 1).substr(0, kTaskCommLen - 1);
+  auto image = exec_.load(bprm, mm, process.personality);
+  if (!image) kill(process, SIGSEGV);
+  return image;
 }
 
 // --- how they end -------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "quire/base/result.h"
+#include "quire/kernel/exec.h"
 #include "quire/kernel/process.h"
 #include "quire/kernel/pseudo_fs.h"
 #include "quire/kvirt/kernel_space.h"
@@ -38,6 +39,10 @@ class ProcessTable final : public reclaim::OomVictims {
   Result<Thread*> clone_thread(Process& process, Body body);
   // A fresh address space for `process` in place of its own. kNoMem: it keeps the old one.
   Result<vm::Mm*> exec(Process& process, std::string comm);
+  // execve(2): the program of a file of the machine in place of the process's own; see exec.h for what is checked in which
+  // order. kAgain: the process has several threads. An error before the point of no return changes nothing; behind it the
+  // process has been killed (SIGSEGV).
+  ExecResult<ExecImage> execve(Process& process, const ExecArgs& args);
   // The calling thread ends; with the last one the process does. The body returns right afterwards.
   void exit_thread(Thread& thread, ExitStatus status);
   // Every thread ends: the caller now, others when they notice.
@@ -70,6 +75,7 @@ class ProcessTable final : public reclaim::OomVictims {
   Status copy_parts(Process& child, Process* parent, CopyMm copy);
   Result<vm::Mm*> copy_mm(Process& child, Process* parent, CopyMm copy);
   void start_thread(Process& process, Thread& thread, Body body);
+  void exec_mmap(Process& process, vm::Mm& mm, Cred& cred);
   void put_mm(Process& process);
   void let_go_of(Process& process, vm::Mm& mm);
   void put_oom_mm(Process& process);
@@ -84,6 +90,7 @@ class ProcessTable final : public reclaim::OomVictims {
   TaskObjects objects_;
   FileTables files_;
   PseudoFs pseudo_fs_;
+  Exec exec_;
   std::vector<std::unique_ptr<Process>> processes_;
   int next_tid_ = 1;
 };

@@ -17,6 +17,7 @@ constexpr std::int64_t kIntMax = std::numeric_limits<std::int32_t>::max();  // w
 
 // Defaults as Debian 12's 6.1 shows them in /proc/sys/vm.
 constexpr std::array kRows = std::to_array<SysctlRow>({
+    {"kernel.randomize_va_space", 2, 0, 2, "0: programs lie where they lie; 1: at random places; 2: their heap too"},
     {"vm.compact_unevictable_allowed", 1, 0, 1, "0: compaction leaves mlocked pages where they are"},
     {"vm.compaction_proactiveness", 20, 0, 100, "how eagerly kcompactd works of its own accord; 0: never"},
     {"vm.dirty_background_ratio", 10, 0, 100, "percent of available memory that may be dirty before the flusher starts"},
@@ -24,11 +25,13 @@ constexpr std::array kRows = std::to_array<SysctlRow>({
     {"vm.dirty_ratio", 20, 0, 100, "percent of available memory that may be dirty before writers must wait"},
     {"vm.dirty_writeback_centisecs", 500, 0, kIntMax, "period of the flusher; 0 stops it"},
     {"vm.extfrag_threshold", 500, 0, 1000, "fragmentation index up to which reclaim is tried rather than compaction"},
+    {"vm.legacy_va_layout", 0, 0, kIntMax, "not 0: mappings go upwards from a third of user space"},
     {"vm.max_map_count", 65530, 0, kIntMax, "areas that one process may have"},
     {"vm.min_free_kbytes", -1, 1, kIntMax, "free memory that the zones' min watermarks keep, KiB"},
     {"vm.min_slab_ratio", 5, 0, 100, "percent of a node in slabs from which zone reclaim shrinks them"},
     {"vm.min_unmapped_ratio", 1, 0, 100, "percent of a node in unmapped page cache that zone reclaim leaves alone"},
     {"vm.mmap_min_addr", 65536, 0, kMost, "lowest address that a program may map"},
+    {"vm.mmap_rnd_bits", 28, 28, 32, "bits of a page number by which mappings are randomised"},
     {"vm.oom_kill_allocating_task", 0, 0, kIntMax, "not 0: the OOM killer takes the process that asked for memory"},
     {"vm.overcommit_memory", 0, 0, 2, "0 heuristic, 1 always, 2 never beyond the commit limit"},
     {"vm.overcommit_ratio", 50, 0, kIntMax, "percent of RAM in the commit limit of mode 2"},

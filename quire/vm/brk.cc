@@ -33,8 +33,8 @@ VirtAddr Vm::do_brk(Mm& mm, VirtAddr new_brk, Range<VirtAddr>* populate) {
   return mm.brk = new_brk;
 }
 
-Status Vm::do_brk_flags(Mm& mm, Range<VirtAddr> range) {
-  const VmFlags flags = VmFlags::kRead | VmFlags::kWrite | VmFlags::kMayFlags | VmFlags::kAccount | mm.def_flags;
+Status Vm::do_brk_flags(Mm& mm, Range<VirtAddr> range, VmFlags extra) {
+  const VmFlags flags = VmFlags::kRead | VmFlags::kWrite | VmFlags::kMayFlags | VmFlags::kAccount | mm.def_flags | extra;
   const std::uint64_t pages = range.size() >> kPageShift;
   if (!may_expand_vm(mm, flags, pages) || mm.map_count > tunables_.max_map_count) return fail(Errno::kNoMem);
   if (Status enough = commit_.vm_enough_memory(mm, pages); !enough) return enough;

@@ -27,6 +27,8 @@ namespace {
 void copy_layout(Mm& mm, const Mm& parent) {
   mm.task_size = parent.task_size;
   mm.mmap_base = parent.mmap_base;
+  mm.mmap_legacy_base = parent.mmap_legacy_base;
+  mm.randomize = parent.randomize;
   mm.layout = parent.layout;
   mm.start_code = parent.start_code;
   mm.end_code = parent.end_code;
@@ -39,6 +41,8 @@ void copy_layout(Mm& mm, const Mm& parent) {
   mm.arg_end = parent.arg_end;
   mm.env_start = parent.env_start;
   mm.env_end = parent.env_end;
+  mm.vdso = parent.vdso;
+  mm.saved_auxv = parent.saved_auxv;
   mm.rlimits = parent.rlimits;
   mm.ipc_lock = parent.ipc_lock;
 }

@@ -7,11 +7,13 @@ namespace {
 
 // MAP_32BIT looks here only.
 constexpr Range<VirtAddr> kLow32{VirtAddr(0x40000000), VirtAddr(0x80000000)};
+constexpr std::uint64_t kLow32Rnd = 32 * kMiB;  // its beginning, in a randomised program
 
 }  // namespace
 
-Result<VirtAddr> Vm::find_area(Mm& mm, VirtAddr hint, std::uint64_t length, MapFlags flags) const {
+Result<VirtAddr> Vm::find_area(Mm& mm, VirtAddr hint, std::uint64_t length, MapFlags flags) {
   const bool low32 = any(flags, MapFlags::k32Bit);
+  const bool random32 = low32 && mm.randomize == Randomize::kYes && !any(flags, MapFlags::kFixed);
   const bool top_down = mm.layout == MmapLayout::kTopDown && !low32;
   const VirtAddr address = top_down ? align_down(hint, kPageSize) : align_up(hint, kPageSize);
   const VirtAddr end = low32 ? kLow32.end : mm.task_size;
@@ -23,8 +25,8 @@ Result<VirtAddr> Vm::find_area(Mm& mm, VirtAddr hint, std::uint64_t length, MapF
   if (top_down) {
     if (auto gap = mm.mm_vmas.highest_gap(length, {VirtAddr(kPageSize), mm.mmap_base})) return *gap;
   }
-  const VirtAddr legacy_base = align_up(VirtAddr(mm.task_size.value() / 3), kPageSize);
-  const Range<VirtAddr> limits = low32 ? kLow32 : Range<VirtAddr>{legacy_base, end};
+  Range<VirtAddr> limits = low32 ? kLow32 : Range<VirtAddr>{mm.mmap_legacy_base, end};
+  if (random32) limits.begin = randomize_page(limits.begin, kLow32Rnd);
   if (auto gap = mm.mm_vmas.lowest_gap(length, limits)) return *gap;
   return fail(Errno::kNoMem);
 }

@@ -21,6 +21,8 @@ enum class CapIpcLock : std::uint8_t { kNo, kYes };  // does the process hold CA
 
 enum class OvercommitMode : std::uint8_t { kGuess = 0, kAlways = 1, kNever = 2 };
 
+enum class Randomize : std::uint8_t { kNo, kYes };
+
 enum class MmapLayout : std::uint8_t { kTopDown, kLegacy };
 
 // sysctl vm.*, with Linux's names and defaults. May be changed while the machine runs.
@@ -34,6 +36,9 @@ struct VmTunables {
   VirtAddr mmap_min_addr{65536};
   std::uint64_t stack_guard_gap = 256;  // pages
   std::uint64_t fault_around_bytes = 65536;
+  unsigned randomize_va_space = 2;  // kernel.randomize_va_space: 0 nothing, 1 mappings, stack and vdso, 2 the heap too
+  unsigned mmap_rnd_bits = 28;      // of mappings' pages
+  bool legacy_va_layout = false;
 };
 
 }  // namespace quire::vm

@@ -1,26 +1,10 @@
 // Life of an address space: mm_alloc … exit_mmap.
 #include "quire/vm/mm.h"
 
-#include <algorithm>
-
 #include "quire/vm/mmu_gather.h"
 #include "quire/vm/vm.h"
 
 namespace quire::vm {
-
-namespace {
-
-// mmap_base for the top-down layout: below the stack's largest extent, at least 128 MiB and at most 5/6 of user space away.
-VirtAddr mmap_base_of(const Mm& mm, std::uint64_t guard_bytes) {
-  const std::uint64_t gap_min = 128 * kMiB;
-  const std::uint64_t gap_max = mm.task_size.value() / 6 * 5;
-  std::uint64_t gap = mm.rlimits.stack;
-  if (gap + guard_bytes > gap) gap += guard_bytes;
-  gap = std::clamp(gap, gap_min, gap_max);
-  return align_down(VirtAddr(mm.task_size.value() - gap), kPageSize);
-}
-
-}  // namespace
 
 Result<Mm*> Vm::mm_alloc() {
   Mm* mm = mm_cache_.alloc(phys::Gfp::kKernel, *this, parts_.scheduler, maple_node_cache_, mmap_lock_class_,
@@ -33,15 +17,9 @@ Result<Mm*> Vm::mm_alloc() {
   }
   mm->mm_vmas.set_stack_guard(tunables_.stack_guard_gap * kPageSize);
   mm->task_size = pgtable_.geometry().default_map_window;
-  mm->mmap_base = mmap_base_of(*mm, tunables_.stack_guard_gap * kPageSize);
+  arch_pick_mmap_layout(*mm, Personality::kAddrNoRandomize);
   mms_.push_back(*mm);
   return mm;
-}
-
-void Vm::set_layout(Mm& mm, MmapLayout layout) {
-  mm.layout = layout;
-  mm.mmap_base = layout == MmapLayout::kTopDown ? mmap_base_of(mm, tunables_.stack_guard_gap * kPageSize)
-                                                : align_up(VirtAddr(mm.task_size.value() / 3), kPageSize);
 }
 
 void Vm::mmput(Mm& mm) {

@@ -32,6 +32,8 @@ enum class MmFlags : std::uint32_t {
   kExiting = 1u << 3,    // in exit_mmap: no area will be added any more
 };
 
+inline constexpr std::size_t kAuxvWords = 2 * (20 + 3 + 1);  // AT_VECTOR_SIZE
+
 struct Mm {
   Mm(Vm& of, sim::Scheduler& scheduler, VmaTree::NodeCache& nodes, sim::LockClass& mmap_lock_class,
      sim::LockClass& page_table_lock_class, std::uint32_t id)
@@ -52,11 +54,15 @@ struct Mm {
   VmaTree mm_vmas;
   int map_count = 0;
 
-  VirtAddr task_size;  // first address beyond user space
-  VirtAddr mmap_base;  // top of the area for mappings (top down) or its start (legacy)
+  VirtAddr task_size;         // first address beyond user space
+  VirtAddr mmap_base;         // top of the area for mappings (top down) or its start (legacy)
+  VirtAddr mmap_legacy_base;  // where a search upwards begins
   MmapLayout layout = MmapLayout::kTopDown;
+  Randomize randomize = Randomize::kNo;  // PF_RANDOMIZE of the program
   VirtAddr start_code, end_code, start_data, end_data, start_brk, brk, start_stack;
   VirtAddr arg_start, arg_end, env_start, env_end;
+  VirtAddr vdso;                                       // where exec put [vdso]; 0: nowhere
+  std::array<std::uint64_t, kAuxvWords> saved_auxv{};  // the auxiliary vector that exec made, as /proc/PID/auxv shows it
 
   // Pages.
   std::uint64_t total_vm = 0, locked_vm = 0, data_vm = 0, exec_vm = 0, stack_vm = 0;

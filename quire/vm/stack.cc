@@ -8,20 +8,7 @@ Result<VirtAddr> Vm::setup_stack(Mm& mm, std::uint64_t initial_bytes) {
   const VirtAddr top = align_down(mm.task_size, kPageSize);
   const std::uint64_t bytes = align_up(initial_bytes, kPageSize);
   const Range<VirtAddr> range{VirtAddr(top.value() - bytes), top};
-  const VmFlags flags =
-      VmFlags::kRead | VmFlags::kWrite | VmFlags::kMayFlags | VmFlags::kGrowsDown | VmFlags::kAccount | mm.def_flags;
-  if (mm.mm_vmas.find_intersection(range) != nullptr) return fail(Errno::kExist);
-  const std::uint64_t pages = bytes >> kPageShift;
-  if (!commit_.vm_enough_memory(mm, pages)) return fail(Errno::kNoMem);
-  Vma* vma = vm_area_alloc(mm, range, flags, Pgoff(range.begin.value() >> kPageShift), nullptr);
-  if (vma == nullptr) {
-    commit_.vm_unacct_memory(pages);
-    return fail(Errno::kNoMem);
-  }
-  vma_link(*vma);
-  vm_stat_account(mm, flags, static_cast<std::int64_t>(pages));
-  mm.update_hiwater_vm();
-  if (any(flags, VmFlags::kLocked)) mm.locked_vm += pages;
+  if (Status made = insert_stack_area(mm, range); !made) return fail(made.error());
   mm.start_stack = top;
   return top;
 }

@@ -25,6 +25,7 @@
 
 #include "quire/arch/access.h"
 #include "quire/base/result.h"
+#include "quire/base/rng.h"
 #include "quire/base/tracepoint.h"
 #include "quire/file/address_space.h"
 #include "quire/lru/lru.h"
@@ -36,6 +37,7 @@
 #include "quire/vm/fault_hooks.h"
 #include "quire/vm/fault_outcome.h"
 #include "quire/vm/func_graph.h"
+#include "quire/vm/layout.h"
 #include "quire/vm/limits.h"
 #include "quire/vm/mm.h"
 #include "quire/vm/pgtable.h"
@@ -98,8 +100,30 @@ class Vm final : public file::MappingUpcalls {
   void mmdrop(Mm& mm);
   // exec's stack: an area at the top of user space that grows down, its stack pointer. kNoMem.
   [[nodiscard]] Result<VirtAddr> setup_stack(Mm& mm, std::uint64_t initial_bytes = 128 * kKiB);
-  // Where mappings go when no address is asked for; before the first one. Computes mmap_base from the limits (RLIMIT_STACK).
-  void set_layout(Mm& mm, MmapLayout layout);
+
+  // --- exec (layout.cc, exec_areas.cc) ----------------------------------------------------------------------------------
+  // Where mappings go when no address is asked for, from limits (RLIMIT_STACK), personality and tunables; before the first
+  // mapping. Says, too, whether what follows here is randomised.
+  void arch_pick_mmap_layout(Mm& mm, Personality personality);
+  // The first address beyond what programs get that do not ask for more (DEFAULT_MAP_WINDOW); their stacks end there.
+  [[nodiscard]] VirtAddr default_map_window() const { return pgtable_.geometry().default_map_window; }
+  // What randomisation draws from; a machine has one seed.
+  void seed_layouts(std::uint64_t seed) { layout_rng_ = Rng(seed); }
+  [[nodiscard]] Rng& layout_rng() { return layout_rng_; }
+  [[nodiscard]] std::uint64_t arch_mmap_rnd(const Mm& mm);   // bytes
+  [[nodiscard]] VirtAddr randomize_stack_top(const Mm& mm);  // where the stack's area ends
+  [[nodiscard]] VirtAddr arch_align_stack(const Mm& mm, VirtAddr sp);
+  [[nodiscard]] VirtAddr arch_randomize_brk(const Mm& mm);  // a place from Mm::brk on
+  [[nodiscard]] VirtAddr vdso_addr(const Mm& mm, std::uint64_t length);
+  // The stack's first page, for the arguments; it grows down as they are copied. kNoMem.
+  Status bprm_mm_init(Mm& mm, VirtAddr stack_top);
+  // The arguments begin at `p`: rights of the stack, and 128 KiB more of it. kFault, kNoMem.
+  Status setup_arg_pages(Mm& mm, VirtAddr p, ExecStack exec_stack);
+  // Anonymous memory at just this place, in place of what is there; `exec`: VM_EXEC or nothing. Page-aligned. kNoMem, kAgain.
+  Status vm_brk_flags(Mm& mm, Range<VirtAddr> range, VmFlags exec);
+  // Pages of the kernel's own; `file` has them. kNoMem.
+  Status install_special_mapping(Mm& mm, Range<VirtAddr> range, VmFlags flags, file::File& file);
+
   // The SIGKILL of the OOM killer (or a user) as memory management sees it: faults and calls end early.
   void mark_killed(Mm& mm) { mm.flags |= MmFlags::kKilled; }
   void mark_oom_victim(Mm& mm) { mm.flags |= MmFlags::kOomVictim | MmFlags::kKilled; }
@@ -246,9 +270,12 @@ class Vm final : public file::MappingUpcalls {
                                          file::File* file, std::uint64_t offset, Range<VirtAddr>* populate);
   [[nodiscard]] Result<VirtAddr> mmap_region(Mm& mm, Range<VirtAddr> range, VmFlags flags, file::File* file, Pgoff pgoff);
   Status do_munmap(Mm& mm, Range<VirtAddr> range);
-  [[nodiscard]] Result<VirtAddr> find_area(Mm& mm, VirtAddr hint, std::uint64_t length, MapFlags flags) const;
+  [[nodiscard]] Result<VirtAddr> find_area(Mm& mm, VirtAddr hint, std::uint64_t length, MapFlags flags);
   VirtAddr do_brk(Mm& mm, VirtAddr new_brk, Range<VirtAddr>* populate);
-  Status do_brk_flags(Mm& mm, Range<VirtAddr> range);
+  Status do_brk_flags(Mm& mm, Range<VirtAddr> range, VmFlags extra = VmFlags::kNone);
+  Status insert_stack_area(Mm& mm, Range<VirtAddr> range);
+  [[nodiscard]] VirtAddr mmap_base_of(const Mm& mm, std::uint64_t random) const;
+  [[nodiscard]] VirtAddr randomize_page(VirtAddr start, std::uint64_t range);
   void unmap_region(Mm& mm, List<Vma, &Vma::detached>& areas, Range<VirtAddr> free);
   void unmap_page_range(MmuGather& tlb, Vma& vma, Range<VirtAddr> range, ZapCows cows = ZapCows::kYes);
   VirtAddr zap_pte_range(MmuGather& tlb, Vma& vma, Range<VirtAddr> range, ZapCows cows);
@@ -358,6 +385,7 @@ class Vm final : public file::MappingUpcalls {
   Tracepoint<PageFaultUser> page_fault_user_;
   Pageout* pageout_ = nullptr;
   std::uint32_t next_context_id_ = 1;
+  Rng layout_rng_{0};
 };
 
 }  // namespace quire::vm

@@ -27,6 +27,18 @@ inline std::unique_ptr<Machine> boot_small(std::uint64_t ram = 32 * kMiB, unsign
   return std::move(*machine);
 }
 
+// One that keeps what programs and files contain.
+inline std::unique_ptr<Machine> boot_with_data(std::uint64_t ram = 32 * kMiB, std::uint64_t seed = 0) {
+  MachineConfig config;
+  config.seed = seed;
+  config.ram = ram;
+  config.kernel_reserved = 4 * kMiB;
+  config.data_mode = phys::DataMode::kData;
+  auto machine = Machine::boot(config);
+  if (!machine) throw std::runtime_error(machine.error().sentence);
+  return std::move(*machine);
+}
+
 // Objects in use of every cache that has any, with no kernel stack kept for the next thread and no array between CPUs. Not those that describe slabs and
 // free addresses: they come and go with how these lie.
 using Objects = std::map<std::string, std::uint64_t>;

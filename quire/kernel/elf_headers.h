@@ -1,0 +1,65 @@
+// Header and program headers of an x86-64 ELF file, read through the page cache and checked as far as Linux checks them before
+// it gives up the old program. What a segment asks for is checked when it is mapped.
+//
+// The program headers lie in an allocation of the machine (kmalloc), as in Linux.
+#pragma once
+
+#include <elf.h>
+
+#include <cstdint>
+#include <expected>
+#include <span>
+#include <string_view>
+#include <utility>
+
+#include "quire/base/result.h"
+#include "quire/file/vfs.h"
+#include "quire/slab/slab_system.h"
+
+namespace quire::kernel {
+
+// Why a program cannot be executed: the errno of execve(2), and the cause in words ("the file begins with no ELF header").
+struct ExecError {
+  Errno error;
+  std::string_view why;
+};
+template <class T>
+using ExecResult = std::expected<T, ExecError>;
+[[nodiscard]] inline std::unexpected<ExecError> exec_error(Errno error, std::string_view why) {
+  return std::unexpected(ExecError{error, why});
+}
+
+// Fills `to` from byte `at` of the file. kIo: the file ends before; else what reading ran into. May sleep.
+[[nodiscard]] Status read_exactly(file::Vfs& vfs, file::File& file, std::uint64_t at, std::span<std::byte> to);
+
+class ElfHeaders {
+ public:
+  // kNoExec: no ELF file, or none of an x86-64 program; kIo, kNoMem. May sleep.
+  [[nodiscard]] static ExecResult<ElfHeaders> read(file::Vfs& vfs, slab::SlabSystem& slab, file::File& file);
+  ElfHeaders(ElfHeaders&& other) noexcept
+      : slab_(other.slab_), header_(other.header_), segments_(std::exchange(other.segments_, nullptr)) {}
+  ElfHeaders& operator=(ElfHeaders&&) = delete;
+  ~ElfHeaders() {
+    if (segments_ != nullptr) slab_->kfree(segments_);
+  }
+
+  [[nodiscard]] const Elf64_Ehdr& header() const { return header_; }
+  [[nodiscard]] bool is_dyn() const { return header_.e_type == ET_DYN; }
+  [[nodiscard]] std::span<const Elf64_Phdr> segments() const { return {segments_, header_.e_phnum}; }
+  // The first of a type; nullptr: none.
+  [[nodiscard]] const Elf64_Phdr* find(std::uint32_t type) const;
+  // From the first page of the lowest PT_LOAD to the end of the highest; 0: there is none (total_mapping_size).
+  [[nodiscard]] std::uint64_t mapping_size() const;
+  // The largest alignment that is a power of two, at least a page (maximum_alignment).
+  [[nodiscard]] std::uint64_t alignment() const;
+
+ private:
+  ElfHeaders(slab::SlabSystem& slab, const Elf64_Ehdr& header, Elf64_Phdr* segments)
+      : slab_(&slab), header_(header), segments_(segments) {}
+
+  slab::SlabSystem* slab_;
+  Elf64_Ehdr header_;
+  Elf64_Phdr* segments_;
+};
+
+}  // namespace quire::kernel

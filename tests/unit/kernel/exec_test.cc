@@ -1,0 +1,506 @@
+// execve of ELF files made by hand: what Linux promises, one test a promise. How a real program lies is exec_host_test's.
+#include "quire/kernel/exec.h"
+
+#include <array>
+#include <csignal>
+#include <random>
+
+#include "elf_bytes.h"
+#include "small_machine.h"
+
+namespace quire::kernel {
+namespace {
+
+using sim::FaultPoint;
+using ::testing::HasSubstr;
+using Strings = std::vector<std::string_view>;
+
+class ExecTest : public ::testing::Test {
+ protected:
+  ExecTest() : machine_(boot_with_data()) {}
+
+  void add(const std::string& path, const ElfBytes& elf) { add_bytes(path, elf.bytes()); }
+  void add_bytes(const std::string& path, std::vector<std::byte> bytes) {
+    ASSERT_TRUE(fs().create(path, std::make_unique<BytesBacking>(std::move(bytes))));
+  }
+  file::FileSystem& fs() {
+    if (fs_ == nullptr) fs_ = &machine_->vfs().mount({});
+    return *fs_;
+  }
+  // In a process of its own, which is without randomisation unless `body` says so.
+  void in_process(const std::function<void(Process&)>& body) {
+    start(*machine_, "old", [&](Process& self) {
+      self.personality = vm::Personality::kAddrNoRandomize;
+      body(self);
+    });
+    ASSERT_TRUE(machine_->run().done());
+    machine_->validate();
+  }
+  ExecResult<ExecImage> exec(Process& self, std::string_view path, const Strings& argv = {"program"},
+                             const Strings& envp = {}) {
+    return machine_->processes().execve(self, {path, argv, envp});
+  }
+  // The old program stands as it was, and the call said so.
+  void expect_refused(Process& self, std::string_view path, Errno error, std::string_view why, const Strings& argv = {"x"}) {
+    vm::Mm* const old = self.mm;
+    const auto result = exec(self, path, argv);
+    ASSERT_FALSE(result) << path;
+    EXPECT_EQ(errno_name(result.error().error), errno_name(error)) << path << ": " << result.error().why;
+    EXPECT_THAT(std::string(result.error().why), HasSubstr(std::string(why)));
+    EXPECT_EQ(self.mm, old);
+    EXPECT_EQ(self.comm, "old");
+    EXPECT_FALSE(self.killed());
+  }
+  std::string areas(const vm::Mm& mm) {
+    std::string text;
+    for (const vm::Vma& vma : mm.mm_vmas) {
+      if (vma.vm_start >= VirtAddr(0x700000000000)) continue;
+      text += fmt::format("{:x}-{:x} {}{}{}{} {:x}\n", vma.vm_start.value(), vma.vm_end.value(),
+                          vma.has(vm::VmFlags::kRead) ? 'r' : '-', vma.has(vm::VmFlags::kWrite) ? 'w' : '-',
+                          vma.has(vm::VmFlags::kExec) ? 'x' : '-', vma.vm_file != nullptr ? 'f' : 'a',
+                          vma.vm_file != nullptr ? vma.vm_pgoff.value() << kPageShift : 0);
+    }
+    return text;
+  }
+  unsigned address_spaces() {
+    unsigned count = 0;
+    for ([[maybe_unused]] const vm::Mm& mm : machine_->vm().mms()) ++count;
+    return count;
+  }
+  template <class T>
+  T read(vm::Mm& mm, VirtAddr at) {
+    T value{};
+    EXPECT_EQ(machine_->vm().copy_from_user(mm, std::as_writable_bytes(std::span(&value, 1)), at), sizeof(T)) << at.value();
+    return value;
+  }
+  std::string read_string(vm::Mm& mm, std::uint64_t at) {
+    std::string text;
+    for (char c = 0; (c = read<char>(mm, VirtAddr(at))) != '\0'; ++at) text += c;
+    return text;
+  }
+
+  std::unique_ptr<Machine> machine_;
+  file::FileSystem* fs_ = nullptr;
+};
+
+TEST_F(ExecTest, SegmentsLieWhereTheFileSaysWithTheirRights) {
+  add("/bin/program", ElfBytes{});
+  in_process([&](Process& self) {
+    const auto image = exec(self, "/bin/program");
+    ASSERT_TRUE(image) << image.error().why;
+    EXPECT_EQ(image->entry, VirtAddr(0x401010));
+    EXPECT_EQ(areas(*self.mm),
+              "400000-401000 r--f 0\n401000-402000 r-xf 1000\n402000-403000 rw-f 2000\n403000-405000 rw-a 0\n");
+    EXPECT_EQ(self.comm, "program");
+  });
+}
+
+TEST_F(ExecTest, BehindTheFilesBytesMemoryIsZero) {
+  add("/bin/program", ElfBytes{});
+  in_process([&](Process& self) {
+    ASSERT_TRUE(exec(self, "/bin/program"));
+    for (const std::uint64_t at : {0x4020ffull, 0x402000ull}) {
+      EXPECT_EQ(read<std::uint8_t>(*self.mm, VirtAddr(at)), at & 0xff);  // the file's
+    }
+    for (const std::uint64_t at : {0x402100ull, 0x402fffull, 0x403000ull, 0x4047ffull}) {
+      EXPECT_EQ(read<std::uint8_t>(*self.mm, VirtAddr(at)), 0) << std::hex << at;
+    }
+    // The file itself is as it was: the page was copied.
+    std::byte byte{};
+    file::KernelBuffer to(std::span(&byte, 1));
+    file::File& file = **machine_->vfs().open(*fs().lookup("/bin/program"), file::FileMode::kRead);
+    ASSERT_TRUE(machine_->vfs().pread(file, 0x2101, 1, to));
+    EXPECT_EQ(byte, std::byte{1});
+    machine_->vfs().fput(file);
+  });
+}
+
+TEST_F(ExecTest, TheLayoutFieldsAreSet) {
+  add("/bin/program", ElfBytes{});
+  in_process([&](Process& self) {
+    ASSERT_TRUE(exec(self, "/bin/program"));
+    const vm::Mm& mm = *self.mm;
+    EXPECT_EQ(mm.start_code, VirtAddr(0x401000));
+    EXPECT_EQ(mm.end_code, VirtAddr(0x402000));
+    EXPECT_EQ(mm.start_data, VirtAddr(0x402000));
+    EXPECT_EQ(mm.end_data, VirtAddr(0x402100));
+    EXPECT_EQ(mm.start_brk, VirtAddr(0x405000));
+    EXPECT_EQ(mm.brk, mm.start_brk);
+    EXPECT_EQ(machine_->vm().brk(*self.mm, mm.brk + kPageSize), VirtAddr(0x406000));
+  });
+}
+
+TEST_F(ExecTest, ASegmentWithMemoryBeyondItsFileMayHaveOthersBehindIt) {
+  ElfBytes elf;
+  elf.segments.push_back(ElfBytes::load(PF_R | PF_W, 0x2000, 0x410000, 0x10, 0x10));
+  add("/bin/program", elf);
+  in_process([&](Process& self) {
+    ASSERT_TRUE(exec(self, "/bin/program"));
+    EXPECT_EQ(areas(*self.mm),
+              "400000-401000 r--f 0\n401000-402000 r-xf 1000\n402000-403000 rw-f 2000\n403000-405000 rw-a 0\n"
+              "410000-411000 rw-f 2000\n");
+    EXPECT_EQ(read<std::uint8_t>(*self.mm, VirtAddr(0x402101)), 0);
+    EXPECT_EQ(self.mm->brk, VirtAddr(0x411000));
+  });
+}
+
+TEST_F(ExecTest, TheStackHasArgumentsEnvironmentAndAuxiliaryVector) {
+  add("/bin/program", ElfBytes{});
+  in_process([&](Process& self) {
+    const auto image = exec(self, "/bin/program", {"program", "-v", ""}, {"HOME=/root"});
+    ASSERT_TRUE(image);
+    vm::Mm& mm = *self.mm;
+    EXPECT_EQ(image->stack.value() % 16, 0u);
+    const auto word = [&](std::uint64_t n) { return read<std::uint64_t>(mm, image->stack + n * 8); };
+    EXPECT_EQ(word(0), 3u);
+    EXPECT_EQ(read_string(mm, word(1)), "program");
+    EXPECT_EQ(read_string(mm, word(2)), "-v");
+    EXPECT_EQ(read_string(mm, word(3)), "");
+    EXPECT_EQ(word(4), 0u);
+    EXPECT_EQ(read_string(mm, word(5)), "HOME=/root");
+    EXPECT_EQ(word(6), 0u);
+    std::map<std::uint64_t, std::uint64_t> auxv;
+    for (std::uint64_t n = 7; word(n) != AT_NULL; n += 2) auxv[word(n)] = word(n + 1);
+    EXPECT_EQ(auxv[AT_PHDR], 0x400040u);
+    EXPECT_EQ(auxv[AT_PHENT], 56u);
+    EXPECT_EQ(auxv[AT_PHNUM], 3u);
+    EXPECT_EQ(auxv[AT_PAGESZ], 4096u);
+    EXPECT_EQ(auxv[AT_BASE], 0u);
+    EXPECT_EQ(auxv[AT_ENTRY], 0x401010u);
+    EXPECT_EQ(read_string(mm, auxv[AT_EXECFN]), "/bin/program");
+    EXPECT_EQ(read_string(mm, auxv[AT_PLATFORM]), "x86_64");
+    EXPECT_EQ(auxv[AT_SYSINFO_EHDR], mm.vdso.value());
+    EXPECT_EQ(mm.start_stack, image->stack);
+    EXPECT_EQ(mm.arg_start, VirtAddr(word(1)));
+    EXPECT_EQ(mm.arg_end - mm.arg_start, sizeof("program") + sizeof("-v") + 1);
+    EXPECT_EQ(mm.env_start, mm.arg_end);
+    EXPECT_EQ(mm.env_end - mm.env_start, sizeof("HOME=/root"));
+  });
+}
+
+TEST_F(ExecTest, WithoutArgumentsThereIsOneThatIsEmpty) {
+  add("/bin/program", ElfBytes{});
+  in_process([&](Process& self) {
+    const auto image = exec(self, "/bin/program", {});
+    ASSERT_TRUE(image);
+    EXPECT_EQ(read<std::uint64_t>(*self.mm, image->stack), 1u);
+    EXPECT_EQ(read_string(*self.mm, read<std::uint64_t>(*self.mm, image->stack + 8)), "");
+  });
+}
+
+TEST_F(ExecTest, TheStackIsRoundedUpBy128KiBAndExecutableWhereTheProgramWantsIt) {
+  ElfBytes wants;
+  wants.segments.push_back(ElfBytes::other(PT_GNU_STACK, PF_R | PF_W | PF_X));
+  add("/bin/plain", ElfBytes{});
+  add("/bin/wants", wants);
+  in_process([&](Process& self) {
+    for (const bool executable : {false, true}) {
+      ASSERT_TRUE(exec(self, executable ? "/bin/wants" : "/bin/plain"));
+      const vm::Vma& stack = *self.mm->mm_vmas.last();
+      EXPECT_EQ(stack.vm_end, self.mm->task_size);
+      EXPECT_EQ(stack.vm_end - stack.vm_start, 132 * kKiB);
+      EXPECT_EQ(stack.has(vm::VmFlags::kExec), executable);
+      EXPECT_TRUE(stack.has(vm::VmFlags::kGrowsDown));
+    }
+  });
+}
+
+TEST_F(ExecTest, AnInterpreterBeginsAndTheProgramLiesAtTwoThirds) {
+  ElfBytes program(ET_DYN, 0);
+  program.interpreter = "/lib/ld.so";
+  add("/bin/program", program);
+  add("/lib/ld.so", ElfBytes(ET_DYN, 0));
+  in_process([&](Process& self) {
+    const auto image = exec(self, "/bin/program");
+    ASSERT_TRUE(image) << image.error().why;
+    EXPECT_EQ(self.mm->mm_vmas.first()->vm_start, VirtAddr(0x555555554000));
+    EXPECT_EQ(image->entry, VirtAddr(self.mm->mmap_base.value() - 0x5000 + 0x1010));
+    EXPECT_EQ(self.mm->start_code, VirtAddr(0x555555555000));
+    EXPECT_EQ(self.mm->brk, VirtAddr(0x555555559000));
+  });
+}
+
+TEST_F(ExecTest, VvarAndVdsoLieSideBySideAndMayBeRead) {
+  add("/bin/program", ElfBytes{});
+  in_process([&](Process& self) {
+    ASSERT_TRUE(exec(self, "/bin/program"));
+    vm::Mm& mm = *self.mm;
+    EXPECT_EQ(mm.vdso + 2 * kPageSize, mm.mmap_base);
+    EXPECT_EQ(read<std::uint64_t>(mm, mm.vdso), 0u);
+    EXPECT_EQ(read<std::uint64_t>(mm, mm.vdso - 4 * kPageSize), 0u);
+    const auto beyond = machine_->vm().access(mm, mm.vdso - 3 * kPageSize, arch::Access::kRead);
+    EXPECT_EQ(static_cast<int>(beyond.signal), SIGBUS);
+    EXPECT_TRUE(machine_->vm().munmap(mm, mm.vdso, 2 * kPageSize));
+  });
+}
+
+// --- what is refused -------------------------------------------------------------------------------------------------------
+
+TEST_F(ExecTest, WhatIsNoProgramIsRefusedAndTheOldOneGoesOn) {
+  const auto broken = [&](const std::string& path, auto&& change) {
+    ElfBytes elf;
+    change(elf);
+    add(path, elf);
+  };
+  add_bytes("/empty", {});
+  add_bytes("/script", {std::byte{'#'}, std::byte{'!'}});
+  broken("/magic", [](ElfBytes& elf) { elf.header.e_ident[1] = 'F'; });
+  broken("/core", [](ElfBytes& elf) { elf.header.e_type = ET_CORE; });
+  broken("/arm", [](ElfBytes& elf) { elf.header.e_machine = EM_AARCH64; });
+  broken("/entry-size", [](ElfBytes& elf) { elf.header.e_phentsize = 32; });
+  broken("/many", [](ElfBytes& elf) { elf.header.e_phnum = 74; });
+  broken("/short", [](ElfBytes& elf) { elf.header.e_phoff = 0x2ff0; });
+  broken("/no-interpreter", [](ElfBytes& elf) { elf.interpreter = "/lib/nowhere"; });
+  broken("/interpreter-is-text", [](ElfBytes& elf) { elf.interpreter = "/script"; });
+  in_process([&](Process& self) {
+    expect_refused(self, "/nothing", Errno::kNoEnt, "no file of that name");
+    expect_refused(self, "/empty", Errno::kNoExec, "no ELF header");
+    expect_refused(self, "/script", Errno::kNoExec, "no ELF header");
+    expect_refused(self, "/magic", Errno::kNoExec, "no ELF header");
+    expect_refused(self, "/core", Errno::kNoExec, "e_type");
+    expect_refused(self, "/arm", Errno::kNoExec, "e_machine");
+    expect_refused(self, "/entry-size", Errno::kNoExec, "e_phentsize");
+    expect_refused(self, "/many", Errno::kNoExec, "e_phnum");
+    expect_refused(self, "/short", Errno::kNoExec, "e_phoff");
+    expect_refused(self, "/no-interpreter", Errno::kNoEnt, "no file");
+    expect_refused(self, "/interpreter-is-text", Errno::kLibBad, "no ELF header");
+  });
+}
+
+TEST(ExecDataless, AFileWithoutContentsIsNoProgram) {
+  const auto machine = boot_small();
+  ASSERT_TRUE(machine->vfs().mount({}).create("/bin/program", std::make_unique<BytesBacking>(ElfBytes{}.bytes())));
+  start(*machine, "old", [&](Process& self) {
+    const auto result = machine->processes().execve(self, {"/bin/program", {}, {}});
+    ASSERT_FALSE(result);
+    EXPECT_EQ(result.error().error, Errno::kNoExec);
+  });
+  ASSERT_TRUE(machine->run().done());
+}
+
+TEST_F(ExecTest, ArgumentsMayTakeAQuarterOfTheStackAndEach128KiB) {
+  add("/bin/program", ElfBytes{});
+  const std::string most(128 * kKiB - 1, 'a');
+  const std::string more(128 * kKiB, 'a');
+  in_process([&](Process& self) {
+    expect_refused(self, "/bin/program", Errno::kTooBig, "longer than 128 KiB", {more});
+    self.mm->rlimits.stack = 1 * kMiB;  // a quarter is 256 KiB
+    expect_refused(self, "/bin/program", Errno::kTooBig, "stack's limit", {most, most});
+    ASSERT_TRUE(exec(self, "/bin/program", {most}));
+    EXPECT_EQ(self.mm->rlimits.stack, 1 * kMiB);  // limits stay
+  });
+}
+
+TEST_F(ExecTest, AProcessOfSeveralThreadsIsRefused) {
+  add("/bin/program", ElfBytes{});
+  in_process([&](Process& self) {
+    ProcessTable& table = machine_->processes();
+    ASSERT_TRUE(table.clone_thread(self, [&](Thread& thread) { table.exit_thread(thread, {}); }));
+    expect_refused(self, "/bin/program", Errno::kAgain, "other threads");
+  });
+}
+
+TEST_F(ExecTest, BehindThePointOfNoReturnAnErrorKills) {
+  ElfBytes high;
+  high.segments[2].p_vaddr = 0x7ffffffff000;
+  ElfBytes sizes;
+  sizes.segments[2].p_filesz = 0x3000;  // more than in memory
+  ElfBytes entry;
+  entry.header.e_entry = ~std::uint64_t{0};
+  ElfBytes nothing;
+  nothing.segments.clear();
+  nothing.segments.push_back(ElfBytes::other(PT_NOTE, PF_R));
+  nothing.header.e_entry = 0x7ffffffff000;
+  add("/high", high);
+  add("/sizes", sizes);
+  add("/entry", entry);
+  add("/nothing", nothing);
+  for (const char* path : {"/high", "/sizes", "/entry", "/nothing"}) {
+    Process* process = nullptr;
+    in_process([&](Process& self) {
+      process = &self;
+      const auto result = exec(self, path);
+      ASSERT_FALSE(result) << path;
+      EXPECT_TRUE(self.killed()) << path;
+    });
+    EXPECT_EQ(process->exit.signal, SIGSEGV) << path;
+  }
+}
+
+// --- address spaces ----------------------------------------------------------------------------------------------------------
+
+TEST_F(ExecTest, TheOldAddressSpaceGoesAndAVforkParentGoesOn) {
+  add("/bin/program", ElfBytes{});
+  in_process([&](Process& self) {
+    ProcessTable& table = machine_->processes();
+    vm::Mm* const shared = self.mm;
+    bool execed = false;
+    Process* child = *table.vfork(self, [&](Thread& thread) {
+      Process& me = *thread.process;
+      EXPECT_EQ(me.mm, shared);
+      EXPECT_EQ(shared->mm_users, 2u);
+      EXPECT_TRUE(exec(me, "/bin/program"));
+      EXPECT_NE(me.mm, shared);
+      execed = true;
+      machine_->scheduler().sleep_for(sim::kSecond);
+      table.exit_thread(thread, {});
+    });
+    EXPECT_TRUE(execed);
+    EXPECT_EQ(child->state, ProcessState::kRunning);
+    EXPECT_EQ(shared->mm_users, 1u);
+    EXPECT_EQ(child->mm->mm_users, 1u);
+    EXPECT_EQ(child->mm->mm_count, 1u);
+    ASSERT_TRUE(table.wait(self, *child));
+  });
+}
+
+TEST_F(ExecTest, FaultsOfTheOldProgramStillCount) {
+  add("/bin/program", ElfBytes{});
+  in_process([&](Process& self) {
+    const auto at = machine_->vm().mmap(*self.mm, VirtAddr(0), 8 * kPageSize, vm::Prot::kRead | vm::Prot::kWrite,
+                                        vm::MapFlags::kPrivate | vm::MapFlags::kAnonymous, nullptr, 0);
+    ASSERT_EQ(machine_->vm().touch_user(*self.mm, *at, 8 * kPageSize, arch::Access::kWrite), 8 * kPageSize);
+    ASSERT_TRUE(exec(self, "/bin/program"));
+    EXPECT_GE(self.minor_faults(), 8u + self.mm->min_flt);
+    EXPECT_GE(self.peak_rss(), 8u);
+  });
+}
+
+// --- randomisation -----------------------------------------------------------------------------------------------------------
+
+struct Places {
+  VirtAddr program, mmap_base, stack, brk_gap_end, vdso;
+  bool operator==(const Places&) const = default;
+};
+
+Places places(std::uint64_t seed, unsigned randomize_va_space, vm::Personality personality) {
+  const auto machine = boot_with_data(32 * kMiB, seed);
+  machine->vm().tunables().randomize_va_space = randomize_va_space;
+  file::FileSystem& fs = machine->vfs().mount({});
+  ElfBytes program(ET_DYN, 0);
+  program.interpreter = "/ld.so";
+  EXPECT_TRUE(fs.create("/program", std::make_unique<BytesBacking>(program.bytes())));
+  EXPECT_TRUE(fs.create("/ld.so", std::make_unique<BytesBacking>(ElfBytes(ET_DYN, 0).bytes())));
+  Places result;
+  start(*machine, "old", [&](Process& self) {
+    self.personality = personality;
+    const std::array<std::string_view, 1> argv{"program"};
+    ASSERT_TRUE(machine->processes().execve(self, {"/program", argv, {}}));
+    const vm::Mm& mm = *self.mm;
+    const VirtAddr begin = mm.start_code - 0x1000;
+    result = {begin, mm.mmap_base, mm.start_stack, VirtAddr(mm.start_brk - begin), mm.vdso};
+    EXPECT_EQ(begin.value() % kPageSize, 0u);
+    EXPECT_EQ(mm.start_brk.value() % kPageSize, 0u);
+    EXPECT_LE(mm.start_brk - begin, 0x5000 + 32 * kMiB);
+    EXPECT_LE(mm.start_stack.value(), 0x7ffffffff000u);
+    EXPECT_GE(mm.start_stack.value(), 0x7ffffffff000u - (16ull << 30) - 8 * kPageSize);
+    EXPECT_LE(mm.mmap_base.value(), mm.start_stack.value() - 128 * kMiB + (16ull << 30));
+  });
+  EXPECT_TRUE(machine->run().done());
+  return result;
+}
+
+TEST(ExecLayout, ASeedRepeatsItAndAnotherGivesAnother) {
+  const Places one = places(1, 2, vm::Personality::kNone);
+  EXPECT_EQ(places(1, 2, vm::Personality::kNone), one);
+  const Places two = places(2, 2, vm::Personality::kNone);
+  EXPECT_NE(two.program, one.program);
+  EXPECT_NE(two.mmap_base, one.mmap_base);
+  EXPECT_NE(two.stack, one.stack);
+  EXPECT_NE(two.brk_gap_end, one.brk_gap_end);
+  EXPECT_NE(two.vdso, one.vdso);
+}
+
+TEST(ExecLayout, RandomizeVaSpace1LeavesTheHeapBehindTheProgram) {
+  EXPECT_EQ(places(1, 1, vm::Personality::kNone).brk_gap_end, VirtAddr(0x5000));
+  EXPECT_NE(places(1, 2, vm::Personality::kNone).brk_gap_end, VirtAddr(0x5000));
+}
+
+TEST(ExecLayout, OffBySysctlOrPersonalityIsTheSameForEverySeed) {
+  const Places off = places(1, 0, vm::Personality::kNone);
+  EXPECT_EQ(off.program, VirtAddr(0x555555554000));
+  EXPECT_EQ(off.mmap_base, VirtAddr(0x7ffff7fff000));
+  EXPECT_EQ(places(2, 0, vm::Personality::kNone), off);
+  EXPECT_EQ(places(3, 2, vm::Personality::kAddrNoRandomize), off);
+}
+
+TEST(ExecLayout, TheCompatLayoutGoesUpwardsFromAThird) {
+  const Places legacy = places(1, 0, vm::Personality::kAddrCompatLayout);
+  EXPECT_EQ(legacy.mmap_base, VirtAddr(0x2aaaaaaab000));
+  EXPECT_EQ(legacy.vdso, legacy.mmap_base + 0x5000 + 4 * kPageSize);  // behind the interpreter
+}
+
+// --- want of memory, and garbage ------------------------------------------------------------------------------------------------
+
+TEST_F(ExecTest, EachAllocationThatFailsLeavesTheOldProgramOrKills) {
+  ElfBytes program(ET_DYN, 0);
+  program.interpreter = "/ld.so";
+  add("/program", program);
+  add("/ld.so", ElfBytes(ET_DYN, 0));
+  for (const FaultPoint point : {FaultPoint::kSlabAlloc, FaultPoint::kPageAlloc}) {
+    unsigned refused = 0;
+    unsigned killed = 0;
+    bool done = false;  // the last time
+    for (std::uint64_t nth = 1; nth <= 120; ++nth) {
+      Objects before;
+      Process* child = nullptr;
+      in_process([&](Process& self) {
+        ProcessTable& table = machine_->processes();
+        machine_->slab().cache_reap(slab::SlabSystem::ReapMode::kAll);
+        machine_->vfs().drop_pagecache();
+        child = *table.fork(self, [&](Thread& thread) {
+          Process& me = *thread.process;
+          vm::Mm* const old = me.mm;
+          machine_->faults().set(point, {.nth = nth});
+          const auto result = exec(me, "/program");
+          machine_->faults().set(point, {});
+          done = result.has_value();
+          if (done) {
+            EXPECT_FALSE(me.killed());
+          } else if (me.mm == old) {
+            ++refused;
+            EXPECT_TRUE(result.error().error == Errno::kNoMem || result.error().error == Errno::kTooBig)
+                << errno_name(result.error().error) << " " << result.error().why;
+          } else {
+            ++killed;
+            EXPECT_TRUE(me.killed());
+          }
+          table.exit_thread(thread, {});
+        });
+        ASSERT_TRUE(table.wait(self, *child));
+        EXPECT_EQ(machine_->vfs().open_files(), 0u);
+        EXPECT_EQ(address_spaces(), 1u);
+      });
+    }
+    EXPECT_TRUE(done);
+    EXPECT_GT(refused, 3u);
+    EXPECT_GT(killed, 1u);
+  }
+}
+
+// Whatever stands in the headers: an answer, and a machine that is whole.
+TEST_F(ExecTest, RandomHeadersAreAnswered) {
+  std::mt19937_64 random(1);
+  const std::uint64_t values[] = {
+      0, 1, 0x1000, 0x1001, 0x400000, 0x7ffffffff000, 0x7fffffffffff, 0x8000000000000000, ~0ull, 0x2000, 0xfff, 0x555555554000};
+  unsigned ran = 0;
+  for (unsigned round = 0; round < 300; ++round) {
+    ElfBytes elf(random() % 2 == 0 ? ET_EXEC : ET_DYN, random() % 2 == 0 ? 0 : 0x400000);
+    for (unsigned change = 0; change <= random() % 3; ++change) {
+      Elf64_Phdr& segment = elf.segments[random() % elf.segments.size()];
+      std::uint64_t Elf64_Phdr::* const fields[] = {&Elf64_Phdr::p_offset, &Elf64_Phdr::p_vaddr, &Elf64_Phdr::p_filesz,
+                                                    &Elf64_Phdr::p_memsz, &Elf64_Phdr::p_align};
+      segment.*fields[random() % std::size(fields)] = values[random() % std::size(values)];
+      if (random() % 4 == 0) segment.p_flags = static_cast<std::uint32_t>(random() % 8);
+    }
+    const std::string path = fmt::format("/random{}", round);
+    add(path, elf);
+    in_process([&](Process& self) { ran += exec(self, path).has_value() ? 1 : 0; });
+    ASSERT_TRUE(fs().unlink(path));
+  }
+  EXPECT_GT(ran, 20u);
+  EXPECT_LT(ran, 280u);
+}
+
+}  // namespace
+}  // namespace quire::kernel
