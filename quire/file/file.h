@@ -39,6 +39,19 @@ struct FileRaState {
   std::int64_t prev_pos = -1;   // where the last read ended
 };
 
+class File;
+
+// Who wants to hear of the areas that map a file (vm_ops->open and ->close): each that comes to be, by mmap, fork, a split or
+// a move, and each that goes. mmap_lock is held for writing. Such areas are never merged.
+class AreaOps {
+ public:
+  virtual void vm_open(File& file) = 0;
+  virtual void vm_close(File& file) = 0;  // the area's reference to the file is still there
+
+ protected:
+  ~AreaOps() = default;
+};
+
 class File {
  public:
   File(Inode& inode, FileMode mode, std::uint32_t ra_pages) : inode_(inode), f_mode(mode) { f_ra.ra_pages = ra_pages; }
@@ -54,6 +67,7 @@ class File {
 
  public:
   FileMode f_mode;
+  AreaOps* area_ops = nullptr;
   std::uint32_t f_count = 1;
   std::uint64_t f_pos = 0;
   FileRaState f_ra;

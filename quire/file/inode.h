@@ -69,7 +69,7 @@ struct Inode {
   [[nodiscard]] std::uint64_t size_pages() const { return bytes_to_pages_up(i_size); }
 
   SuperBlock& sb;
-  const std::uint64_t ino;
+  std::uint64_t ino;         // a segment of System V gets its id before anybody else sees it; of others it stays
   std::uint64_t i_size = 0;  // bytes
   std::uint32_t i_count = 1;
   std::uint32_t i_nlink = 1;

@@ -101,6 +101,10 @@ void Shmem::shmem_delete_from_page_cache(ShmemInode& inode, Folio& folio, SwapEn
 Result<WritepageOutcome> Shmem::shmem_writepage(Folio& folio) {
   QUIRE_BUG_ON(!phys::folio_test_locked(folio) || folio_mapped(folio) || phys::folio_test_swapcache(folio));
   ShmemInode& inode = shmem_inode(AddressSpace::of(folio)->host());
+  if (inode.locked == ShmemInode::Locked::kYes) {
+    filemap_.folio_mark_dirty(folio);
+    return WritepageOutcome::kActivate;
+  }
   services_.scheduler.charge(services_.scheduler.costs().swap_slot);
   const Result<SwapEntry> entry = services_.swap.get_swap_page();
   if (!entry || !services_.swap.add_to_swap_cache(folio, *entry)) {

@@ -39,11 +39,12 @@ class CommitAccounting {
 struct ShmemInode : Inode {
   using Inode::Inode;
   ShmemAccount account = ShmemAccount::kPerPage;
-  std::uint64_t committed = 0;  // pages accounted for as a whole
-  std::uint64_t alloced = 0;    // pages
-  std::uint64_t swapped = 0;    // pages
-  std::uint64_t in_flight = 0;  // charged, on their way into the cache
-  Dentry* i_dentry = nullptr;   // a name in no tree, as alloc_file_pseudo gives it one
+  std::uint64_t committed = 0;                                          // pages accounted for as a whole
+  std::uint64_t alloced = 0;                                            // pages
+  std::uint64_t swapped = 0;                                            // pages
+  std::uint64_t in_flight = 0;                                          // charged, on their way into the cache
+  Dentry* i_dentry = nullptr;                                           // a name in no tree, as alloc_file_pseudo gives it one
+  enum class Locked : std::uint8_t { kNo, kYes } locked = Locked::kNo;  // SHM_LOCK: its pages do not go to swap
 };
 
 // What shmem_get_folio may do about a hole (sgp_type).
@@ -69,8 +70,10 @@ class Shmem final : public SuperBlock, private AddressSpaceOps {
   ~Shmem() override;
 
   // --- files ---
-  // A new inode of `size` bytes without a name (nlink 0: it lives while it is open or mapped). kInval, kNoMem.
-  [[nodiscard]] Result<ShmemInode*> shmem_get_inode(std::uint64_t size, ShmemAccount account = ShmemAccount::kPerPage);
+  // A new inode of `size` bytes in no directory (nlink 0: it lives while it is open or mapped), which maps shows as `name`.
+  // kInval, kNoMem.
+  [[nodiscard]] Result<ShmemInode*> shmem_get_inode(std::uint64_t size, ShmemAccount account = ShmemAccount::kPerPage,
+                                                    std::string_view name = {});
   void set_commit(CommitAccounting* commit) { commit_ = commit; }
   // Pages that its files have been promised.
   [[nodiscard]] std::uint64_t committed() const;

@@ -16,14 +16,14 @@ constexpr std::array<std::byte, kPageSize> kZeroes{};
 
 }  // namespace
 
-Result<ShmemInode*> Shmem::shmem_get_inode(std::uint64_t size, ShmemAccount account) {
+Result<ShmemInode*> Shmem::shmem_get_inode(std::uint64_t size, ShmemAccount account, std::string_view name) {
   if (size > kMaxLfsFilesize) return fail(Errno::kInval);
   const AddressSpaceInit mapping = filemap_.mapping_init(*this);
   const InodeInit init{.sb = *this, .ino = next_ino_, .mapping = mapping, .i_rwsem = filemap_.i_rwsem_class()};
   ShmemInode* inode = inode_cache_.alloc(phys::Gfp::kKernelAccount, init);
   if (inode == nullptr) return fail(Errno::kNoMem);
   inode->account = account;
-  inode->i_dentry = dentries_.d_alloc("");
+  inode->i_dentry = dentries_.d_alloc(name);
   const Status enough = inode->i_dentry == nullptr ? fail(Errno::kNoMem) : shmem_acct_size(*inode, size);
   if (!enough) {
     free_inode(*inode);

@@ -57,8 +57,8 @@ void Vfs::fput(File& file) {
   iput(inode);
 }
 
-Result<File*> Vfs::shmem_file_setup(std::uint64_t size, ShmemAccount account) {
-  const Result<ShmemInode*> inode = shmem_.shmem_get_inode(size, account);
+Result<File*> Vfs::shmem_file_setup(std::uint64_t size, ShmemAccount account, std::string_view name) {
+  const Result<ShmemInode*> inode = shmem_.shmem_get_inode(size, account, name);
   if (!inode) return fail(inode.error());
   Result<File*> file = open(**inode, FileMode::kRead | FileMode::kWrite);
   iput(**inode);

@@ -60,7 +60,9 @@ class Vfs {
   void fget(File& file) { ++file.f_count; }
   void fput(File& file);
   // An unnamed shmem file of `size` bytes (memfd_create, shmget, MAP_SHARED|MAP_ANONYMOUS), open for reading and writing.
-  [[nodiscard]] Result<File*> shmem_file_setup(std::uint64_t size, ShmemAccount account = ShmemAccount::kPerPage);
+  // `name`: as maps shows it.
+  [[nodiscard]] Result<File*> shmem_file_setup(std::uint64_t size, ShmemAccount account = ShmemAccount::kPerPage,
+                                               std::string_view name = {});
 
   // --- calls ---
   // read(2)/write(2) at f_pos, pread/pwrite at `pos`. kBadF when not opened for it.

@@ -111,6 +111,7 @@ Checked<void> Machine::boot_memory_management() {
                                          reclaim::make_reclaim_policy(config_.profile));
   pageout_ = std::make_unique<PageoutThroughReclaim>(*reclaim_);
   vm_->set_pageout(pageout_.get());
+  shm_ = std::make_unique<Shm>(*slab_, *vfs_, *vm_);
   processes_ = std::make_unique<ProcessTable>(*phys_, *slab_, *kernel_space_, *vfs_, *vm_);
   reclaim_->set_oom_victims(processes_.get());
   reclaim_->set_compaction(compaction_.get());

@@ -18,6 +18,7 @@
 #include "quire/file/vfs.h"
 #include "quire/kernel/machine_config.h"
 #include "quire/kernel/process_table.h"
+#include "quire/kernel/shm.h"
 #include "quire/kvirt/kernel_space.h"
 #include "quire/lru/lru.h"
 #include "quire/phys/phys_mem.h"
@@ -59,6 +60,7 @@ class Machine {
   [[nodiscard]] compact::Compaction& compaction() { return *compaction_; }
   [[nodiscard]] reclaim::Reclaim& reclaim() { return *reclaim_; }
   [[nodiscard]] ProcessTable& processes() { return *processes_; }
+  [[nodiscard]] Shm& shm() { return *shm_; }
   // zram devices among the swap areas, in the order of the configuration.
   [[nodiscard]] const std::vector<swap::Zram*>& zrams() const { return zrams_; }
 
@@ -107,6 +109,7 @@ class Machine {
   std::unique_ptr<reclaim::VmFolioActions> actions_;
   std::unique_ptr<reclaim::Reclaim> reclaim_;
   std::unique_ptr<PageoutThroughReclaim> pageout_;
+  std::unique_ptr<Shm> shm_;
   std::unique_ptr<ProcessTable> processes_;
 };
 

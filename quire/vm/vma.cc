@@ -24,6 +24,7 @@ Vma* Vm::vm_area_alloc(Mm& mm, Range<VirtAddr> range, VmFlags flags, Pgoff pgoff
   if (file != nullptr) {
     parts_.vfs.fget(*file);
     vma->vm_file = file;
+    if (file->area_ops != nullptr) file->area_ops->vm_open(*file);
   }
   return vma;
 }
@@ -36,7 +37,10 @@ Vma* Vm::vm_area_dup(const Vma& vma, Mm& mm) {
 }
 
 void Vm::vm_area_free(Vma& vma) {
-  if (vma.vm_file != nullptr) parts_.vfs.fput(*vma.vm_file);
+  if (file::File* file = vma.vm_file; file != nullptr) {
+    if (file->area_ops != nullptr) file->area_ops->vm_close(*file);
+    parts_.vfs.fput(*file);
+  }
   vma_cache_.free(&vma);
 }
 

@@ -24,7 +24,8 @@ bool is_mergeable_anon_vma(const AnonVma* a, const AnonVma* b, const Vma* vma) {
 }
 
 bool is_mergeable_vma(const Vma& vma, const MergeRequest& request) {
-  return (vma.vm_flags ^ request.flags) == VmFlags::kNone && vma.vm_file == request.file;
+  if ((vma.vm_flags ^ request.flags) != VmFlags::kNone || vma.vm_file != request.file) return false;
+  return vma.vm_file == nullptr || vma.vm_file->area_ops == nullptr;
 }
 
 bool can_merge_after(const Vma& prev, const MergeRequest& request) {
