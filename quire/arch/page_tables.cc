@@ -30,6 +30,7 @@ struct PathBits {
     if (all & word(PteBits::kRw)) r |= Rights::kWrite;
     if (!(some & word(PteBits::kNx))) r |= Rights::kExec;
     if (leaf & word(PteBits::kDirty)) r |= Rights::kDirty;
+    if (leaf & word(PteBits::kGlobal)) r |= Rights::kGlobal;
     return r;
   }
 };

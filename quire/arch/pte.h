@@ -152,6 +152,17 @@ inline constexpr PteBits kPteChangeKeeps = PteBits::kAccessed | PteBits::kDirty 
              static_cast<std::uint64_t>(prot.bits & PteBits::kPse));
 }
 
+// Must a CPU that remembers `old` be told when the entry becomes `now`? Not of what only adds D or takes A away: the hardware
+// walks again for the one, and the other only makes the page look older.
+[[nodiscard]] constexpr bool pte_needs_flush(Pte old, Pte now) {
+  if (!old.hw_present()) return false;
+  if (!now.hw_present() || old.pfn() != now.pfn()) return true;
+  if (pte_dirty(old) && !pte_dirty(now)) return true;
+  constexpr PteBits kNoMatter =
+      PteBits::kAccessed | PteBits::kDirty | PteBits::kSpecial | PteBits::kSoftDirty | PteBits::kDevmap | PteBits::kUffdWp;
+  return (old.flags() & ~kNoMatter) != (now.flags() & ~kNoMatter);
+}
+
 // --- pte_*: entries in a table ------------------------------------------------------------------------------------------
 [[nodiscard]] inline Pte ptep_get(const Pte* ptep) { return *ptep; }
 inline void set_pte(Pte* ptep, Pte pte) { *ptep = pte; }

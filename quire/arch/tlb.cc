@@ -12,25 +12,27 @@
 namespace quire::arch {
 namespace {
 
-constexpr unsigned kMaxWays = 16;
 constexpr std::uint64_t level_pages(unsigned level) { return std::uint64_t{1} << (9 * (level - 1)); }
 
 }  // namespace
 
 Tlb::Array Tlb::add_array(const TlbConfig::Array& shape) {
-  QUIRE_BUG_ON(shape.ways == 0 || shape.ways > kMaxWays || shape.entries % shape.ways != 0);
+  QUIRE_BUG_ON(shape.ways == 0 || shape.ways > TlbConfig::kMaxWays || shape.entries % shape.ways != 0);
   const unsigned sets = shape.entries / shape.ways;
   QUIRE_BUG_ON(!std::has_single_bit(sets));
-  const Array array{static_cast<std::uint32_t>(entries_.size()), shape.ways, sets - 1};
+  const Array array{static_cast<std::uint32_t>(entries_.size()), shape.ways, sets - 1,
+                    static_cast<std::uint32_t>(swept_.size())};
   entries_.resize(entries_.size() + shape.entries);
+  swept_.resize(swept_.size() + sets);
   return array;
 }
 
 Tlb::Tlb(const TlbConfig& config) : config_(config) {
+  for (Asid asid = 0; asid < kAsids; ++asid) keys_[asid] = asid;
   l1_[0] = add_array(config.l1_4k);
   l1_[1] = add_array(config.l1_2m);
   l1_[2] = add_array(config.l1_1g);
-  QUIRE_BUG_ON(entries_.size() > kHintable);
+  QUIRE_BUG_ON(entries_.size() > TlbConfig::kMaxL1);
   l2_[0] = l2_[1] = add_array(config.l2);
   l2_[2] = add_array(config.l2_1g);
   tags_.resize(entries_.size() + sizeof(std::uint64_t));  // sets are read by words, which may reach past the last one
@@ -69,7 +71,7 @@ bool Tlb::any_way(const std::vector<std::uint8_t>& bytes, const Array& array, st
 
 const TlbEntry* Tlb::find(const Array& array, Asid asid, std::uint64_t vpn, unsigned level) const {
   const std::uint64_t first_vpn = vpn & ~(level_pages(level) - 1);
-  const std::uint32_t key = asid | generation_;
+  const std::uint32_t key = keys_[asid];
   const TlbEntry* found = nullptr;
   any_way(tags_, array, set_of(array, vpn, level), tag_of(key, first_vpn, level), [&](std::uint32_t way) {
     const TlbEntry& entry = entries_[way];
@@ -84,10 +86,12 @@ TlbEntry* Tlb::find(const Array& array, Asid asid, std::uint64_t vpn, unsigned l
   return const_cast<TlbEntry*>(static_cast<const Tlb*>(this)->find(array, asid, vpn, level));
 }
 
-TlbEntry* Tlb::lookup_slow(Asid asid, std::uint64_t vpn) {
+// In L1, then in L2; only at levels of which there are entries.
+TlbEntry* Tlb::lookup_id(Asid id, std::uint64_t vpn) {
+  const std::uint32_t* live = live_of_[id];
   for (unsigned level = 1; level <= kLeafLevels; ++level) {
-    if (live_[level - 1] == 0) continue;
-    if (TlbEntry* hit = find(l1_[level - 1], asid, vpn, level)) {
+    if (live[level - 1] == 0) continue;
+    if (TlbEntry* hit = find(l1_[level - 1], id, vpn, level)) {
       referenced_[way_of(*hit)] = 1;
       remember_way(*hit, vpn);
       ++stats_.l1_hits;
@@ -95,19 +99,36 @@ TlbEntry* Tlb::lookup_slow(Asid asid, std::uint64_t vpn) {
     }
   }
   for (unsigned level = 1; level <= kLeafLevels; ++level) {
-    if (live_[level - 1] == 0) continue;
-    if (TlbEntry* hit = find(l2_[level - 1], asid, vpn, level)) {
+    if (live[level - 1] == 0) continue;
+    if (TlbEntry* hit = find(l2_[level - 1], id, vpn, level)) {
       referenced_[way_of(*hit)] = 1;
       ++stats_.l2_hits;
       return fill_l1(*hit, vpn);
     }
   }
+  return nullptr;
+}
+
+TlbEntry* Tlb::lookup_slow(Asid asid, std::uint64_t vpn) {
+  if (TlbEntry* own = lookup_id(asid, vpn)) return own;
+  if (TlbEntry* global = lookup_id(kGlobalAsid, vpn)) return global;
   ++stats_.misses;
   return nullptr;
 }
 
+// Throws entries of past generations out of a set.
+void Tlb::sweep(const Array& array, std::uint32_t set, std::size_t set_number) {
+  if (swept_[set_number] == flushes_) [[likely]]
+    return;
+  swept_[set_number] = flushes_;
+  for (std::uint32_t way = set; way < set + array.ways; ++way) {
+    if (tags_[way] != 0 && !valid(way)) erase(way);
+  }
+}
+
 TlbEntry* Tlb::victim(const Array& array, std::uint64_t vpn, unsigned level) {
   const std::uint32_t set = set_of(array, vpn, level);
+  sweep(array, set, array.first_set + ((vpn >> (9 * (level - 1))) & array.set_mask));
   std::uint32_t chosen = set;
   const auto choose = [&chosen](std::uint32_t way) {
     chosen = way;
@@ -123,13 +144,39 @@ void Tlb::remember_way(const TlbEntry& l1_entry, std::uint64_t vpn) {
   hint_[vpn % kHints] = static_cast<std::uint8_t>(way_of(l1_entry));
 }
 
+void Tlb::count(const TlbEntry& entry, int n) {
+  const auto by = static_cast<std::uint32_t>(n);
+  live_[entry.level - 1] += by;
+  live_of_[entry.asid()][entry.level - 1] += by;
+}
+
+void Tlb::count_frame([[maybe_unused]] const TlbEntry& entry, [[maybe_unused]] int n) {
+#ifdef QUIRE_DEBUG
+  std::uint16_t& bucket = frames_[(entry.frame.value() >> kPageShift) % kFrameBuckets];
+  if (entry.level == 1) bucket = static_cast<std::uint16_t>(bucket + n);
+#endif
+}
+
+// The way holds nothing any more. Whether it counted is the caller's to know.
+void Tlb::erase(std::size_t way) {
+  count_frame(entries_[way], -1);
+  entries_[way] = TlbEntry();
+  tags_[way] = 0;
+  referenced_[way] = 0;
+}
+
 void Tlb::put(TlbEntry& way, const TlbEntry& entry) {
   const std::size_t place = way_of(way);
-  if (valid(place)) --live_[way.level - 1];
+  const bool held = tags_[place] != 0;
+  if (held) count_frame(way, -1);
+  if (!held || way.key != entry.key || way.level != entry.level) {
+    if (held) count(way, -1);
+    count(entry, 1);
+  }
   way = entry;
-  ++live_[way.level - 1];
   tags_[place] = tag_of(way.key, way.vpn, way.level);
   referenced_[place] = 1;
+  count_frame(way, 1);
 }
 
 TlbEntry* Tlb::fill_l1(const TlbEntry& entry, std::uint64_t vpn) {
@@ -141,13 +188,14 @@ TlbEntry* Tlb::fill_l1(const TlbEntry& entry, std::uint64_t vpn) {
 
 TlbEntry* Tlb::insert(Asid asid, VirtAddr va, const WalkResult& walk) {
   QUIRE_DCHECK(walk && walk.level >= 1 && walk.level <= kLeafLevels && asid <= kAsidMax);
+  if (any(walk.rights, Rights::kGlobal)) asid = kGlobalAsid;
   const std::uint64_t vpn = va.value() >> kPageShift;
   const std::uint64_t pages = level_pages(walk.level);
   TlbEntry entry;
   entry.vpn_mask = ~(pages - 1);
   entry.vpn = vpn & entry.vpn_mask;
   entry.frame = align_down(walk.pa, pages << kPageShift);
-  entry.key = asid | generation_;
+  entry.key = keys_[asid];
   entry.rights = walk.rights;
   entry.level = walk.level;
   ++stats_.insertions;
@@ -169,10 +217,8 @@ TlbEntry* Tlb::insert(Asid asid, VirtAddr va, const WalkResult& walk) {
 }
 
 void Tlb::drop(TlbEntry& entry) {
-  --live_[entry.level - 1];
-  entry = TlbEntry();
-  tags_[way_of(entry)] = 0;
-  referenced_[way_of(entry)] = 0;
+  count(entry, -1);
+  erase(way_of(entry));
 }
 
 template <class Match>
@@ -184,18 +230,25 @@ void Tlb::drop_if(Match&& match) {
   }
 }
 
-unsigned Tlb::forget(Asid asid, VirtAddr va) {
-  const std::uint64_t vpn = va.value() >> kPageShift;
-  unsigned dropped = 0;
-  for (unsigned level = 1; level <= kLeafLevels; ++level) {
-    if (live_[level - 1] == 0) continue;
-    for (const Array* array : {&l1_[level - 1], &l2_[level - 1]}) {
-      TlbEntry* entry = find(*array, asid, vpn, level);
-      if (entry == nullptr) continue;
-      drop(*entry);
-      ++dropped;
+// f(entry) for each entry that serves `vpn` to the address space: its own and global ones, in L1 and in L2.
+template <class F>
+void Tlb::for_each_place(Asid asid, std::uint64_t vpn, F&& f) const {
+  for (const Asid id : {asid, kGlobalAsid}) {
+    for (unsigned level = 1; level <= kLeafLevels; ++level) {
+      if (live_of_[id][level - 1] == 0) continue;
+      for (const Array* array : {&l1_[level - 1], &l2_[level - 1]}) {
+        if (const TlbEntry* entry = find(*array, id, vpn, level)) f(*entry);
+      }
     }
   }
+}
+
+unsigned Tlb::forget(Asid asid, VirtAddr va) {
+  unsigned dropped = 0;
+  for_each_place(asid, va.value() >> kPageShift, [&](const TlbEntry& entry) {
+    drop(entries_[way_of(entry)]);
+    ++dropped;
+  });
   return dropped;
 }
 
@@ -217,22 +270,43 @@ void Tlb::flush_range(Asid asid, Range<VirtAddr> range) {
     }
     return;
   }
-  drop_if([&](const TlbEntry& e) { return e.asid() == asid && e.vpn <= last && e.vpn + (e.pages() - 1) >= first; });
+  const auto serves = [&](const TlbEntry& e) { return e.asid() == asid || e.asid() == kGlobalAsid; };
+  drop_if([&](const TlbEntry& e) { return serves(e) && e.vpn <= last && e.vpn + (e.pages() - 1) >= first; });
+}
+
+// The address space's entries belong to the past.
+void Tlb::retire(Asid asid) {
+  std::uint32_t gone = 0;
+  for (unsigned l = 0; l < kLeafLevels; ++l) {
+    const std::uint32_t entries = std::exchange(live_of_[asid][l], 0);
+    live_[l] -= entries;
+    gone += entries;
+  }
+  if (gone == 0) return;
+  stats_.flushed_entries += gone;
+  ++flushes_;
+  keys_[asid] += kAsids;
+  if (keys_[asid] >= kAsids) [[likely]]
+    return;
+  // All generations used up: the next ones are those of the oldest entries.
+  for (std::size_t way = 0; way < entries_.size(); ++way) {
+    if (entries_[way].vpn != TlbEntry::kInvalidVpn && entries_[way].asid() == asid) erase(way);
+  }
 }
 
 void Tlb::flush_asid(Asid asid) {
   ++stats_.flush_asid;
-  drop_if([&](const TlbEntry& e) { return e.asid() == asid; });
+  retire(asid);
+}
+
+void Tlb::flush_nonglobal() {
+  ++stats_.flush_all;
+  for (Asid asid = 0; asid <= kAsidMax; ++asid) retire(asid);
 }
 
 void Tlb::flush_all() {
-  ++stats_.flush_all;
-  for (std::uint32_t& live : live_) stats_.flushed_entries += std::exchange(live, 0);
-  std::ranges::fill(tags_, 0);
-  std::ranges::fill(referenced_, 0);
-  generation_ += kAsidMax + 1;
-  // All generations used up: the next ones are those of the oldest entries.
-  if (generation_ == 0) std::ranges::fill(entries_, TlbEntry());
+  flush_nonglobal();
+  retire(kGlobalAsid);
 }
 
 namespace {
@@ -260,16 +334,19 @@ std::string_view staleness_name(Staleness s) {
 }  // namespace
 
 Staleness Tlb::staleness(Asid asid, VirtAddr va, const WalkResult& now) const {
-  const std::uint64_t vpn = va.value() >> kPageShift;
-  for (unsigned level = 1; level <= kLeafLevels; ++level) {
-    if (live_[level - 1] == 0) continue;
-    for (const Array* array : {&l1_[level - 1], &l2_[level - 1]}) {
-      const TlbEntry* entry = find(*array, asid, vpn, level);
-      if (entry == nullptr) continue;
-      if (const Staleness s = judge(*entry, va, now); s != Staleness::kFresh) return s;
-    }
-  }
-  return Staleness::kFresh;
+  Staleness found = Staleness::kFresh;
+  for_each_place(asid, va.value() >> kPageShift, [&](const TlbEntry& entry) {
+    if (found == Staleness::kFresh) found = judge(entry, va, now);
+  });
+  return found;
+}
+
+bool Tlb::may_reach([[maybe_unused]] PhysAddr frame) const {
+#ifdef QUIRE_DEBUG
+  return live_[1] + live_[2] != 0 || frames_[(frame.value() >> kPageShift) % kFrameBuckets] != 0;
+#else
+  return true;
+#endif
 }
 
 void Tlb::report_stale(Asid asid, VirtAddr va, Staleness s) {
@@ -284,15 +361,16 @@ void Tlb::for_each(const std::function<void(const TlbEntry&)>& f) const {
 }
 
 void Tlb::validate() const {
-  std::uint32_t live[kLeafLevels]{};
+  std::uint32_t live[kAsids][kLeafLevels]{};
   for (std::size_t i = 0; i < entries_.size(); ++i) {
     const TlbEntry& entry = entries_[i];
     if (!valid(i)) {  // no lookup through hint_ may find it
-      QUIRE_BUG_ON(entry.vpn != TlbEntry::kInvalidVpn && (entry.key & ~kAsidMax) == generation_);
+      QUIRE_BUG_ON(entry.vpn != TlbEntry::kInvalidVpn && entry.key == keys_[entry.asid()]);
       continue;
     }
-    QUIRE_BUG_ON(entry.level < 1 || entry.level > kLeafLevels || (entry.key & ~kAsidMax) != generation_);
-    ++live[entry.level - 1];
+    QUIRE_BUG_ON(entry.level < 1 || entry.level > kLeafLevels);
+    QUIRE_BUG_ON((entry.asid() == kGlobalAsid) != any(entry.rights, Rights::kGlobal));
+    ++live[entry.asid()][entry.level - 1];
     QUIRE_BUG_ON(entry.pages() != level_pages(entry.level) || (entry.vpn & ~entry.vpn_mask) != 0);
     QUIRE_BUG_ON(entry.frame.value() % (entry.pages() << kPageShift) != 0);
     // It stands in its own set, and once only.
@@ -300,7 +378,14 @@ void Tlb::validate() const {
     const Array& array = (in_l1 ? l1_ : l2_)[entry.level - 1];
     QUIRE_BUG_ON(find(array, entry.asid(), entry.vpn, entry.level) != &entry);
   }
-  for (unsigned l = 0; l < kLeafLevels; ++l) QUIRE_BUG_ON(live[l] != live_[l]);
+  for (unsigned l = 0; l < kLeafLevels; ++l) {
+    std::uint32_t sum = 0;
+    for (Asid asid = 0; asid < kAsids; ++asid) {
+      QUIRE_BUG_ON(live[asid][l] != live_of_[asid][l]);
+      sum += live[asid][l];
+    }
+    QUIRE_BUG_ON(sum != live_[l]);
+  }
   for (const std::uint8_t hint : hint_) QUIRE_BUG_ON(hint >= l2_[0].first);
 }
 

@@ -83,7 +83,7 @@ ThreadReplay::Next ThreadReplay::touch(std::span<const trace::Access> accesses) 
     }
     const VirtAddr address(a.page() << kPageShift);
     const auto kind = static_cast<arch::Access>(a.kind());
-    if (mmu->lookup(mm.context_id, address, kind, arch::Privilege::kUser) != nullptr) [[likely]]
+    if (mmu->lookup_in(mm.context_id, address, kind, arch::Privilege::kUser) != nullptr) [[likely]]
       continue;
     charge();
     const vm::AccessOutcome outcome = vm_.access(mm, address, kind);

@@ -24,6 +24,7 @@
 #include "quire/phys/buddy.h"
 #include "quire/phys/data_mode.h"
 #include "quire/phys/folio.h"
+#include "quire/phys/free_watch.h"
 #include "quire/phys/gfp.h"
 #include "quire/phys/iomem.h"
 #include "quire/phys/memblock.h"
@@ -92,6 +93,9 @@ class PhysMem final : Buddy::DeferredSource {
   void free_page(Page& page) { free_pages(page, Order(0)); }
   // Frees a block whose last reference is gone already (free_unref_page): the end of every folio_put.
   void free_unref_page(Page& page, Order order) {
+#ifdef QUIRE_DEBUG
+    if (free_watch_ != nullptr) free_watch_->before_free(page_to_pfn(page), order);
+#endif
     if (order.value() != 0 || !free_to_pcp(page)) [[unlikely]]
       free_unref_page_slow(page, order);
   }
@@ -259,6 +263,7 @@ class PhysMem final : Buddy::DeferredSource {
 
   // Injected failures of alloc_pages (FaultPoint::kPageAlloc); nullptr: none.
   void set_fault_injection(sim::FaultInjection* faults) { faults_ = faults; }
+  void set_free_watch(FreeWatch* watch) { free_watch_ = watch; }
 
  private:
   friend class PhysBoot;
@@ -326,6 +331,7 @@ class PhysMem final : Buddy::DeferredSource {
   Page* vmemmap_;
   std::byte* base_;
   sim::FaultInjection* faults_ = nullptr;
+  [[maybe_unused]] FreeWatch* free_watch_ = nullptr;  // asked under QUIRE_DEBUG only
   std::vector<Zone*> fast_zones_;   // [cpu * kZoneTypes + highest zone]: the preferred zone; null: take the slow way
   std::vector<Zone*> zones_by_id_;  // [node << 3 | zone], as in Page::flags
   VmStat vmstat_;

@@ -50,7 +50,8 @@ constexpr std::array<std::string_view, Counters<VmEvent>::kSize> kVmEventNames =
     "thp_file_fallback_charge", "thp_file_mapped", "thp_split_page", "thp_split_page_failed",
     "thp_deferred_split_page", "thp_split_pmd", "thp_scan_exceed_none_pte", "thp_scan_exceed_swap_pte",
     "thp_scan_exceed_share_pte", "thp_split_pud", "thp_zero_page_alloc", "thp_zero_page_alloc_failed", "thp_swpout",
-    "thp_swpout_fallback", "balloon_inflate", "balloon_deflate", "balloon_migrate", "swap_ra", "swap_ra_hit",
+    "thp_swpout_fallback", "balloon_inflate", "balloon_deflate", "balloon_migrate", "nr_tlb_remote_flush",
+    "nr_tlb_remote_flush_received", "nr_tlb_local_flush_all", "nr_tlb_local_flush_one", "swap_ra", "swap_ra_hit",
     "ksm_swpin_copy", "cow_ksm", "direct_map_level2_splits", "direct_map_level3_splits",
 };
 // clang-format on

@@ -72,7 +72,8 @@ enum class VmEvent : std::uint16_t {
   kThpFileFallbackCharge, kThpFileMapped, kThpSplitPage, kThpSplitPageFailed, kThpDeferredSplitPage,
   kThpSplitPmd, kThpScanExceedNonePte, kThpScanExceedSwapPte, kThpScanExceedSharePte, kThpSplitPud,
   kThpZeroPageAlloc, kThpZeroPageAllocFailed, kThpSwpout, kThpSwpoutFallback, kBalloonInflate,
-  kBalloonDeflate, kBalloonMigrate, kSwapRa, kSwapRaHit, kKsmSwpinCopy, kCowKsm, kDirectMapLevel2Splits,
+  kBalloonDeflate, kBalloonMigrate, kNrTlbRemoteFlush, kNrTlbRemoteFlushReceived, kNrTlbLocalFlushAll,
+  kNrTlbLocalFlushOne, kSwapRa, kSwapRaHit, kKsmSwpinCopy, kCowKsm, kDirectMapLevel2Splits,
   kDirectMapLevel3Splits,
   kCount
 };

@@ -156,6 +156,8 @@ class Scheduler {
   [[nodiscard]] const SchedulerStats& stats() const { return stats_; }
   [[nodiscard]] CpuStats cpu_stats(unsigned cpu) const;
   [[nodiscard]] Nanos cpu_clock(unsigned cpu) const;
+  // The task that has the CPU; nullptr: it is idle.
+  [[nodiscard]] const Task* running(unsigned cpu) const { return cpus_[cpu].running; }
   [[nodiscard]] unsigned nr_running(unsigned cpu) const;  // running and queued tasks
   // All tasks ever spawned, by id - 1.
   [[nodiscard]] const std::vector<std::unique_ptr<Task>>& tasks() const { return tasks_; }

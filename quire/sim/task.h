@@ -89,6 +89,7 @@ class Task {
   std::uint64_t reclaimed_slab = 0;  // pages of slabs it gave back (struct reclaim_state); counted by the slab floor
   std::uint32_t pf_flags = 0;        // PF_MEMALLOC and its kin (phys/task_flags.h); never touched here
 
+  std::uint64_t mm_context = 0;     // the address space it last used; vm's, never touched here
   KmapCtrl kmap_ctrl;               // never touched here
   unsigned migration_disabled = 0;  // keeps its CPU while it is not 0 (migrate_disable)
 

@@ -21,6 +21,13 @@ class CpuMask {
     }
     return true;
   }
+  // Is a CPU other than `cpu` in the set?
+  [[nodiscard]] bool any_but(unsigned cpu) const {
+    for (unsigned i = 0; i < words_.size(); ++i) {
+      if ((words_[i] & ~(i == cpu / 64 ? std::uint64_t{1} << (cpu % 64) : 0)) != 0) return true;
+    }
+    return false;
+  }
   CpuMask& operator|=(const CpuMask& other) {
     for (unsigned i = 0; i < words_.size(); ++i) words_[i] |= other.words_[i];
     return *this;

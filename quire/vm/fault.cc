@@ -25,13 +25,16 @@ bool access_error(arch::FaultCode code, const Vma& vma) {
 AccessOutcome Vm::access_slow(Mm& mm, VirtAddr address, arch::Access kind) {
   while (true) {
     parts_.scheduler.sync_point();
-    arch::Mmu& mmu = shootdown_.mmu(parts_.scheduler.cpu());
-    parts_.scheduler.charge(parts_.scheduler.costs().tlb_walk);
-    const arch::WalkResult walk = mmu.refill(mm.context_id, mm.pgd, address, kind, arch::Privilege::kUser);
-    if (walk) {
-      mm.cpumask.set(parts_.scheduler.cpu());
-      return {.phys = walk.pa};
+    arch::Mmu& mmu = this->mmu();
+    if (!mmu.loaded(mm.context_id)) {
+      shootdown_.switch_mm(mm);
+      if (const auto* hit = mmu.lookup_in(mm.context_id, address, kind, arch::Privilege::kUser)) {
+        return {.phys = hit->translate(address)};
+      }
     }
+    parts_.scheduler.charge(parts_.scheduler.costs().tlb_walk);
+    const arch::WalkResult walk = mmu.refill(address, kind, arch::Privilege::kUser);
+    if (walk) return {.phys = walk.pa};
     if (walk.outcome == arch::WalkOutcome::kGeneralProtection) return signal(Signal::kSegv, SiCode::kKernel);
     const AccessOutcome outcome = exc_page_fault(mm, address, walk.code);
     if (!outcome.ok()) return outcome;

@@ -56,6 +56,7 @@ Status Vm::dup_mmap(Mm& mm, Mm& parent) {
   sim::WriteGuard parent_guard(parent.mmap_lock);
   sim::WriteGuard guard(mm.mmap_lock, sim::kSingleDepthNesting);
   copy_layout(mm, parent);
+  const TlbFlushPending pending(parent);
   Status result{};
   for (Vma& src : parent.mm_vmas) {
     if (parent.killed()) result = fail(Errno::kIntr);
@@ -63,7 +64,7 @@ Status Vm::dup_mmap(Mm& mm, Mm& parent) {
     if (src.has(VmFlags::kDontCopy)) continue;
     result = dup_vma(mm, src);
   }
-  shootdown_.flush_tlb_mm(parent);  // its private pages are read-only now
+  shootdown_.flush_tlb_mm(parent, FlushSite::kFork);  // its private pages are read-only now
   return result;
 }
 

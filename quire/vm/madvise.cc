@@ -151,8 +151,8 @@ Status Vm::madvise_vma(Vma** vma, Vma** prev, Range<VirtAddr> range, Advice advi
 void Vm::madvise_free_range(Vma& vma, Range<VirtAddr> range) {
   Mm& mm = *vma.vm_mm;
   parts_.lru.lru_add_drain();
-  bool changed = false;
-  walk_page_range(mm, range, [&](VirtAddr, arch::Pte& pte) {
+  MmuGather tlb(*this, mm, FlushSite::kFree);
+  walk_page_range(mm, range, [&](VirtAddr address, arch::Pte& pte) {
     if (pte.none()) return;
     if (!pte.present()) {
       if (!arch::non_swap_entry(arch::pte_to_swp_entry(pte))) zap_nonpresent(mm, &pte, ZapCows::kYes);
@@ -173,11 +173,11 @@ void Vm::madvise_free_range(Vma& vma, Range<VirtAddr> range) {
     }
     if (arch::pte_young(pte) || arch::pte_dirty(pte)) {
       pte = arch::pte_mkclean(arch::pte_mkold(pte));
-      changed = true;
+      tlb.note_range(address);
     }
     parts_.lru.mark_folio_lazyfree(folio);
   });
-  if (changed) shootdown_.flush_tlb_range(mm, range);
+  tlb.finish();
 }
 
 // MADV_COLD: to the inactive list, not referenced. MADV_PAGEOUT: reclaimed at once, as far as possible.
@@ -185,7 +185,7 @@ void Vm::madvise_cold_or_pageout(Vma& vma, Range<VirtAddr> range, Advice advice)
   Mm& mm = *vma.vm_mm;
   const bool pageout = advice == Advice::kPageOut && pageout_ != nullptr;
   parts_.lru.lru_add_drain();
-  MmuGather tlb(*this, mm);
+  MmuGather tlb(*this, mm, FlushSite::kCold);
   for (VirtAddr at = range.begin; at < range.end;) {
     phys::FolioList isolated;
     const VirtAddr stop = pgtable_.geometry().addr_end(at, range.end, arch::kPmdLevel);

@@ -10,13 +10,13 @@ Result<Mm*> Vm::mm_alloc() {
   Mm* mm = mm_cache_.alloc(phys::Gfp::kKernel, *this, parts_.scheduler, maple_node_cache_, mmap_lock_class_,
                            page_table_lock_class_, next_context_id_);
   if (mm == nullptr) return fail(Errno::kNoMem);
-  next_context_id_ = next_context_id_ == arch::kAsidMax ? 1 : next_context_id_ + 1;
+  ++next_context_id_;
   if (Status made = pgtable_.pgd_alloc(*mm); !made) {
     mm_cache_.free(mm);
     return fail(made.error());
   }
   mm->mm_vmas.set_stack_guard(tunables_.stack_guard_gap * kPageSize);
-  mm->task_size = pgtable_.geometry().default_map_window;
+  mm->task_size = pgtable_.geometry().task_size;
   arch_pick_mmap_layout(*mm, Personality::kAddrNoRandomize);
   mms_.push_back(*mm);
   return mm;
@@ -33,6 +33,7 @@ void Vm::mmdrop(Mm& mm) {
   QUIRE_BUG_ON(mm.mm_count == 0);
   if (--mm.mm_count != 0) return;
   QUIRE_BUG_ON(mm.mm_users != 0);
+  shootdown_.mm_gone(mm);
   pgtable_.pgd_free(mm);
   for (const std::int64_t counter : mm.rss_stat) QUIRE_BUG_ON(counter != 0);
   QUIRE_BUG_ON(mm.pgtables_pages != 0);
@@ -43,16 +44,17 @@ void Vm::mmdrop(Mm& mm) {
 void Vm::exit_mmap(Mm& mm) {
   sim::WriteGuard guard(mm.mmap_lock);
   mm.flags |= MmFlags::kExiting;
+  shootdown_.enter_lazy_tlb(mm);
   {
-    MmuGather tlb(*this, mm, MmuGather::Scope::kFullMm);
+    MmuGather tlb(*this, mm, FlushSite::kExit, MmuGather::Scope::kFullMm);
     for (Vma& vma : mm.mm_vmas) unmap_page_range(tlb, vma, vma.range());
+    tlb.flush();
+    mm.flags |= MmFlags::kOomSkip;
+    for (Vma& vma : mm.mm_vmas) unlink_rmap(vma);
+    const Range<VirtAddr> user_space{VirtAddr(0), pgtable_.geometry().task_size + kPageSize};
+    pgtable_.free_pgtables(mm, user_space, user_space, tlb);
     tlb.finish();
   }
-  mm.flags |= MmFlags::kOomSkip;
-  for (Vma& vma : mm.mm_vmas) unlink_rmap(vma);
-  const Range<VirtAddr> user_space{VirtAddr(0), pgtable_.geometry().task_size + kPageSize};
-  pgtable_.free_pgtables(mm, user_space, user_space);
-  shootdown_.flush_tlb_mm(mm);
   std::uint64_t accounted = 0;
   while (Vma* vma = mm.mm_vmas.first()) {
     if (vma->has(VmFlags::kAccount)) accounted += vma->pages();

@@ -36,7 +36,7 @@ inline constexpr std::size_t kAuxvWords = 2 * (20 + 3 + 1);  // AT_VECTOR_SIZE
 
 struct Mm {
   Mm(Vm& of, sim::Scheduler& scheduler, VmaTree::NodeCache& nodes, sim::LockClass& mmap_lock_class,
-     sim::LockClass& page_table_lock_class, std::uint32_t id)
+     sim::LockClass& page_table_lock_class, std::uint64_t id)
       : vm(of),
         context_id(id),
         mmap_lock(scheduler, mmap_lock_class),
@@ -44,7 +44,7 @@ struct Mm {
         mm_vmas(nodes) {}
 
   Vm& vm;
-  std::uint32_t context_id;  // address-space id of TLB entries; unique among living Mms
+  std::uint64_t context_id;  // ctx_id: what CPUs know the Mm by; never 0, never given twice
   PhysAddr pgd;
   std::uint32_t mm_users = 1;  // tasks; the last one runs exit_mmap
   std::uint32_t mm_count = 1;  // references to the object; all users together hold one
@@ -75,11 +75,19 @@ struct Mm {
   MmFlags flags = MmFlags::kNone;
   Rlimits rlimits;
   CapIpcLock ipc_lock = CapIpcLock::kNo;
-  CpuMask cpumask;  // CPUs whose TLB may hold entries of this Mm
-  enum class Deferred : std::uint8_t { kNo, kYes };
-  Deferred tlb_flush_batched = Deferred::kNo;  // reclaim cleared entries and left the flush for later
-  void* owner = nullptr;                       // the process, for who made this Mm
-  ListNode mmlist;                             // all Mms of a Vm
+
+  // TLBs (tlb_shootdown.h).
+  CpuMask cpumask;            // CPUs that have this Mm loaded, lazy ones too
+  std::uint64_t tlb_gen = 1;  // raised by each flush
+  struct DeferredFlushes {
+    std::uint32_t pending = 0;  // how often reclaim cleared an entry and left the flush for later
+    std::uint32_t flushed = 0;  // that many of them were settled since
+  };
+  DeferredFlushes tlb_flush_batched;
+  unsigned tlb_flush_pending = 0;  // who stands between a change of entries and its flush
+
+  void* owner = nullptr;  // the process, for who made this Mm
+  ListNode mmlist;        // all Mms of a Vm
 
   [[nodiscard]] std::int64_t counter(Rss r) const { return rss_stat[static_cast<std::size_t>(r)]; }
   void add_counter(Rss r, std::int64_t n) { rss_stat[static_cast<std::size_t>(r)] += n; }

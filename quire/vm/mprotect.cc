@@ -3,6 +3,7 @@
 
 #include "quire/file/vfs.h"
 #include "quire/vm/folio_map.h"
+#include "quire/vm/mmu_gather.h"
 #include "quire/vm/vm.h"
 
 namespace quire::vm {
@@ -153,8 +154,8 @@ void Vm::change_protection(Vma& vma, Range<VirtAddr> range) {
   Mm& mm = *vma.vm_mm;
   const arch::Pgprot prot = vma_page_prot(vma);
   const bool try_writable = vma.has(VmFlags::kWrite) && (!vma.has(VmFlags::kShared) || vma_wants_writenotify(vma));
-  bool changed = false;
-  walk_page_range(mm, range, [&](VirtAddr, arch::Pte& pte) {
+  MmuGather tlb(*this, mm, FlushSite::kMprotect);
+  walk_page_range(mm, range, [&](VirtAddr address, arch::Pte& pte) {
     if (!pte.present()) return protect_migration_entry(pte);
     arch::Pte fresh = arch::pte_modify(pte, prot);
     if (try_writable && !arch::pte_write(fresh)) {
@@ -163,10 +164,10 @@ void Vm::change_protection(Vma& vma, Range<VirtAddr> range) {
           page != nullptr && (page->mapping & phys::kMappingAnon) != 0 && page->test(phys::PageFlag::kAnonExclusive);
       if (vma.has(VmFlags::kShared) ? arch::pte_dirty(pte) : exclusive) fresh = arch::pte_mkwrite(fresh);
     }
-    changed |= fresh != pte;
+    if (arch::pte_needs_flush(pte, fresh)) tlb.note_range(address);
     pte = fresh;
   });
-  if (changed) shootdown_.flush_tlb_range(mm, range);
+  tlb.finish();
 }
 
 }  // namespace quire::vm

@@ -253,7 +253,7 @@ std::uint64_t Vm::move_page_tables(Vma& vma, VirtAddr old_address, VirtAddr new_
       force_flush |= source[i].present();
       target[i] = arch::ptep_get_and_clear(&source[i]);
     }
-    if (force_flush) shootdown_.flush_tlb_range(mm, {from, from + step});
+    if (force_flush) shootdown_.flush_tlb_range(mm, {from, from + step}, FlushSite::kMremap);
     mm.page_table_lock.unlock();
     if (anon_vma != nullptr) anon_vma->root->rwsem.up_write();
     if (mapping != nullptr) mapping->i_mmap_rwsem().up_write();

@@ -56,11 +56,11 @@ Status Vm::do_munmap(Mm& mm, Range<VirtAddr> range) {
 // Unmaps the areas' pages and frees the page tables that lie wholly in `free`, the hole that opens.
 void Vm::unmap_region(Mm& mm, List<Vma, &Vma::detached>& areas, Range<VirtAddr> free) {
   const Range<VirtAddr> span{areas.front().vm_start, areas.back().vm_end};
-  MmuGather tlb(*this, mm);
+  MmuGather tlb(*this, mm, FlushSite::kMunmap);
   for (Vma& vma : areas) unmap_page_range(tlb, vma, vma.range());
-  tlb.finish();
   for (Vma& vma : areas) unlink_rmap(vma);
-  pgtable_.free_pgtables(mm, span, free);
+  pgtable_.free_pgtables(mm, span, free, tlb);
+  tlb.finish();
 }
 
 }  // namespace quire::vm

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "quire/vm/mmu_gather.h"
+
 namespace quire::vm {
 
 namespace {
@@ -34,12 +36,13 @@ phys::Page* PageTableSource::table_alloc(Mm& mm, unsigned level) {
   return page;
 }
 
-void PageTableSource::table_free(Mm& mm, PhysAddr table, unsigned level) {
+// A table that is one no more (the page's destructor).
+phys::Page& PageTableSource::table_unaccount(Mm& mm, PhysAddr table, unsigned level) {
   phys::Page& page = phys_.phys_to_page(table);
   QUIRE_BUG_ON(!page.test_and_clear(phys::PageFlag::kTable));
   if (level <= kHighestInNodeStats) phys_.page_node(page).stats.sub(phys::NodeStat::kNrPageTablePages);
   if (level <= kHighestInMm) --mm.pgtables_pages;
-  phys_.free_page(page);
+  return page;
 }
 
 Status PageTableSource::pgd_alloc(Mm& mm) {
@@ -71,13 +74,13 @@ arch::Pte* PageTableSource::pte_alloc(Mm& mm, VirtAddr address) {
   return tables_.table<arch::Pte>(table) + geometry_.index(address, arch::kPteLevel);
 }
 
-void PageTableSource::free_pgtables(Mm& mm, Range<VirtAddr> range, Range<VirtAddr> free) {
-  free_below(mm, mm.pgd, geometry_.levels, VirtAddr(0), range, free);
+void PageTableSource::free_pgtables(Mm& mm, Range<VirtAddr> range, Range<VirtAddr> free, MmuGather& tlb) {
+  free_below(mm.pgd, geometry_.levels, VirtAddr(0), range, free, tlb);
 }
 
 // Frees the tables under entries whose whole span lies in `free`, and goes down where it lies there in part.
-void PageTableSource::free_below(Mm& mm, PhysAddr table, unsigned level, VirtAddr base, Range<VirtAddr> range,
-                                 Range<VirtAddr> free) {
+void PageTableSource::free_below(PhysAddr table, unsigned level, VirtAddr base, Range<VirtAddr> range, Range<VirtAddr> free,
+                                 MmuGather& tlb) {
   const std::uint64_t span = geometry_.entry_span(level);
   const std::uint64_t skip = range.begin > base ? (range.begin - base) / span : 0;
   for (std::uint64_t i = skip; i < geometry_.entries(level); ++i) {
@@ -86,10 +89,10 @@ void PageTableSource::free_below(Mm& mm, PhysAddr table, unsigned level, VirtAdd
     Entry* entry = tables_.table<Entry>(table) + i;
     if (entry->none()) continue;
     const PhysAddr below = entry->phys();
-    if (level - 1 > arch::kPteLevel) free_below(mm, below, level - 1, start, range, free);
+    if (level - 1 > arch::kPteLevel) free_below(below, level - 1, start, range, free, tlb);
     if (start < free.begin || start + span > free.end) continue;
     arch::entry_clear(entry);
-    table_free(mm, below, level - 1);
+    tlb.free_table(std::max(start, range.begin), table_unaccount(tlb.mm(), below, level - 1));
   }
 }
 

@@ -15,6 +15,8 @@
 
 namespace quire::vm {
 
+class MmuGather;
+
 class PageTableSource {
  public:
   PageTableSource(phys::PhysMem& phys, const arch::Geometry& geometry);
@@ -48,16 +50,17 @@ class PageTableSource {
   }
 
   // Frees the tables of `range` that serve addresses of [floor, ceiling) only, where no area is and every entry is clear
-  // (free_pgtables). mmap_lock held for writing; translations flushed.
-  void free_pgtables(Mm& mm, Range<VirtAddr> range, Range<VirtAddr> free);
+  // (free_pgtables). They go with what `tlb` has gathered. mmap_lock held for writing.
+  void free_pgtables(Mm& mm, Range<VirtAddr> range, Range<VirtAddr> free, MmuGather& tlb);
 
   [[nodiscard]] arch::PageTables& tables() { return tables_; }
   [[nodiscard]] const arch::Geometry& geometry() const { return geometry_; }
 
  private:
   [[nodiscard]] phys::Page* table_alloc(Mm& mm, unsigned level);
-  void table_free(Mm& mm, PhysAddr table, unsigned level);
-  void free_below(Mm& mm, PhysAddr table, unsigned level, VirtAddr base, Range<VirtAddr> range, Range<VirtAddr> free);
+  phys::Page& table_unaccount(Mm& mm, PhysAddr table, unsigned level);
+  void table_free(Mm& mm, PhysAddr table, unsigned level) { phys_.free_page(table_unaccount(mm, table, level)); }
+  void free_below(PhysAddr table, unsigned level, VirtAddr base, Range<VirtAddr> range, Range<VirtAddr> free, MmuGather& tlb);
 
   phys::PhysMem& phys_;
   arch::Geometry geometry_;

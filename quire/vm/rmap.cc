@@ -174,7 +174,7 @@ int Rmap::folio_mkclean(Folio& folio) {
     arch::Pte* pte = page_vma_mapped(folio, vma, address);
     if (pte == nullptr || (!arch::pte_dirty(*pte) && !arch::pte_write(*pte))) return Walk::kContinue;
     *pte = arch::pte_mkclean(arch::pte_wrprotect(*pte));
-    vm_.shootdown_.flush_tlb_page(*vma.vm_mm, address);
+    vm_.shootdown_.flush_tlb_page(*vma.vm_mm, address, FlushSite::kMkclean);
     ++cleaned;
     return Walk::kContinue;
   }));

@@ -1,79 +1,154 @@
 #include "quire/vm/tlb_shootdown.h"
 
+#include <algorithm>
+#include <utility>
+
 namespace quire::vm {
 
-namespace {
+using phys::VmEvent;
 
-// Above this many pages a whole flush is cheaper (tlb_single_page_flush_ceiling).
-constexpr std::uint64_t kSinglePageFlushCeiling = 33;
-
-}  // namespace
-
-TlbShootdown::TlbShootdown(sim::Scheduler& scheduler, const arch::PageTables& tables) : scheduler_(scheduler) {
+TlbShootdown::TlbShootdown(sim::Scheduler& scheduler, const arch::PageTables& tables, phys::VmStat& vmstat,
+                           TraceRegistry& traces, const arch::TlbConfig& config)
+    : tlb_flush(traces), scheduler_(scheduler), vmstat_(vmstat), batches_(1) {
   QUIRE_BUG_ON(scheduler.cpus() > CpuMask::kMaxCpus);
-  for (unsigned cpu = 0; cpu < scheduler.cpus(); ++cpu) mmus_.push_back(std::make_unique<arch::Mmu>(tables));
+  for (unsigned cpu = 0; cpu < scheduler.cpus(); ++cpu) cpus_.push_back(std::make_unique<CpuTlbState>(tables, config));
 }
 
-void TlbShootdown::flush_tlb_mm(Mm& mm) {
-  if (mm.cpumask.empty()) return;
-  mm.cpumask.for_each([&](unsigned cpu) { mmus_[cpu]->tlb().flush_asid(mm.context_id); });
-  pay(mm.cpumask, kSinglePageFlushCeiling + 1);
-  mm.cpumask.clear_all();
+void TlbShootdown::flush_tlb_mm(Mm& mm, FlushSite site) {
+  flush_tlb_range(mm, {VirtAddr(0), VirtAddr(kTlbFlushAll)}, site, FreedTables::kYes);
 }
 
-void TlbShootdown::flush_tlb_range(Mm& mm, Range<VirtAddr> range) {
-  if (mm.cpumask.empty()) return;
-  const std::uint64_t pages = range.size() >> kPageShift;
-  if (pages > kSinglePageFlushCeiling) return flush_tlb_mm(mm);
-  mm.cpumask.for_each([&](unsigned cpu) {
-    arch::Tlb& tlb = mmus_[cpu]->tlb();
-    for (VirtAddr at = range.begin; at < range.end; at += kPageSize) tlb.flush_page(mm.context_id, at);
+void TlbShootdown::flush_tlb_range(Mm& mm, Range<VirtAddr> range, FlushSite site, FreedTables freed_tables) {
+  if (omitted(site)) return;
+  std::uint64_t pages = range.size() >> kPageShift;
+  if (pages > kTlbSinglePageFlushCeiling) pages = kTlbFlushAll;
+  ++mm.tlb_gen;                     // inc_mm_tlb_gen
+  const CpuMask mask = mm.cpumask;  // those that leave it now change it
+  flush_cpus(mask, {&mm, range, pages, freed_tables});
+}
+
+// By an interrupt where another CPU is concerned, else by ourselves.
+void TlbShootdown::flush_cpus(const CpuMask& mask, const Info& info) {
+  if (mask.empty()) return;
+  const unsigned self = scheduler_.cpu();
+  if (mask.any_but(self)) return flush_tlb_multi(mask, info);
+  flush_tlb_func(self, info);
+}
+
+void TlbShootdown::flush_tlb_multi(const CpuMask& mask, const Info& info) {
+  vmstat_.count_vm_event(VmEvent::kNrTlbRemoteFlush);
+  ++stats_.remote_flushes;
+  tlb_flush([&] { return TlbFlush{TlbFlushReason::kRemoteSendIpi, info.pages}; });
+  const unsigned self = scheduler_.cpu();
+  std::uint64_t interrupted = 0;
+  mask.for_each([&](unsigned cpu) {
+    CpuTlbState& state = *cpus_[cpu];
+    // A CPU whose task has gone over to another Mm since it was noted in a batch has nothing of this one in use.
+    if (state.loaded_mm == nullptr || (info.mm != nullptr && state.loaded_mm != info.mm)) return;
+    if (info.freed_tables == FreedTables::kNo && is_lazy(cpu, *state.loaded_mm)) {
+      state.mmu.unload();  // it compares generations before it goes on
+      ++stats_.lazy_skipped;
+      return;
+    }
+    if (cpu != self) ++interrupted;
+    flush_tlb_func(cpu, info);
   });
-  pay(mm.cpumask, pages);
+  if (interrupted == 0) return;
+  stats_.ipis += interrupted;
+  scheduler_.charge(scheduler_.costs().ipi);
 }
+
+// What a CPU does when it is told.
+void TlbShootdown::flush_tlb_func(unsigned cpu, const Info& info) {
+  const bool local = cpu == scheduler_.cpu();
+  CpuTlbState& state = *cpus_[cpu];
+  if (!local) vmstat_.count_vm_event(VmEvent::kNrTlbRemoteFlushReceived);
+  if (state.loaded_mm == nullptr) return;
+  if (is_lazy(cpu, *state.loaded_mm)) return leave_mm(cpu);
+  const std::uint64_t invalidated = flush_local(state, info);
+  if (invalidated == 0) return;  // an earlier flush did our work
+  if (local) {
+    ++stats_.local_flushes;
+    const bool whole = invalidated == kTlbFlushAll;
+    vmstat_.count_vm_events(whole ? VmEvent::kNrTlbLocalFlushAll : VmEvent::kNrTlbLocalFlushOne,
+                            whole ? 1 : static_cast<std::int64_t>(invalidated));
+    // The others do the same at the same time, on their own clocks.
+    const sim::CostModel& costs = scheduler_.costs();
+    scheduler_.charge(whole ? costs.tlb_flush_all : invalidated * costs.tlb_flush_page);
+  }
+  tlb_flush([&] {
+    const TlbFlushReason here = info.mm != nullptr ? TlbFlushReason::kLocalMmShootdown : TlbFlushReason::kLocalShootdown;
+    return TlbFlush{local ? here : TlbFlushReason::kRemoteShootdown, invalidated};
+  });
+}
+
+// Brings the loaded id up to date; how many pages were invalidated, kTlbFlushAll, or 0: it was.
+std::uint64_t TlbShootdown::flush_local(CpuTlbState& state, const Info& info) {
+  TlbContext& ctx = state.ctxs[state.loaded_mm_asid];
+  const std::uint64_t mm_tlb_gen = state.loaded_mm->tlb_gen;
+  if (ctx.tlb_gen == mm_tlb_gen) return 0;
+  arch::Tlb& tlb = state.mmu.tlb();
+  const arch::Asid pcid = CpuTlbState::kern_pcid(state.loaded_mm_asid);
+  // Page by page only where this is the one flush that the CPU has not seen.
+  const bool partial = info.mm != nullptr && info.pages != kTlbFlushAll && ctx.tlb_gen + 1 == mm_tlb_gen;
+  ctx.tlb_gen = mm_tlb_gen;
+  if (!partial) {
+    tlb.flush_asid(pcid);
+    ++stats_.full_flushes;
+    return kTlbFlushAll;
+  }
+  for (VirtAddr at = info.range.begin; at < info.range.end; at += kPageSize) tlb.flush_page(pcid, at);
+  return info.pages;
+}
+
+// --- deferred flushes ----------------------------------------------------------------------------------------------------
+
+TlbShootdown::UnmapBatch& TlbShootdown::batch() {
+  const sim::Task* task = scheduler_.current();
+  const unsigned id = task != nullptr ? task->id() : 0;
+  if (id >= batches_.size()) batches_.resize(id + 1);
+  return batches_[id];
+}
+
+bool TlbShootdown::should_defer_flush(const Mm& mm) const { return mm.cpumask.any_but(scheduler_.cpu()); }
 
 void TlbShootdown::defer(Mm& mm, Dirty dirty) {
-  pending_ |= mm.cpumask;
-  mm.tlb_flush_batched = Mm::Deferred::kYes;
-  if (dirty == Dirty::kYes) pending_dirty_ = Dirty::kYes;
+  UnmapBatch& noted = batch();
+  ++mm.tlb_gen;
+  noted.cpumask |= mm.cpumask;
+  noted.flush_required = true;
+  if (dirty == Dirty::kYes) noted.writable = Dirty::kYes;
+  ++mm.tlb_flush_batched.pending;
+  ++stats_.deferred;
 }
 
 void TlbShootdown::flush_tlb_batched_pending(Mm& mm) {
-  if (mm.tlb_flush_batched == Mm::Deferred::kNo) [[likely]]
+  Mm::DeferredFlushes& batched = mm.tlb_flush_batched;
+  if (batched.pending == batched.flushed) [[likely]]
     return;
-  mm.tlb_flush_batched = Mm::Deferred::kNo;
-  flush_tlb_mm(mm);
+  batched.flushed = batched.pending;
+  flush_tlb_mm(mm, FlushSite::kBatchPending);
 }
 
 void TlbShootdown::flush_pending() {
-  if (pending_.empty()) return;
-  pending_.for_each([&](unsigned cpu) { mmus_[cpu]->tlb().flush_all(); });
-  pay(pending_, kSinglePageFlushCeiling + 1);
-  pending_.clear_all();
-  pending_dirty_ = Dirty::kNo;
+  UnmapBatch& noted = batch();
+  if (!noted.flush_required) return;
+  const CpuMask mask = noted.cpumask;
+  noted = UnmapBatch();
+  if (omitted(FlushSite::kUnmapBatch)) return;
+  const unsigned self = scheduler_.cpu();
+  if (!mask.any_but(self) && !mask.test(self)) return;
+  flush_cpus(mask, {nullptr, {}, kTlbFlushAll, FreedTables::kNo});
 }
 
 void TlbShootdown::flush_pending_dirty() {
-  if (pending_dirty_ == Dirty::kYes) flush_pending();
+  if (batch().writable == Dirty::kYes) flush_pending();
 }
 
-// A flush of all CPUs happens at once; its price is the caller's, since it waits for the others' acknowledgement.
-void TlbShootdown::pay(const CpuMask& mask, std::uint64_t pages) {
-  const sim::CostModel& costs = scheduler_.costs();
-  const unsigned self = scheduler_.cpu();
-  std::uint64_t others = 0;
-  mask.for_each([&](unsigned cpu) { others += cpu != self ? 1 : 0; });
-  if (pages > kSinglePageFlushCeiling) {
-    scheduler_.charge(costs.tlb_flush_all);
-    ++stats_.full_flushes;
-  } else {
-    scheduler_.charge(pages * costs.tlb_flush_page);
-  }
-  ++stats_.local_flushes;
-  if (others == 0) return;
-  scheduler_.charge(costs.ipi);
-  stats_.ipis += others;
-  ++stats_.remote_flushes;
+bool TlbShootdown::pending() const { return std::ranges::any_of(batches_, &UnmapBatch::flush_required); }
+
+bool TlbShootdown::pending(unsigned cpu) const {
+  return std::ranges::any_of(batches_, [cpu](const UnmapBatch& b) { return b.flush_required && b.cpumask.test(cpu); });
 }
 
 }  // namespace quire::vm

@@ -29,10 +29,10 @@ Rmap::Walk Rmap::try_to_unmap_one(Folio& folio, Vma& vma, VirtAddr address, TtuF
   }
   scheduler.charge(scheduler.costs().reclaim_unmap_page);
   const arch::Pte old = arch::ptep_get_and_clear(pte);
-  if (any(flags, TtuFlags::kBatchFlush)) {
+  if (any(flags, TtuFlags::kBatchFlush) && vm_.shootdown_.should_defer_flush(mm)) {
     vm_.shootdown_.defer(mm, arch::pte_dirty(old) ? TlbShootdown::Dirty::kYes : TlbShootdown::Dirty::kNo);
   } else {
-    vm_.shootdown_.flush_tlb_page(mm, address);
+    vm_.shootdown_.flush_tlb_page(mm, address, FlushSite::kUnmap);
   }
   if (arch::pte_dirty(old)) vm_.parts_.vfs.filemap().folio_mark_dirty(folio);
   mm.update_hiwater_rss();

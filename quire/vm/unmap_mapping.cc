@@ -14,7 +14,7 @@ void Vm::unmap_mapping_pages(file::AddressSpace& mapping, Pgoff first, std::uint
     Vma& vma = Rmap::vma_of(node);
     const std::uint64_t from = std::max(first.value(), vma.vm_pgoff.value());
     const std::uint64_t to = std::min(last, vma.vm_pgoff.value() + vma.pages() - 1);
-    MmuGather tlb(*this, *vma.vm_mm);
+    MmuGather tlb(*this, *vma.vm_mm, FlushSite::kTruncate);
     unmap_page_range(tlb, vma, {vma.address_of(Pgoff(from)), vma.address_of(Pgoff(to)) + kPageSize});
     tlb.finish();
   });

@@ -15,7 +15,6 @@ class VmValidator {
   void check_mm(Mm& mm);
   // After every Mm has been checked: what only their sum can tell.
   void check_totals();
-  void check_tlbs();
 
  private:
   struct Sizes {
@@ -174,24 +173,6 @@ void VmValidator::check_totals() {
   QUIRE_BUG_ON(vm_.commit_.committed_as() != accounted_ + vm_.parts_.vfs.shmem().committed());
 }
 
-// Nothing that a TLB believes may be wrong, unless a deferred flush is still to come.
-void VmValidator::check_tlbs() {
-  if (vm_.shootdown_.pending()) return;
-  std::map<std::uint32_t, const Mm*> mms;
-  for (const Mm& mm : vm_.mms_) mms[mm.context_id] = &mm;
-  for (unsigned cpu = 0; cpu < vm_.parts_.scheduler.cpus(); ++cpu) {
-    const arch::Tlb& tlb = vm_.shootdown_.mmu(cpu).tlb();
-    tlb.validate();
-    tlb.for_each([&](const arch::TlbEntry& entry) {
-      const auto mm = mms.find(entry.asid());
-      QUIRE_BUG_ON(mm == mms.end() || !mm->second->cpumask.test(cpu));
-      const VirtAddr address(entry.vpn << kPageShift);
-      const arch::WalkResult now = vm_.pgtable_.tables().probe(mm->second->pgd, address);
-      QUIRE_BUG_ON(tlb.staleness(entry.asid(), address, now) != arch::Staleness::kFresh);
-    });
-  }
-}
-
 void Vm::validate(Mm& mm) {
   VmValidator validator(*this);
   validator.check_mm(mm);
@@ -207,7 +188,8 @@ void Vm::validate() {
   // While an address space is being taken down, sums do not add up.
   if (exiting) return;
   validator.check_totals();
-  validator.check_tlbs();
+  shootdown_.validate();
+  tlb_checker_.check();
 }
 
 }  // namespace quire::vm

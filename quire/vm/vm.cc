@@ -13,7 +13,7 @@ sim::LockClass& lock_class(const VmParts& parts, std::string_view name) { return
 
 }  // namespace
 
-Vm::Vm(const VmParts& parts, const arch::Geometry& geometry)
+Vm::Vm(const VmParts& parts, const arch::Geometry& geometry, const arch::TlbConfig& tlb)
     : parts_(parts),
       mm_cache_(parts.slab, "mm_struct", slab::SlabFlags::kHwCacheAlign),
       vma_cache_(parts.slab, "vm_area_struct"),
@@ -21,7 +21,7 @@ Vm::Vm(const VmParts& parts, const arch::Geometry& geometry)
       anon_vma_cache_(parts.slab, "anon_vma"),
       anon_vma_chain_cache_(parts.slab, "anon_vma_chain"),
       pgtable_(parts.phys, geometry),
-      shootdown_(parts.scheduler, pgtable_.tables()),
+      shootdown_(parts.scheduler, pgtable_.tables(), parts.phys.vmstat(), parts.traces, tlb),
       rmap_(*this),
       commit_(parts.phys, parts.swap, tunables_),
       mmap_lock_class_(lock_class(parts, "mmap_lock")),
@@ -40,9 +40,11 @@ Vm::Vm(const VmParts& parts, const arch::Geometry& geometry)
   tunables_.admin_reserve_kbytes = std::min<std::uint64_t>(free_kib / 32, tunables_.admin_reserve_kbytes);
   parts_.vfs.filemap().set_upcalls(this);
   parts_.vfs.shmem().set_commit(&commit_);
+  parts_.phys.set_free_watch(&tlb_checker_);
 }
 
 Vm::~Vm() {
+  parts_.phys.set_free_watch(nullptr);
   parts_.vfs.filemap().set_upcalls(nullptr);
   parts_.vfs.shmem().set_commit(nullptr);
   zero_page_->clear(phys::PageFlag::kReserved);

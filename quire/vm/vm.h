@@ -42,6 +42,7 @@
 #include "quire/vm/mm.h"
 #include "quire/vm/pgtable.h"
 #include "quire/vm/rmap.h"
+#include "quire/vm/tlb_check.h"
 #include "quire/vm/tlb_shootdown.h"
 #include "quire/vm/vma_change.h"
 
@@ -84,7 +85,8 @@ struct VmParts {
 
 class Vm final : public file::MappingUpcalls {
  public:
-  Vm(const VmParts& parts, const arch::Geometry& geometry = arch::Geometry::x86_64_4level());
+  Vm(const VmParts& parts, const arch::Geometry& geometry = arch::Geometry::x86_64_4level(),
+     const arch::TlbConfig& tlb = arch::TlbConfig());
   ~Vm() override;
   Vm(const Vm&) = delete;
   Vm& operator=(const Vm&) = delete;
@@ -149,7 +151,10 @@ class Vm final : public file::MappingUpcalls {
   // --- touching memory (access.h below, fault.cc, uaccess.cc) --------------------------------------------------------------
   // One access of a user program on the current CPU.
   [[nodiscard]] AccessOutcome access(Mm& mm, VirtAddr address, arch::Access kind) {
-    if (const auto* hit = mmu().lookup(mm.context_id, address, kind, arch::Privilege::kUser)) [[likely]] {
+    if (const auto* hit = mmu().lookup_in(mm.context_id, address, kind, arch::Privilege::kUser)) [[likely]] {
+#ifdef QUIRE_DEBUG
+      tlb_checker_.check_used(mm, address);
+#endif
       return AccessOutcome{hit->translate(address)};
     }
     return access_slow(mm, address, kind);
@@ -190,6 +195,7 @@ class Vm final : public file::MappingUpcalls {
   // --- parts ----------------------------------------------------------------------------------------------------------------
   [[nodiscard]] Rmap& rmap() { return rmap_; }
   [[nodiscard]] TlbShootdown& shootdown() { return shootdown_; }
+  [[nodiscard]] TlbChecker& tlb_checker() { return tlb_checker_; }
   [[nodiscard]] PageTableSource& pgtable() { return pgtable_; }
   [[nodiscard]] CommitLimit& commit() { return commit_; }
   [[nodiscard]] VmTunables& tunables() { return tunables_; }
@@ -373,6 +379,7 @@ class Vm final : public file::MappingUpcalls {
   slab::KmemCache<AnonVmaChain> anon_vma_chain_cache_;
   PageTableSource pgtable_;
   TlbShootdown shootdown_;
+  TlbChecker tlb_checker_{*this};
   Rmap rmap_;
   CommitLimit commit_;
   sim::LockClass& mmap_lock_class_;
@@ -384,7 +391,7 @@ class Vm final : public file::MappingUpcalls {
   FuncGraph graph_;
   Tracepoint<PageFaultUser> page_fault_user_;
   Pageout* pageout_ = nullptr;
-  std::uint32_t next_context_id_ = 1;
+  std::uint64_t next_context_id_ = 1;
   Rng layout_rng_{0};
 };
 

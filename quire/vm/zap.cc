@@ -1,4 +1,4 @@
-// Taking translations away: unmap_page_range and the mmu_gather that lets the frames go (Linux's zap_pte_range, tlb_finish_mmu).
+// Taking translations away: unmap_page_range (Linux's zap_pte_range).
 #include "quire/arch/swap_entry.h"
 #include "quire/file/vfs.h"
 #include "quire/vm/folio_map.h"
@@ -6,22 +6,6 @@
 #include "quire/vm/vm.h"
 
 namespace quire::vm {
-
-void MmuGather::flush_tlb_only() {
-  if (range_.empty()) return;
-  // At exit nothing runs in the address space any more; exit_mmap flushes it once, at its end.
-  if (scope_ == Scope::kRange) vm_.shootdown_.flush_tlb_range(mm_, range_);
-  range_ = {};
-}
-
-void MmuGather::flush() {
-  flush_tlb_only();
-  if (count_ == 0) return;
-  // free_pages_and_swap_cache: what only the swap cache would keep is not kept.
-  for (std::size_t i = 0; i < count_; ++i) vm_.free_swap_cache(*folios_[i]);
-  vm_.parts_.lru.release_folios(std::span(folios_.data(), count_));
-  count_ = 0;
-}
 
 // Clears the entries of one page-table page from `at` on until the batch is full; gives where it stopped.
 VirtAddr Vm::zap_pte_range(MmuGather& tlb, Vma& vma, Range<VirtAddr> range, ZapCows cows) {
@@ -61,7 +45,7 @@ VirtAddr Vm::zap_pte_range(MmuGather& tlb, Vma& vma, Range<VirtAddr> range, ZapC
     rmap_.page_remove_rmap(*page, vma);
     tlb.unmap_page(at, folio);
   }
-  if (force_flush) tlb.flush_tlb_only();
+  if (force_flush) tlb.flush_tlb_only(FlushSite::kZapDirty);
   return at;
 }
 
@@ -97,7 +81,7 @@ void Vm::unmap_page_range(MmuGather& tlb, Vma& vma, Range<VirtAddr> range, ZapCo
 }
 
 void Vm::zap_page_range(Vma& vma, Range<VirtAddr> range) {
-  MmuGather tlb(*this, *vma.vm_mm);
+  MmuGather tlb(*this, *vma.vm_mm, FlushSite::kZap);
   unmap_page_range(tlb, vma, range);
   tlb.finish();
 }

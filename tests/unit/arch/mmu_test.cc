@@ -55,6 +55,24 @@ TEST_F(MmuTest, MoreRightsNeedNoFlush) {
   EXPECT_TRUE(access(Access::kWrite));
 }
 
+TEST_F(MmuTest, OnlyTheLoadedAddressSpaceIsServed) {
+  arena_.map(kVa, Pfn(6), kPageShared);
+  constexpr std::uint64_t kContext = 0x1'0000'0007;
+  EXPECT_EQ(mmu_.lookup_in(kContext, kVa, Access::kRead, Privilege::kUser), nullptr);
+  mmu_.load(kContext, kAsid, arena_.root());
+  EXPECT_EQ(mmu_.lookup_in(kContext, kVa, Access::kRead, Privilege::kUser), nullptr);
+  EXPECT_EQ(mmu_.refill(kVa + 3, Access::kRead, Privilege::kUser).pa, PhysAddr(0x6003));
+  EXPECT_NE(mmu_.lookup_in(kContext, kVa, Access::kRead, Privilege::kUser), nullptr);
+  EXPECT_EQ(mmu_.lookup_in(kContext + 1, kVa, Access::kRead, Privilege::kUser), nullptr);
+  mmu_.load(kContext + 1, kAsid + 1, arena_.root());
+  EXPECT_EQ(mmu_.lookup_in(kContext + 1, kVa, Access::kRead, Privilege::kUser), nullptr);  // another PCID
+  mmu_.load(kContext, kAsid, arena_.root());
+  EXPECT_NE(mmu_.lookup_in(kContext, kVa, Access::kRead, Privilege::kUser), nullptr);  // nothing was flushed
+  mmu_.unload();
+  EXPECT_FALSE(mmu_.loaded(kContext));
+  EXPECT_EQ(mmu_.lookup_in(kContext, kVa, Access::kRead, Privilege::kUser), nullptr);
+}
+
 TEST_F(MmuTest, ClearingAccessedIsNotSeenUntilTheEntryGoes) {
   arena_.map(kVa, Pfn(6), kPageShared);
   ASSERT_TRUE(access(Access::kRead));

@@ -144,6 +144,61 @@ TEST(Tlb, FlushesReachWhatTheyNameAndNothingElse) {
   tlb.validate();
 }
 
+TEST(Tlb, AFlushedAddressSpaceTakesNoWayFromALivingOne) {
+  TlbConfig tiny;
+  tiny.l1_4k = {4, 4};
+  tiny.l2 = {8, 8};
+  Tlb tlb(tiny);
+  for (std::uint64_t n = 0; n < 4; ++n) tlb.insert(1, page(n), translation(n << kPageShift));
+  for (std::uint64_t n = 4; n < 8; ++n) tlb.insert(2, page(n), translation(n << kPageShift));
+  tlb.flush_asid(2);
+  EXPECT_EQ(tlb.stats().flushed_entries, 4u + 4u);  // L1 held the last four as well
+  for (std::uint64_t n = 8; n < 12; ++n) tlb.insert(3, page(n), translation(n << kPageShift));
+  EXPECT_EQ(tlb.stats().evictions, 0u);
+  for (std::uint64_t n = 0; n < 4; ++n) EXPECT_NE(tlb.lookup(1, page(n)), nullptr) << n;
+  for (std::uint64_t n = 4; n < 8; ++n) EXPECT_EQ(tlb.lookup(2, page(n)), nullptr) << n;
+  tlb.validate();
+  tlb.flush_asid(2);  // there is nothing: counted as a call, no entry goes
+  EXPECT_EQ(tlb.stats().flushed_entries, 8u);
+}
+
+TEST(Tlb, AnIdThatWasFlushedOftenStillTellsOldFromNew) {
+  Tlb tlb;
+  for (std::uint64_t round = 0; round < 5000; ++round) {
+    tlb.insert(4, page(round % 3), translation(round << kPageShift));
+    ASSERT_EQ(tlb.lookup(4, page(round % 3))->frame, PhysAddr(round << kPageShift));
+    ASSERT_EQ(tlb.lookup(4, page((round + 1) % 3)), nullptr);
+    tlb.flush_asid(4);
+    ASSERT_EQ(tlb.lookup(4, page(round % 3)), nullptr);
+  }
+  tlb.validate();
+}
+
+TEST(Tlb, GlobalEntriesServeEveryoneUntilAFlushThatNamesThem) {
+  Tlb tlb;
+  const VirtAddr kernel = page(1000);
+  const WalkResult global = translation(0x77000, Rights::kWrite | Rights::kDirty | Rights::kGlobal);
+  tlb.insert(1, kernel, global);
+  tlb.insert(1, page(5), translation(0x5000));
+  for (const Asid asid : {1u, 2u, kAsidMax}) {
+    ASSERT_NE(tlb.lookup(asid, kernel + 0x123), nullptr) << asid;
+    EXPECT_EQ(tlb.lookup(asid, kernel + 0x123)->translate(kernel + 0x123), PhysAddr(0x77123));
+  }
+  EXPECT_EQ(tlb.staleness(2, kernel, WalkResult()), Staleness::kUnmapped);
+  tlb.flush_asid(1);
+  EXPECT_EQ(tlb.lookup(1, page(5)), nullptr);
+  EXPECT_NE(tlb.lookup(1, kernel), nullptr);
+  tlb.flush_nonglobal();
+  EXPECT_NE(tlb.lookup(3, kernel), nullptr);
+  tlb.validate();
+  tlb.flush_page(2, kernel);  // INVLPG, from whatever address space
+  EXPECT_EQ(tlb.lookup(1, kernel), nullptr);
+  tlb.insert(1, kernel, global);
+  tlb.flush_all();
+  EXPECT_EQ(tlb.lookup(1, kernel), nullptr);
+  tlb.validate();
+}
+
 TEST(Tlb, AnEmptyRangeFlushesNothing) {
   Tlb tlb;
   tlb.insert(1, page(3), translation(0x3000));

@@ -10,7 +10,8 @@ using phys::VmEvent;
 
 class FaultTest : public ::testing::Test {
  protected:
-  VmMachine m_{{.zram = 8 * kMiB}};
+  explicit FaultTest(unsigned cpus = 1) : m_({.cpus = cpus, .zram = 8 * kMiB}) {}
+  VmMachine m_;
   Mm& mm_ = m_.mm_alloc();
   // The body of a test is a task, since file and swap I/O may sleep.
   void in_task(std::function<void()> body) {
@@ -429,6 +430,7 @@ TEST_F(FaultTest, AKilledProcessFaultsNoMore) {
 // kswapd has unmapped a page and not flushed yet; the owner's calls must not leave the old translation usable.
 class DeferredFlushTest : public FaultTest {
  protected:
+  DeferredFlushTest() : FaultTest(2) {}
   void unmap_without_flush(VirtAddr at) {
     phys::Folio& folio = m_.folio_at(mm_, at);
     m_.lru.lru_add_drain_all();
@@ -441,6 +443,10 @@ class DeferredFlushTest : public FaultTest {
   VirtAddr written_page(std::uint8_t value) {
     const VirtAddr at = m_.anon(mm_, 2);
     EXPECT_TRUE(m_.write(mm_, at, value).ok());
+    // Another CPU knows the page too: else there would be nothing to put off.
+    sim::Task& other =
+        m_.scheduler.spawn("other", [&] { EXPECT_EQ(m_.read(mm_, at), value); }, {.cpu = 1 - m_.scheduler.cpu()});
+    m_.scheduler.join(other);
     return at;
   }
 };

@@ -13,7 +13,7 @@ TEST(Unwind, AGatherThatWasNotFinishedGoesWithItsTask) {
   Mm& mm = m.mm_alloc();
   sim::WaitQueue never(m.scheduler, "never_woken");
   m.scheduler.spawn("zapper", [&] {
-    MmuGather tlb(m.vm, mm);
+    MmuGather tlb(m.vm, mm, FlushSite::kOther);
     tlb.note_range(VirtAddr(0x1000));
     never.wait();
     tlb.finish();

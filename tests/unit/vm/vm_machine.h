@@ -33,6 +33,7 @@ struct MachineSpec {
   unsigned preempt_permille = 0;
   std::uint64_t zram = 0;  // bytes; 0: no swap
   phys::DataMode data = phys::DataMode::kData;
+  arch::Geometry geometry = arch::Geometry::x86_64_4level();
 };
 
 class VmMachine {
@@ -46,7 +47,7 @@ class VmMachine {
         nodes(slab),
         swap(*phys, nodes, lru, scheduler),
         vfs({*phys, slab, nodes, lru, swap, scheduler, faults, traces}),
-        vm({*phys, scheduler, slab, lru, swap, vfs, traces}) {
+        vm({*phys, scheduler, slab, lru, swap, vfs, traces}, spec.geometry) {
     if (spec.zram != 0) {
       auto device = swap::Zram::create({.disksize = spec.zram}, *phys, slab, scheduler);
       if (!device || !swap.swapon(std::move(*device))) throw std::runtime_error("no swap in the test");

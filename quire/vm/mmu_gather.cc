@@ -1,0 +1,61 @@
+#include "quire/vm/mmu_gather.h"
+
+#include <memory>
+#include <new>
+#include <span>
+#include <utility>
+
+#include "quire/vm/vm.h"
+
+namespace quire::vm {
+
+// A frame for more folios; what flush() has emptied is used again. May fail: then what is gathered is flushed first.
+MmuGather::Room MmuGather::next_batch() {
+  if (active_->next != nullptr) {
+    active_ = active_->next;
+    return Room::kMore;
+  }
+  if (batches_ == kMaxBatches) return Room::kNone;
+  phys::PhysMem& phys = vm_.parts_.phys;
+  phys::Page* page = phys.alloc_page(phys::Gfp::kNoWait | phys::Gfp::kNoWarn);
+  if (page == nullptr) return Room::kNone;
+  ++batches_;
+  active_ = active_->next = new (phys.page_address(*page)) Batch{nullptr, 0, kMaxGatherBatch};
+  return Room::kMore;
+}
+
+void MmuGather::flush_tlb_only(FlushSite site) {
+  if (range_.empty()) return;
+  if (scope_ == Scope::kFullMm) {
+    vm_.shootdown_.flush_tlb_mm(mm_, site);
+  } else {
+    vm_.shootdown_.flush_tlb_range(mm_, range_, site, freed_tables_);
+  }
+  range_ = {};
+  freed_tables_ = FreedTables::kNo;
+}
+
+void MmuGather::flush() {
+  flush_tlb_only();
+  while (!tables_.empty()) vm_.parts_.phys.free_page(*tables_.pop_front());
+  for (Batch* batch = &local_; batch != nullptr; batch = batch->next) {
+    const std::span folios(batch->folios(), std::exchange(batch->nr, 0));
+    if (folios.empty()) break;
+    // free_pages_and_swap_cache: what only the swap cache would keep is not kept.
+    for (phys::Folio* folio : folios) vm_.free_swap_cache(*folio);
+    vm_.parts_.lru.release_folios(folios);
+  }
+  active_ = &local_;
+  full_ = false;
+}
+
+void MmuGather::finish() {
+  flush();
+  while (Batch* batch = local_.next) {
+    local_.next = batch->next;
+    vm_.parts_.phys.free_page(vm_.parts_.phys.virt_to_page(batch));
+  }
+  batches_ = 0;
+}
+
+}  // namespace quire::vm
