@@ -88,8 +88,15 @@ void MachineOptions::add_to(CLI::App& app, RamOption ram) {
       ->allow_extra_args(false)
       ->group(group);
   app.add_option("--profile", profile_, "Whose allocation and reclaim: linux-6 (default)")->type_name("NAME")->group(group);
-  app.add_option("--arch", arch_, "Whose zones: x86-64 (default), i386, i386-pae; programs run on x86-64 only")
+  app.add_option("--arch", arch_,
+                 "x86-64 (default), x86-64-la57 (five levels of page tables), or whose zones: i386, i386-pae; programs run on "
+                 "the first two only")
       ->type_name("NAME")
+      ->group(group);
+  app.add_option("--tlb", tlb_,
+                 "Entries and ways of the CPUs' TLBs: l1_4k=64x4,l1_2m=32x4,l1_1g=4x4,l2=1536x12,l2_1g=16x4 or some of these "
+                 "(default: these, Skylake's)")
+      ->type_name("ARRAY=NxW,...")
       ->group(group);
   app.add_option("--slab", slab_, "What kernel objects come from: slab (default) or slub")->type_name("NAME")->group(group);
   app.add_option("--slab-debug", slab_debug_,
@@ -201,6 +208,7 @@ Checked<kernel::MachineConfig> MachineOptions::without_ram() const {
   if (cmdline_) config.cmdline = *cmdline_;
   if (profile_) config.profile = *profile_;
   if (arch_) config.arch = *arch_;
+  if (tlb_) config.tlb = *tlb_;
   if (slab_) config.slab = *slab_;
   if (slab_debug_) config.slab_debug = *slab_debug_;
   if (alloc_policy_) config.alloc_policy = *alloc_policy_;

@@ -48,6 +48,7 @@ class MachineOptions {
   std::vector<std::string> swap_;
   std::optional<std::string> profile_;
   std::optional<std::string> arch_;
+  std::optional<std::string> tlb_;
   std::optional<std::string> slab_;
   std::optional<std::string> slab_debug_;
   std::optional<std::string> alloc_policy_;

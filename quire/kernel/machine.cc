@@ -6,6 +6,7 @@
 
 #include "quire/base/size.h"
 #include "quire/kernel/slab_options.h"
+#include "quire/kernel/tlb_options.h"
 #include "quire/swap/disk_swap.h"
 
 namespace quire::kernel {
@@ -88,7 +89,7 @@ Checked<void> Machine::boot_phys(const sim::CostModel& costs) {
 Checked<void> Machine::boot_memory_management() {
   slab_ = std::make_unique<slab::SlabSystem>(*phys_, *scheduler_, slab_config(config_).value());
   slab_->set_fault_injection(&faults_);
-  auto kernel_space = kvirt::KernelSpace::create(*phys_, *slab_);
+  auto kernel_space = kvirt::KernelSpace::create(*phys_, *slab_, page_table_geometry(config_.arch));
   if (!kernel_space) {
     return user_error(
         fmt::format("RAM too small: {} hold no page tables for the kernel; boot with more --ram", format_size(config_.ram)));
@@ -100,7 +101,8 @@ Checked<void> Machine::boot_memory_management() {
   swap_->set_fault_injection(&faults_);
   vfs_ =
       std::make_unique<file::Vfs>(file::FileServices{*phys_, *slab_, *xa_nodes_, *lru_, *swap_, *scheduler_, faults_, traces_});
-  vm_ = std::make_unique<vm::Vm>(vm::VmParts{*phys_, *scheduler_, *slab_, *lru_, *swap_, *vfs_, traces_});
+  vm_ = std::make_unique<vm::Vm>(vm::VmParts{*phys_, *scheduler_, *slab_, *lru_, *swap_, *vfs_, traces_},
+                                 page_table_geometry(config_.arch), parse_tlb(config_.tlb).value());
   vm_->seed_layouts(config_.seed);
   // Programs run on x86-64 only; an i386 kernel's half has another shape.
   if (kernel_space_->layout().is_64bit()) vm_->pgtable().set_init_mm(&kernel_space_->init_mm());

@@ -13,6 +13,7 @@
 #include "quire/base/types.h"
 #include "quire/kernel/slab_options.h"
 #include "quire/kernel/sysctl.h"
+#include "quire/kernel/tlb_options.h"
 #include "quire/phys/alloc/alloc_policy.h"
 #include "quire/sim/cost_model.h"
 
@@ -107,15 +108,23 @@ Checked<void> check_nodes(const MachineConfig& config) {
   return {};
 }
 
-constexpr std::array<std::string_view, 3> kArchs = {"x86-64", "i386", "i386-pae"};  // in the order of phys::Arch
+constexpr std::string_view kLa57 = "x86-64-la57";
+struct NamedArch {
+  std::string_view name;
+  phys::Arch arch;
+};
+constexpr std::array kArchs = {NamedArch{"x86-64", phys::Arch::kX86_64}, NamedArch{kLa57, phys::Arch::kX86_64},
+                               NamedArch{"i386", phys::Arch::kI386}, NamedArch{"i386-pae", phys::Arch::kI386Pae}};
 
 Checked<void> check_arch(const MachineConfig& config) {
   if (!find_arch(config.arch)) {
-    const std::string_view guess = nearest(config.arch, kArchs);
+    std::vector<std::string_view> names;
+    for (const NamedArch& known : kArchs) names.push_back(known.name);
+    const std::string_view guess = nearest(config.arch, names);
     return user_error(fmt::format("unknown architecture '{}'; {}there are: {}", config.arch,
-                                  guess.empty() ? "" : fmt::format("did you mean '{}'? ", guess), fmt::join(kArchs, ", ")));
+                                  guess.empty() ? "" : fmt::format("did you mean '{}'? ", guess), fmt::join(names, ", ")));
   }
-  if (config.arch != kArchs.front() && config.nodes > 1) {
+  if (find_arch(config.arch) != phys::Arch::kX86_64 && config.nodes > 1) {
     return user_error(
         fmt::format("--arch {}: such a machine has one node, not {}; leave --nodes out", config.arch, config.nodes));
   }
@@ -133,13 +142,17 @@ Checked<void> check_alloc_policy(const MachineConfig& config) {
 }  // namespace
 
 std::optional<phys::Arch> find_arch(std::string_view name) {
-  const auto it = std::ranges::find(kArchs, name);
+  const auto it = std::ranges::find(kArchs, name, &NamedArch::name);
   if (it == kArchs.end()) return std::nullopt;
-  return static_cast<phys::Arch>(it - kArchs.begin());
+  return it->arch;
+}
+
+arch::Geometry page_table_geometry(std::string_view name) {
+  return name == kLa57 ? arch::Geometry::x86_64_5level() : arch::Geometry::x86_64_4level();
 }
 
 Checked<void> check_runs_programs(const MachineConfig& config) {
-  if (config.arch == kArchs.front()) return {};
+  if (find_arch(config.arch) == phys::Arch::kX86_64) return {};
   return user_error(
       fmt::format("--arch {}: this machine has zones but no page tables yet, so no program runs on it; use quire boot or "
                   "quire explain, or leave --arch out",
@@ -201,6 +214,7 @@ Checked<void> check(const MachineConfig& config) {
   if (auto ok = check_alloc_policy(config); !ok) return ok;
   if (auto ok = check_arch(config); !ok) return ok;
   if (auto slab = slab_config(config); !slab) return std::unexpected(slab.error());
+  if (auto tlb = parse_tlb(config.tlb); !tlb) return std::unexpected(tlb.error());
   if (config.preempt_permille > 1000) {
     return user_error(fmt::format("--preempt {}: per mille, so at most 1000", config.preempt_permille));
   }

@@ -27,6 +27,7 @@
 #include <string_view>
 #include <vector>
 
+#include "quire/arch/geometry.h"
 #include "quire/base/user_error.h"
 #include "quire/phys/data_mode.h"
 #include "quire/phys/firmware_map.h"
@@ -69,10 +70,12 @@ struct MachineConfig {
   std::vector<PlugSpec> plug;
   std::vector<SwapSpec> swap;
   std::string profile = "linux-6";
-  std::string arch = "x86-64";  // "i386", "i386-pae": zones of that machine; programs run on x86-64 only
-  std::string slab = "slab";    // the allocator of kernel objects: "slab" or "slub"
-  std::string slab_debug;       // as slub_debug=; of the two this one counts
-  std::string alloc_policy;     // "linux-2.4", "linux-4.0", "linux-6"; empty: the profile's
+  // "x86-64-la57": with five levels of page tables. "i386", "i386-pae": zones of that machine; programs run on x86-64 only.
+  std::string arch = "x86-64";
+  std::string tlb;            // sizes of the CPUs' TLBs where they are not Skylake's: kernel/tlb_options.h
+  std::string slab = "slab";  // the allocator of kernel objects: "slab" or "slub"
+  std::string slab_debug;     // as slub_debug=; of the two this one counts
+  std::string alloc_policy;   // "linux-2.4", "linux-4.0", "linux-6"; empty: the profile's
   std::uint64_t seed = 0;
   std::uint64_t kernel_reserved = 16ull << 20;  // bytes of kernel image and its static data
   phys::DataMode data_mode = phys::DataMode::kDataless;
@@ -112,6 +115,8 @@ Checked<void> check(const MachineConfig& config);
 // That programs can run on it; the error says why not.
 Checked<void> check_runs_programs(const MachineConfig& config);
 [[nodiscard]] std::optional<phys::Arch> find_arch(std::string_view name);
+// The page tables of an architecture by that name: five levels, or four.
+[[nodiscard]] arch::Geometry page_table_geometry(std::string_view name);
 // The configuration as TOML that read_machine_toml takes back.
 std::string to_toml(const MachineConfig& config);
 

@@ -84,6 +84,7 @@ class Reader {
         {"e820", &Reader::take_e820},
         {"alloc_policy", &Reader::take_alloc_policy},
         {"arch", &Reader::take_arch},
+        {"tlb", &Reader::take_tlb},
         {"slab", &Reader::take_slab},
         {"slab_debug", &Reader::take_slab_debug},
     };
@@ -170,6 +171,12 @@ class Reader {
     const auto text = node.value_exact<std::string_view>();
     if (!text) return wrong(key, node, "a name such as \"i386\"");
     config_.arch = *text;
+    return {};
+  }
+  Checked<void> take_tlb(std::string_view key, const toml::node& node) {
+    const auto text = node.value_exact<std::string_view>();
+    if (!text) return wrong(key, node, "a text such as \"l2=1024x8\"");
+    config_.tlb = *text;
     return {};
   }
   Checked<void> take_slab(std::string_view key, const toml::node& node) {
@@ -403,6 +410,7 @@ std::string to_toml(const MachineConfig& config) {
   out += fmt::format("profile = \"{}\"\nseed = {}\nkernel_reserved = \"{}\"\npreempt = {}\n", config.profile, config.seed,
                      format_size(config.kernel_reserved), config.preempt_permille);
   if (config.arch != MachineConfig{}.arch) out += fmt::format("arch = {}\n", toml_string(config.arch));
+  if (!config.tlb.empty()) out += fmt::format("tlb = {}\n", toml_string(config.tlb));
   if (config.slab != MachineConfig{}.slab) out += fmt::format("slab = {}\n", toml_string(config.slab));
   if (!config.slab_debug.empty()) out += fmt::format("slab_debug = {}\n", toml_string(config.slab_debug));
   if (!config.alloc_policy.empty()) out += fmt::format("alloc_policy = {}\n", toml_string(config.alloc_policy));

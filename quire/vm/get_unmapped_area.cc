@@ -1,4 +1,7 @@
 // Where a mapping goes (x86-64's arch_get_unmapped_area and its top-down sibling).
+//
+// With five levels of tables user space is 2^56 bytes, but addresses above the default window of 2^47 go only to who asks: by a
+// hint above the window (or MAP_FIXED). Programs that keep something in an address's upper bits so never meet one.
 #include "quire/vm/vm.h"
 
 namespace quire::vm {
@@ -16,14 +19,22 @@ Result<VirtAddr> Vm::find_area(Mm& mm, VirtAddr hint, std::uint64_t length, MapF
   const bool random32 = low32 && mm.randomize == Randomize::kYes && !any(flags, MapFlags::kFixed);
   const bool top_down = mm.layout == MmapLayout::kTopDown && !low32;
   const VirtAddr address = top_down ? align_down(hint, kPageSize) : align_up(hint, kPageSize);
-  const VirtAddr end = low32 ? kLow32.end : mm.task_size;
-  if (length > end.value()) return fail(Errno::kNoMem);
-  if (hint.value() != 0 && address.value() <= end.value() - length) {
+  const VirtAddr window = default_map_window();
+  const bool beyond_window = address > window;
+  const VirtAddr whole = beyond_window ? mm.task_size : window;
+  const VirtAddr end = low32 ? kLow32.end : whole;
+  if (top_down ? length > mm.task_size.value() : length > end.value()) return fail(Errno::kNoMem);
+  // A mapping lies within the window or wholly beyond it (mmap_address_hint_valid).
+  if (hint.value() != 0 && length <= end.value() && address.value() <= end.value() - length) {
     const Vma* vma = mm.mm_vmas.find(address);
     if (vma == nullptr || address + length <= mm.mm_vmas.start_with_gap(*vma)) return address;
   }
   if (top_down) {
-    if (auto gap = mm.mm_vmas.highest_gap(length, {VirtAddr(kPageSize), mm.mmap_base})) return *gap;
+    if (auto gap = mm.mm_vmas.highest_gap(
+            length, {VirtAddr(kPageSize), beyond_window ? mm.mmap_base + (mm.task_size - window) : mm.mmap_base})) {
+      return *gap;
+    }
+    if (length > end.value()) return fail(Errno::kNoMem);
   }
   Range<VirtAddr> limits = low32 ? kLow32 : Range<VirtAddr>{mm.mmap_legacy_base, end};
   if (random32) limits.begin = randomize_page(limits.begin, kLow32Rnd);

@@ -5,7 +5,7 @@ namespace quire::vm {
 
 Result<VirtAddr> Vm::setup_stack(Mm& mm, std::uint64_t initial_bytes) {
   sim::WriteGuard guard(mm.mmap_lock);
-  const VirtAddr top = align_down(mm.task_size, kPageSize);
+  const VirtAddr top = pgtable_.geometry().default_map_window;  // STACK_TOP
   const std::uint64_t bytes = align_up(initial_bytes, kPageSize);
   const Range<VirtAddr> range{VirtAddr(top.value() - bytes), top};
   if (Status made = insert_stack_area(mm, range); !made) return fail(made.error());

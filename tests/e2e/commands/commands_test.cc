@@ -107,6 +107,28 @@ TEST_F(Commands, RecordThenReplayTwiceGivesTheSame) {
   EXPECT_LE(report["replay"]["stray_accesses"].get<double>(), report["replay"]["accesses"].get<double>() / 1000);
 }
 
+TEST_F(Commands, ATraceReplaysOnFiveLevelsOfTablesAndOnASmallTlb) {
+  make_words(2000);
+  ASSERT_EQ(quire("record -o sort.qtr -- sort --parallel=1 -o sorted words").status, 0);
+  const auto replayed = [this](const std::string& options) {
+    const Output out = quire("replay --json --ram 32M --kernel-reserved 4M " + options + " sort.qtr");
+    EXPECT_EQ(out.status, 0) << out.err;
+    return without_host(out.out);
+  };
+  const json four = replayed("");
+  const json five = replayed("--arch x86-64-la57");
+  EXPECT_EQ(five["programs"][0]["exit_status"], 0);
+  EXPECT_EQ(five["replay"]["diverged_calls"], 0);
+  EXPECT_EQ(five["vmstat"]["pgfault"], four["vmstat"]["pgfault"]);
+  // One table more for the process: the fifth level's.
+  EXPECT_NE(five["vmstat"]["pgfree"], four["vmstat"]["pgfree"]);
+  const json small = replayed("--tlb l1_4k=4x4,l2=16x4");
+  EXPECT_EQ(small["replay"]["diverged_calls"], 0);
+  EXPECT_EQ(small["vmstat"]["pgfault"], four["vmstat"]["pgfault"]);
+  expect_sentence(quire("replay --tlb l2=10x4 sort.qtr"), "power of two", 2);
+  expect_sentence(quire("replay --arch x86-64-la75 sort.qtr"), "did you mean 'x86-64-la57'?", 2);
+}
+
 TEST_F(Commands, RunTwiceGivesTheSameAndTheProgramsOwnOutputFiles) {
   make_words(2000);
   const std::string words = "run --json --ram 64M --kernel-reserved 8M -- sort --parallel=1 -o sorted words";

@@ -6,6 +6,7 @@
 #include "quire/kernel/machine.h"
 #include "quire/kernel/slab_options.h"
 #include "quire/kernel/sysctl.h"
+#include "quire/kernel/tlb_options.h"
 
 namespace quire::kernel {
 namespace {
@@ -84,6 +85,33 @@ TEST(MachineToml, AFolderIsNoMachineFile) {
   EXPECT_THAT(result.error().sentence, HasSubstr("is a folder"));
 }
 
+TEST(TlbOption, GivesTheArraysItNamesAndLeavesTheRest) {
+  EXPECT_EQ(*parse_tlb(""), arch::TlbConfig());
+  const auto tlb = parse_tlb("l2=1024x8,l1_4k=16x16");
+  ASSERT_TRUE(tlb.has_value());
+  EXPECT_EQ(tlb->l2, (arch::TlbConfig::Array{1024, 8}));
+  EXPECT_EQ(tlb->l1_4k, (arch::TlbConfig::Array{16, 16}));
+  EXPECT_EQ(tlb->l1_2m, arch::TlbConfig().l1_2m);
+  arch::Tlb(*tlb).validate();
+}
+
+TEST(TlbOption, SaysWhatIsWrong) {
+  const auto sentence = [](std::string_view text) { return parse_tlb(text).error().sentence; };
+  EXPECT_THAT(sentence("l3=64x4"), HasSubstr("there is no array 'l3'"));
+  EXPECT_THAT(sentence("l2"), HasSubstr("ENTRIESxWAYS"));
+  EXPECT_THAT(sentence("l2=64"), HasSubstr("ENTRIESxWAYS"));
+  EXPECT_THAT(sentence("l2=-64x4"), HasSubstr("ENTRIESxWAYS"));
+  EXPECT_THAT(sentence("l2=99999999999x4"), HasSubstr("ENTRIESxWAYS"));
+  EXPECT_THAT(sentence("l2=64x0"), HasSubstr("1 to 16 ways"));
+  EXPECT_THAT(sentence("l2=68x17"), HasSubstr("1 to 16 ways"));
+  EXPECT_THAT(sentence("l2=60x4"), HasSubstr("power of two"));
+  EXPECT_THAT(sentence("l2=0x4"), HasSubstr("power of two"));
+  EXPECT_THAT(sentence("l1_4k=256x4"), HasSubstr("first level has 292 entries"));
+  MachineConfig config;
+  config.tlb = "l2=7x3";
+  EXPECT_THAT(Machine::boot(config).error().sentence, HasSubstr("l2=7x3"));
+}
+
 // A value that the machine's own field could not hold would become another one.
 TEST(Sysctl, TakesNoMoreThanLinuxDoes) {
   EXPECT_TRUE(check_sysctl("vm.dirty_expire_centisecs", 2147483647));
@@ -101,6 +129,8 @@ TEST(MachineToml, RoundTrip) {
   config.node_ram = {32u << 20, 64u << 20};
   config.swap.push_back(*parse_swap_spec("zram:128M,ratio=2.5,priority=3"));
   config.seed = 42;
+  config.tlb = "l2=1024x8";
+  config.arch = "x86-64-la57";
   config.sysctl["vm.swappiness"] = 1;
   config.cost["clear_page"] = 5;
   MachineConfig back;
