@@ -1,5 +1,7 @@
 // Recorded calls of the mmap family. Where the recorded kernel chose the address, the machine is told to use the same one,
 // so that the accesses that follow find it.
+#include <sys/ipc.h>
+#include <sys/shm.h>
 #include <sys/syscall.h>
 
 #include <vector>
@@ -47,14 +49,35 @@ void ThreadReplay::mremap(const trace::Record& r) {
   expect("mremap", vm_.mremap(mm(), VirtAddr(r.args[0]), r.args[1], r.args[2], flags, VirtAddr(target)));
 }
 
+// A segment that the recording did not see made, or whose key another program of this machine has, is one of the program's own.
+void ThreadReplay::shmget(const trace::Record& r) {
+  if (program_.segments.contains(r.result)) return;
+  kernel::Shm& shm = machine_.shm();
+  const auto flags = static_cast<kernel::ShmGet>(r.args[2]);
+  auto id = shm.shmget(process(), static_cast<std::int32_t>(r.args[0]), r.args[1], flags);
+  if (!id && (id.error() == Errno::kNoEnt || id.error() == Errno::kExist))
+    id = shm.shmget(process(), kernel::kIpcPrivate, r.args[1], flags);
+  if (!id) return diverged("shmget", id.error());
+  program_.segments[r.result] = *id;
+}
+
 void ThreadReplay::shmat(const trace::Record& r) {
   const auto it = program_.segments.find(static_cast<std::int64_t>(r.args[0]));
   if (it == program_.segments.end()) return;
-  file::File* file = it->second;
-  constexpr std::uint64_t kShmReadOnly = 010000;
-  const auto prot = (r.args[2] & kShmReadOnly) != 0 ? vm::Prot::kRead : vm::Prot::kRead | vm::Prot::kWrite;
-  expect("shmat", vm_.mmap(mm(), VirtAddr(static_cast<std::uint64_t>(r.result)), file->inode().i_size_read(), prot,
-                           vm::MapFlags::kFixed | vm::MapFlags::kShared, file, 0));
+  const auto flags = static_cast<kernel::ShmAt>(r.args[2]);
+  expect("shmat", machine_.shm().shmat(process(), it->second, VirtAddr(static_cast<std::uint64_t>(r.result)), flags));
+}
+
+void ThreadReplay::shmctl(const trace::Record& r) {
+  const auto it = program_.segments.find(static_cast<std::int64_t>(r.args[0]));
+  if (it == program_.segments.end()) return;
+  kernel::Shm& shm = machine_.shm();
+  switch (r.args[1]) {
+    case IPC_RMID: expect("shmctl (IPC_RMID)", shm.ipc_rmid(it->second)); break;
+    case SHM_LOCK: expect("shmctl (SHM_LOCK)", shm.shm_lock(process(), it->second)); break;
+    case SHM_UNLOCK: expect("shmctl (SHM_UNLOCK)", shm.shm_unlock(it->second)); break;
+    default: break;  // looks, or changes whose it is
+  }
 }
 
 ThreadReplay::Handled ThreadReplay::memory_call(const trace::Record& r) {
@@ -77,23 +100,10 @@ ThreadReplay::Handled ThreadReplay::memory_call(const trace::Record& r) {
     case SYS_munlockall: expect("munlockall", vm_.munlockall(mm())); break;
     case SYS_msync: expect("msync", vm_.msync(mm(), address, r.args[1], static_cast<vm::MsyncFlags>(r.args[2]))); break;
     case SYS_mincore: break;  // looks, and changes nothing
-    case SYS_shmget:
-      if (!program_.segments.contains(r.result)) {
-        auto made = machine_.vfs().shmem_file_setup(align_up(r.args[1], kPageSize));
-        if (!made) {
-          diverged("shmget", made.error());
-          break;
-        }
-        program_.segments[r.result] = *made;
-      }
-      break;
+    case SYS_shmget: shmget(r); break;
     case SYS_shmat: shmat(r); break;
-    case SYS_shmdt: {
-      // The segment's length is the area's: what shmat mapped there.
-      const vm::Vma* vma = mm().mm_vmas.find(address);
-      if (vma != nullptr) expect("shmdt", vm_.munmap(mm(), address, vma->vm_end - address));
-      break;
-    }
+    case SYS_shmdt: expect("shmdt", machine_.shm().shmdt(process(), address)); break;
+    case SYS_shmctl: shmctl(r); break;
     default: return Handled::kNo;
   }
   return Handled::kYes;

@@ -55,6 +55,12 @@ void ThreadReplay::exec(const trace::Record& r) {
   unconfirmed_.insert(open.begin(), open.end());
 }
 
+// Is a System V segment attached there?
+bool ThreadReplay::attached_at(VirtAddr address) const {
+  const vm::Vma* vma = mm().mm_vmas.lookup(address);
+  return vma != nullptr && vma->vm_file != nullptr && vma->vm_file->area_ops != nullptr;
+}
+
 void ThreadReplay::area(const trace::Record& r) {
   using vm::MapFlags;
   const VirtAddr begin(align_down(r.begin, kPageSize));
@@ -83,9 +89,11 @@ void ThreadReplay::area(const trace::Record& r) {
         return;
       }
       break;
+    case trace::AreaKind::kOther:
+      if (attached_at(begin)) return;  // the recorder finds what shmat made when it is first touched
+      break;
     case trace::AreaKind::kBss:
-    case trace::AreaKind::kSpecial:
-    case trace::AreaKind::kOther: break;
+    case trace::AreaKind::kSpecial: break;
   }
   expect("exec (area)", vm_.mmap(mm(), begin, length, prot, flags | MapFlags::kAnonymous, nullptr, 0));
 }

@@ -20,7 +20,7 @@ Replay::~Replay() {
   // Tasks that stand still wait on what is ours.
   if (end_ == End::kStandsStill) machine_.scheduler().unwind_tasks();
   for (const auto& program : programs_) {
-    for (const auto& [id, file] : program->segments) machine_.vfs().fput(*file);
+    for (const auto& [recorded, id] : program->segments) static_cast<void>(machine_.shm().ipc_rmid(id));
     for (const auto& [inode, file] : program->memfds) machine_.vfs().fput(*file);
   }
 }

@@ -77,7 +77,7 @@ class Replay {
     kernel::Process* first = nullptr;
     std::map<std::uint32_t, kernel::Process*> processes;  // by recorded pid
     std::map<const kernel::Process*, CallOrder> orders;   // of their threads' calls
-    std::map<std::int64_t, file::File*> segments;         // System V shared memory by id
+    std::map<std::int64_t, std::int32_t> segments;        // System V shared memory: the machine's id by the recorded one
     std::map<std::uint64_t, file::File*> memfds;          // by recorded inode
   };
   kernel::ProcessTable::Body body(Program& program, trace::TaskStream& stream);

@@ -38,6 +38,7 @@ class ThreadReplay {
   void fork(const trace::Record& r);
   void exec(const trace::Record& r);
   void area(const trace::Record& r);
+  [[nodiscard]] bool attached_at(VirtAddr address) const;
   void file(const trace::Record& r);
   void pipe_end(const trace::Record& r);
   void install(int fd, const Result<file::File*>& opened);
@@ -54,7 +55,9 @@ class ThreadReplay {
   Handled transfer_call(const trace::Record& r);
   void mmap(const trace::Record& r);
   void mremap(const trace::Record& r);
+  void shmget(const trace::Record& r);
   void shmat(const trace::Record& r);
+  void shmctl(const trace::Record& r);
   void transfer_in(int fd, std::uint64_t offset, std::uint64_t bytes);
   void transfer_out(int fd, std::uint64_t offset, std::uint64_t bytes);
 

@@ -40,6 +40,12 @@ TEST_F(ReplayedTest, ThreadsThatAreJoined) { replay(check({guest("threads")})); 
 
 TEST_F(ReplayedTest, ThreadsThatHandWorkToEachOther) { replay(check({guest("queue")})); }
 
+TEST_F(ReplayedTest, AProgramThatSharesASegmentWithItsChild) {
+  const Recorded recorded = check({guest("shm")});
+  EXPECT_EQ(recorded.exit_status, 0);
+  replay(recorded);
+}
+
 TEST_F(ReplayedTest, ThreadsThatAreStillAtWorkWhenTheProgramEnds) {
   const Recorded recorded = check({guest("queue"), "leave"});
   EXPECT_EQ(recorded.exit_status, 3);
