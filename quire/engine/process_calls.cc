@@ -1,6 +1,7 @@
 // Records that make, change and end processes: fork, exec with its areas and files, wait.
 #include <sched.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <utility>
 
@@ -55,6 +56,17 @@ void ThreadReplay::exec(const trace::Record& r) {
   unconfirmed_.insert(open.begin(), open.end());
 }
 
+// start_code … end_data as load_elf_binary finds them, to the page, which is what a trace has.
+void ThreadReplay::program_segment(const trace::Record& r) {
+  vm::Mm& image = mm();
+  if (any(static_cast<vm::Prot>(r.prot), vm::Prot::kExec)) {
+    if (image.end_code.value() == 0 || r.begin < image.start_code.value()) image.start_code = VirtAddr(r.begin);
+    image.end_code = std::max(image.end_code, VirtAddr(r.end));
+  }
+  image.start_data = std::max(image.start_data, VirtAddr(r.begin));
+  image.end_data = std::max(image.end_data, VirtAddr(r.end));
+}
+
 // Is a System V segment attached there?
 bool ThreadReplay::attached_at(VirtAddr address) const {
   const vm::Vma* vma = mm().mm_vmas.lookup(address);
@@ -77,7 +89,7 @@ void ThreadReplay::area(const trace::Record& r) {
       expect("exec (stack)", vm_.mmap(mm(), VirtAddr(low), r.end - low, prot, flags, nullptr, 0));
       return;
     }
-    case trace::AreaKind::kProgram:
+    case trace::AreaKind::kProgram: program_segment(r); [[fallthrough]];
     case trace::AreaKind::kInterpreter:
       if (r.inode != 0) {
         auto inode = replay_.files_.inode({r.dev, r.inode, r.offset + length, text(r.path)});

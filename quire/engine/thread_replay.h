@@ -38,6 +38,7 @@ class ThreadReplay {
   void fork(const trace::Record& r);
   void exec(const trace::Record& r);
   void area(const trace::Record& r);
+  void program_segment(const trace::Record& r);
   [[nodiscard]] bool attached_at(VirtAddr address) const;
   void file(const trace::Record& r);
   void pipe_end(const trace::Record& r);
