@@ -7,52 +7,14 @@
 #include <sys/mman.h>
 
 #include <map>
-#include <memory>
+#include <vector>
 
-#include "quire/file/vfs.h"
-#include "quire/sim/fault_injection.h"
-#include "quire/slab/xa_node_cache.h"
-#include "quire/vm/vm.h"
+#include "vm_bench_machine.h"
 
 namespace {
 
 using namespace quire;  // NOLINT: a benchmark's own file
-
-struct Machine {
-  explicit Machine(phys::DataMode mode, std::uint64_t ram = 512 * kMiB)
-      : scheduler({}, {}, traces),
-        faults(0),
-        phys(boot(mode, ram)),
-        slab(*phys, scheduler),
-        lru(*phys, scheduler, traces),
-        nodes(slab),
-        swap(*phys, nodes, lru, scheduler),
-        vfs({*phys, slab, nodes, lru, swap, scheduler, faults, traces}),
-        vm({*phys, scheduler, slab, lru, swap, vfs, traces}) {
-    scheduler.set_lock_checks(false);
-  }
-  std::unique_ptr<phys::PhysMem> boot(phys::DataMode mode, std::uint64_t ram) {
-    phys::PhysConfig config;
-    config.ram_bytes = ram;
-    config.data_mode = mode;
-    return std::move(*phys::PhysMem::boot(config, scheduler, traces));
-  }
-  VirtAddr map(vm::Mm& mm, std::uint64_t bytes) {
-    return *vm.mmap(mm, VirtAddr(0), bytes, vm::Prot::kRead | vm::Prot::kWrite,
-                    vm::MapFlags::kPrivate | vm::MapFlags::kAnonymous, nullptr, 0);
-  }
-
-  TraceRegistry traces;
-  sim::Scheduler scheduler;
-  sim::FaultInjection faults;
-  std::unique_ptr<phys::PhysMem> phys;
-  slab::SlabSystem slab;
-  lru::Lru lru;
-  slab::XaNodeCache nodes;
-  swap::SwapSystem swap;
-  file::Vfs vfs;
-  vm::Vm vm;
-};
+using bench::Machine;
 
 constexpr std::uint64_t kFaultBytes = 64 * kMiB;
 
@@ -140,16 +102,6 @@ void BM_MmapMunmapHost(benchmark::State& state) {
   }
 }
 BENCHMARK(BM_MmapMunmapHost);
-
-void BM_Fork64MiB(benchmark::State& state) {
-  Machine m(phys::DataMode::kDataless);
-  vm::Mm& mm = **m.vm.mm_alloc();
-  const VirtAddr at = m.map(mm, kFaultBytes);
-  static_cast<void>(m.vm.touch_user(mm, at, kFaultBytes, arch::Access::kWrite));
-  for (auto _ : state) m.vm.mmput(**m.vm.dup_mm(mm));
-  m.vm.mmput(mm);
-}
-BENCHMARK(BM_Fork64MiB)->Unit(benchmark::kMillisecond);
 
 // Addresses to look up, drawn beforehand so that only the search is measured.
 constexpr std::size_t kProbes = 1 << 16;
