@@ -22,9 +22,9 @@ int explain(const ExplainOptions& options) {
   const bool alloc = options.what == "alloc";
   if (alloc || options.what == "fault") {
     if (const char* foreign = foreign_option(options)) {
-      return complain(fmt::format("explain {}: {} says nothing about it, only about 'explain {}'; leave it out", options.what,
-                                  foreign, alloc ? "fault" : "alloc"),
-                      kUsage);
+      return complain(
+          fmt::format("explain {}: {} belongs to 'explain {}'; leave it out", options.what, foreign, alloc ? "fault" : "alloc"),
+          kUsage);
     }
     return alloc ? explain_alloc(options) : explain_fault(options);
   }

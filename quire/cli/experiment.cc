@@ -10,7 +10,7 @@ namespace {
 
 // A request that cannot succeed and may not fail tries for ever: so long, and so many steps, are looked at.
 constexpr sim::Nanos kMostTime = 60 * sim::kSecond;
-constexpr std::uint64_t kMostSteps = 100'000;
+constexpr std::uint64_t kMostSteps = 1'000'000;
 constexpr sim::Nanos kLookEvery = 10 * sim::kMillisecond;
 constexpr std::size_t kKeptFirst = 20'000;  // of the steps that are kept, in memory and in --json
 constexpr std::size_t kKeptLast = 20'000;

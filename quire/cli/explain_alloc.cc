@@ -116,6 +116,7 @@ Allocation allocate(kernel::Machine& machine, const AllocQuestion& q) {
     a.took = machine.scheduler().now() - listener->start();
     experiment.done = true;
     listener.reset();
+    machine.phys().set_log_sink({});
   };
   run_experiment(machine, experiment, body, [&] {
     if (listener) a.took = machine.scheduler().now() - listener->start();

@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "quire/arch/access.h"
+#include "quire/base/nearest.h"
 #include "quire/cli/command.h"
 #include "quire/cli/experiment.h"
 #include "quire/cli/explain.h"
@@ -249,9 +250,19 @@ void tell(const FaultKind& kind, const Fault& fault) {
   print(fmt::format("one fault: {}; {} of {} pages free before\n\n", kind.what, fault.before.free, fault.before.managed));
   print("#    DURATION   FUNCTION CALLS, EVENTS\n");
   const Steps& steps = fault.experiment.steps;
-  print_folded(GraphText(steps.first()).lines());
-  if (steps.all() > steps.first().size()) {
-    print(fmt::format("  ... {} steps in all; --json has more ...\n", steps.all()));
+  // A fault in long reclaim has tens of thousands of steps; its beginning and its end are told.
+  constexpr std::size_t kMostEvents = 1000;
+  const auto& first = steps.first();
+  if (steps.all() <= kMostEvents) {
+    print_folded(GraphText(first).lines());
+  } else {
+    GraphText graph(first);
+    const std::vector<std::string> lines = graph.lines();
+    print_folded({lines.begin(), lines.begin() + static_cast<std::ptrdiff_t>(std::min(lines.size(), kMostEvents / 2))});
+    print(fmt::format("{:>13} | ... {} steps in all; --json has more ...\n", "", steps.all()));
+    if (steps.last().empty()) {
+      print_folded({lines.end() - static_cast<std::ptrdiff_t>(std::min(lines.size(), kMostEvents / 10)), lines.end()});
+    }
   }
   print(fmt::format("\nresult: {}, after {:.3f} us\n", result_words(fault), static_cast<double>(fault.took) / 1000));
 }
@@ -259,8 +270,14 @@ void tell(const FaultKind& kind, const Fault& fault) {
 nlohmann::json to_json(const FaultKind& kind, const Fault& fault) {
   const Steps& steps = fault.experiment.steps;
   const bool mapped = fault.experiment.done && fault.outcome.ok();
+  constexpr std::string_view kAccesses[] = {"read", "write", "fetch"};
   return {{"kind", kind.name},
           {"address", fault.scene.address.value()},
+          {"access", kAccesses[static_cast<std::size_t>(fault.scene.access)]},
+          {"before", {{"free", fault.before.free}, {"managed", fault.before.managed}}},
+          {"signal", static_cast<int>(fault.outcome.signal)},
+          {"writable", mapped && arch::pte_write(fault.pte)},
+          {"dirty", mapped && arch::pte_dirty(fault.pte)},
           {"done", fault.experiment.done},
           {"result", result_words(fault)},
           {"pfn", mapped ? nlohmann::json(fault.pte.pfn().value()) : nlohmann::json(nullptr)},
@@ -284,12 +301,20 @@ int explain_fault(const ExplainOptions& options) {
   const std::string name = options.kind.value_or("anon-write");
   const FaultKind* kind = find_fault_kind(name);
   if (kind == nullptr) {
-    return complain(fmt::format("--kind {}: there is no such fault; there are {}", name, fault_kinds()), kUsage);
+    std::vector<std::string_view> names;
+    for (const FaultKind& known : fault_kinds_table()) names.push_back(known.name);
+    const std::string_view guess = nearest(name, names);
+    return complain(guess.empty() ? fmt::format("--kind {}: there is no such fault; there are {}", name, fault_kinds())
+                                  : fmt::format("--kind {}: there is no such fault; did you mean '{}'?", name, guess),
+                    kUsage);
   }
   const auto fill = whole_number("--fill", options.fill, {.least = 0, .most = 100, .what = "percent"});
   if (!fill) return complain(fill.error().sentence, kUsage);
   auto config = options.machine.config();
   if (!config) return complain(config.error().sentence, kUsage);
+  if (kind->name == "swap" && config->swap.empty()) {
+    return complain("--kind swap: this machine has no swap; give it some, as with --swap zram:64M", kUsage);
+  }
   if (auto runs = kernel::check_runs_programs(*config); !runs) return complain(runs.error().sentence, kUsage);
   auto machine = kernel::Machine::boot(*config);
   if (!machine) return complain(machine.error().sentence);

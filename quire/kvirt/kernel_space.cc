@@ -38,7 +38,7 @@ KernelSpace::KernelSpace(phys::PhysMem& phys, slab::SlabSystem& slab, const Kern
 
 Result<std::unique_ptr<KernelSpace>> KernelSpace::create(phys::PhysMem& phys, slab::SlabSystem& slab,
                                                          const arch::Geometry& geometry) {
-  const bool no_huge = std::ranges::count(command_words(phys.config().cmdline), "nohugevmalloc", &CommandWord::text) != 0;
+  const bool no_huge = std::ranges::count(command_words(phys.config().cmdline), "nohugevmalloc", &CommandWord::name) != 0;
   const HugeVmalloc huge = no_huge ? HugeVmalloc::kOff : HugeVmalloc::kOn;
   std::unique_ptr<KernelSpace> space(new KernelSpace(phys, slab, layout_of(phys, geometry), huge));
   if (Status s = space->init_mm_.setup(); !s) return fail(s.error());

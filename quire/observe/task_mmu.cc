@@ -124,14 +124,14 @@ void show_smap(std::string& text, const MemSize& mss, std::string_view more_pss)
 
 // Two letters a flag, in the order of the bits (proc.rst).
 std::string vm_flag_names(const Vma& vma) {
-  constexpr std::array<std::pair<VmFlags, std::string_view>, 26> kNames{{
-      {VmFlags::kRead, "rd"},       {VmFlags::kWrite, "wr"},      {VmFlags::kExec, "ex"},      {VmFlags::kShared, "sh"},
-      {VmFlags::kMayRead, "mr"},    {VmFlags::kMayWrite, "mw"},   {VmFlags::kMayExec, "me"},   {VmFlags::kMayShare, "ms"},
-      {VmFlags::kGrowsDown, "gd"},  {VmFlags::kPfnMap, "pf"},     {VmFlags::kLocked, "lo"},    {VmFlags::kIo, "io"},
-      {VmFlags::kSeqRead, "sr"},    {VmFlags::kRandRead, "rr"},   {VmFlags::kDontCopy, "dc"},  {VmFlags::kDontExpand, "de"},
-      {VmFlags::kAccount, "ac"},    {VmFlags::kNoReserve, "nr"},  {VmFlags::kHugeTlb, "ht"},   {VmFlags::kSync, "sf"},
-      {VmFlags::kWipeOnFork, "wf"}, {VmFlags::kDontDump, "dd"},   {VmFlags::kSoftDirty, "sd"}, {VmFlags::kMixedMap, "mm"},
-      {VmFlags::kHugePage, "hg"},   {VmFlags::kNoHugePage, "nh"},
+  constexpr std::array<std::pair<VmFlags, std::string_view>, 28> kNames{{
+      {VmFlags::kRead, "rd"},      {VmFlags::kWrite, "wr"},       {VmFlags::kExec, "ex"},       {VmFlags::kShared, "sh"},
+      {VmFlags::kMayRead, "mr"},   {VmFlags::kMayWrite, "mw"},    {VmFlags::kMayExec, "me"},    {VmFlags::kMayShare, "ms"},
+      {VmFlags::kGrowsDown, "gd"}, {VmFlags::kUffdMissing, "um"}, {VmFlags::kPfnMap, "pf"},     {VmFlags::kUffdWp, "uw"},
+      {VmFlags::kLocked, "lo"},    {VmFlags::kIo, "io"},          {VmFlags::kSeqRead, "sr"},    {VmFlags::kRandRead, "rr"},
+      {VmFlags::kDontCopy, "dc"},  {VmFlags::kDontExpand, "de"},  {VmFlags::kAccount, "ac"},    {VmFlags::kNoReserve, "nr"},
+      {VmFlags::kHugeTlb, "ht"},   {VmFlags::kSync, "sf"},        {VmFlags::kWipeOnFork, "wf"}, {VmFlags::kDontDump, "dd"},
+      {VmFlags::kSoftDirty, "sd"}, {VmFlags::kMixedMap, "mm"},    {VmFlags::kHugePage, "hg"},   {VmFlags::kNoHugePage, "nh"},
   }};
   std::string text;
   for (const auto& [flag, name] : kNames) {

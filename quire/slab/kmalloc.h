@@ -78,7 +78,7 @@ class Kmalloc {
   [[nodiscard]] char* kstrdup(std::string_view text, phys::Gfp gfp);
 
   // Anything that one of these gave; nullptr and zero_size_ptr() are nothing. A foreign pointer is a bug.
-  void kfree(const void* object) {
+  [[gnu::always_inline]] void kfree(const void* object) {
     // Every page of a slab tells where its cache's arrays are, so that this needs neither head page nor cache.
     const phys::Page* page = page_near_slab(object);
     if (page != nullptr && (page->flags & with_arrays_) != 0 && page->index != 0) [[likely]] {

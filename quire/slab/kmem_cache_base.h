@@ -45,7 +45,7 @@ class KmemCacheBase {
   KmemCacheBase& operator=(const KmemCacheBase&) = delete;
 
   // kmem_cache_alloc: an object, or nullptr when no memory can be had. With __GFP_ZERO the object is zeroed.
-  [[nodiscard]] void* alloc(phys::Gfp gfp) {
+  [[nodiscard, gnu::always_inline]] void* alloc(phys::Gfp gfp) {  // always: the caller is who a debugged object names
     scheduler_->charge(cost_);
     ArrayCache& ac = cpu_cache();
     if (ac.avail != 0 && ((bits(gfp) | kAlways) & slow_mask_) == 0) [[likely]]
@@ -53,7 +53,7 @@ class KmemCacheBase {
     return alloc_slow(gfp);
   }
   // kmem_cache_free. The object must be one of this cache's and in use.
-  void free(void* object) {
+  [[gnu::always_inline]] void free(void* object) {
     if (cpu_cache().push(object)) [[likely]]
       return;
     free_slow(object);

@@ -88,12 +88,13 @@ FaultOutcome Vm::handle_mm_fault(Vma& vma, VirtAddr address, FaultFlags flags) {
 
 FaultOutcome Vm::do_handle_mm_fault(Vma& vma, VirtAddr address, FaultFlags flags) {
   VmFault vmf{.vma = vma, .address = align_down(address, kPageSize), .pgoff = vma.linear_page_index(address), .flags = flags};
+  if (vma.has(VmFlags::kHugeTlb)) [[unlikely]] {
+    const FaultOutcome done = hooks_ != nullptr ? hooks_->hugetlb_fault(vma, vmf.address, flags) : FaultOutcome::kFallback;
+    return any(done, FaultOutcome::kFallback) ? FaultOutcome::kSigbus : done;
+  }
   if (hooks_ != nullptr) [[unlikely]] {
-    const bool huge = vma.has(VmFlags::kHugeTlb);
-    const FaultOutcome done =
-        huge ? hooks_->hugetlb_fault(vma, vmf.address, flags) : hooks_->create_huge_pmd(vma, vmf.address, flags);
+    const FaultOutcome done = hooks_->create_huge_pmd(vma, vmf.address, flags);
     if (!any(done, FaultOutcome::kFallback)) return done;
-    if (huge) return FaultOutcome::kSigbus;
   }
   vmf.pte = pgtable_.pte_offset(*vma.vm_mm, vmf.address);
   if (vmf.pte != nullptr) vmf.orig_pte = *vmf.pte;

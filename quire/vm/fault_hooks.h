@@ -1,5 +1,8 @@
 // Where later mechanisms enter the fault tree. None is built yet; a hook that answers kFallback leaves the fault to the
 // ordinary path. (Files have their own entry: file::SuperBlock::fault and map_pages, which is where DAX will come in.)
+//
+// All are called with mmap_lock held, which they may not drop: whoever has to wait for another task that needs it (a
+// userfaultfd's reader) wants kRetry with the lock given back, and the callers do not know that yet.
 #pragma once
 
 #include "quire/vm/fault_outcome.h"
@@ -10,7 +13,7 @@ namespace quire::vm {
 // Why a userfaultfd hears of a fault (VM_UFFD_MISSING, VM_UFFD_WP).
 enum class UffdReason : std::uint8_t { kMissing, kWriteProtect };
 
-// All are called with mmap_lock held, at page-aligned addresses within the area.
+// Addresses are page aligned and within the area.
 class FaultHooks {
  public:
   virtual ~FaultHooks() = default;
@@ -18,9 +21,10 @@ class FaultHooks {
   virtual FaultOutcome hugetlb_fault(Vma&, VirtAddr, FaultFlags) { return FaultOutcome::kFallback; }
   // Before the page tables of the lowest level are looked at.
   virtual FaultOutcome create_huge_pmd(Vma&, VirtAddr, FaultFlags) { return FaultOutcome::kFallback; }
-  // A present entry that is marked inaccessible, in an area that may be accessed.
+  // A present entry that is marked inaccessible, in an area that may be accessed. It has to make the entry accessible: the
+  // ordinary path would not.
   virtual FaultOutcome do_numa_page(Vma&, VirtAddr, FaultFlags) { return FaultOutcome::kFallback; }
-  // Nothing is mapped there, or a write meets a read-only entry, in an area that a userfaultfd watches for that reason.
+  // Nothing is mapped there (in a file's area: whether or not its page is cached), or a write meets a read-only entry, in an area that a userfaultfd watches for that reason.
   virtual FaultOutcome handle_userfault(Vma&, VirtAddr, FaultFlags, UffdReason) { return FaultOutcome::kFallback; }
 };
 

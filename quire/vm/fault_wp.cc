@@ -7,6 +7,16 @@
 
 namespace quire::vm {
 
+namespace {
+
+// Unsharing is no write: what the old entry says of writes stays.
+arch::Pte unshared_entry(arch::Pte entry, arch::Pte old) {
+  if (arch::pte_soft_dirty(old)) entry = arch::pte_mksoft_dirty(entry);
+  return arch::pte_uffd_wp(old) ? arch::pte_mkuffd_wp(entry) : entry;
+}
+
+}  // namespace
+
 // Called with the page-table lock held and vmf.orig_pte in place; returns without it.
 FaultOutcome Vm::do_wp_page(VmFault& vmf) QUIRE_NO_THREAD_SAFETY_ANALYSIS {
   const FuncGraph::Call traced(graph_, __func__);
@@ -14,6 +24,10 @@ FaultOutcome Vm::do_wp_page(VmFault& vmf) QUIRE_NO_THREAD_SAFETY_ANALYSIS {
   sim::SpinLock& ptl = vmf.mm().page_table_lock;
   parts_.scheduler.charge(parts_.scheduler.costs().cow_fault);
   phys::Page* page = vm_normal_page(vmf.orig_pte);
+  if (vmf.unshare() && (page == nullptr || vma.has(VmFlags::kShared | VmFlags::kMayShare))) {
+    ptl.unlock();  // nothing of the process's own
+    return FaultOutcome::kNone;
+  }
   if (page == nullptr) {
     ptl.unlock();
     return wp_page_copy(vmf, nullptr);
@@ -111,7 +125,7 @@ FaultOutcome Vm::wp_page_copy(VmFault& vmf, phys::Folio* old) {
       shootdown_.flush_tlb_page(mm, vmf.address, FlushSite::kCow);
       rmap_.page_add_new_anon_rmap(*fresh, vma, vmf.address);
       folio_add_lru_vma(*fresh, vma);
-      *vmf.pte = vmf.unshare() ? entry : maybe_mkwrite(arch::pte_mkdirty(entry), vma);
+      *vmf.pte = vmf.unshare() ? unshared_entry(entry, vmf.orig_pte) : maybe_mkwrite(arch::pte_mkdirty(entry), vma);
       if (old != nullptr) rmap_.page_remove_rmap(*old, vma);
       copied = true;
     }

@@ -144,7 +144,7 @@ Vm::PteCopied Vm::copy_present_pte(Vma& dst, Vma& src, VirtAddr address, arch::P
     phys::Folio& folio = phys::page_folio(*page);
     if (!phys::folio_test_anon(folio)) {
       rmap_.page_add_file_rmap(*page, dst);
-    } else if (!rmap_.page_try_dup_anon_rmap(*page)) {
+    } else if (!rmap_.page_try_dup_anon_rmap(*page, *src.vm_mm)) {
       if (*prealloc == nullptr) return PteCopied::kNeedsPage;
       copy_present_page(dst, folio, address, to, *std::exchange(*prealloc, nullptr));
       return PteCopied::kDone;

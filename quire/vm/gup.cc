@@ -47,14 +47,17 @@ Result<phys::Page*> Vm::fault_in_page(Vma& vma, VirtAddr address, arch::Access k
 
 Result<std::uint64_t> Vm::follow_pages(Mm& mm, VirtAddr start, std::span<phys::Page*> pages, arch::Access kind, FollowHow how) {
   sim::ReadGuard guard(mm.mmap_lock);
+  if (how == FollowHow::kPin) mm.flags |= MmFlags::kHasPinned;
   std::uint64_t got = 0;
   for (; got < pages.size(); ++got) {
     const VirtAddr address = align_down(start, kPageSize) + (got << kPageShift);
     Vma* vma = mm.mm_vmas.lookup(address);
     const VmFlags need = kind == arch::Access::kWrite ? VmFlags::kWrite : VmFlags::kRead;
     Result<phys::Page*> page = fail(Errno::kFault);
-    // No sync point from the page that was found to the reference on it.
-    if (vma != nullptr && vma->has(need)) page = fault_in_page(*vma, address, kind, how);
+    // No sync point from the page that was found to the reference on it. (Marking it dirty has one only for files with writeback,
+    // and a writable entry of theirs is dirty already.)
+    const bool ordinary = vma != nullptr && !vma->has(VmFlags::kIo | VmFlags::kPfnMap);
+    if (ordinary && vma->has(need)) page = fault_in_page(*vma, address, kind, how);
     if (!page) {
       if (got == 0) return fail(page.error());
       break;
@@ -62,7 +65,6 @@ Result<std::uint64_t> Vm::follow_pages(Mm& mm, VirtAddr start, std::span<phys::P
     pages[got] = *page != nullptr ? *page : zero_page_;
     grab_page(*pages[got], how);
   }
-  if (how == FollowHow::kPin && got != 0) mm.flags |= MmFlags::kHasPinned;
   return got;
 }
 

@@ -28,8 +28,8 @@ enum class MmFlags : std::uint32_t {
   kOomSkip = 1u << 0,    // nothing more to be had from it: the OOM killer looks elsewhere
   kOomVictim = 1u << 1,  // chosen by the OOM killer
   kKilled = 1u << 2,     // a SIGKILL is pending for its tasks: faults and waits return instead of retrying
-  kHasPinned = 1u << 4,  // pages of it were pinned at some time
   kExiting = 1u << 3,    // in exit_mmap: no area will be added any more
+  kHasPinned = 1u << 5,  // pages of it were pinned at some time: fork has to look
 };
 
 inline constexpr std::size_t kAuxvWords = 2 * (20 + 3 + 1);  // AT_VECTOR_SIZE

@@ -55,8 +55,10 @@ bool Rmap::page_try_share_anon_rmap(Page& page) {
   return true;
 }
 
-bool Rmap::page_try_dup_anon_rmap(Page& page) {
-  if (page.test(PageFlag::kAnonExclusive) && !page_try_share_anon_rmap(page)) return false;
+bool Rmap::page_try_dup_anon_rmap(Page& page, const Mm& parent) {
+  const bool pinned = any(parent.flags, MmFlags::kHasPinned) && folio_maybe_dma_pinned(phys::page_folio(page));
+  if (page.test(PageFlag::kAnonExclusive) && pinned) return false;
+  page.clear(PageFlag::kAnonExclusive);
   ++page.mapcount;
   return true;
 }

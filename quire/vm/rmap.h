@@ -62,8 +62,8 @@ class Rmap {
   void page_add_new_anon_rmap(phys::Page& page, Vma& vma, VirtAddr address);
   void page_add_anon_rmap(phys::Page& page, Vma& vma, VirtAddr address, RmapExclusive exclusive);
   // fork: one more mapping of an anonymous page, which is no longer one process's own. False, and nothing done: it is pinned, and
-  // has to stay that (page_try_dup_anon_rmap).
-  [[nodiscard]] bool page_try_dup_anon_rmap(phys::Page& page);
+  // has to stay the parent's own (page_needs_cow_for_dma).
+  [[nodiscard]] bool page_try_dup_anon_rmap(phys::Page& page, const Mm& parent);
   // Before an exclusive page's mapping becomes a swap or migration entry. False: it is pinned, and the mapping has to stay.
   [[nodiscard]] static bool page_try_share_anon_rmap(phys::Page& page);
   void page_add_file_rmap(phys::Page& page, Vma& vma);

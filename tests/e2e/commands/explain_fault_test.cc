@@ -77,10 +77,11 @@ TEST_F(ExplainFault, AFullMachineReclaimsInTheFault) {
 }
 
 TEST_F(ExplainFault, MistakesGetASentence) {
-  expect_sentence(explain("--kind cwo"), "there is no such fault; there are anon-read, anon-write", 2);
-  expect_sentence(explain("--kind swap"), "this machine has no swap", 1);
-  expect_sentence(explain("--order 3"), "--order says nothing about it", 2);
-  expect_sentence(quire("explain alloc --kind cow"), "--kind says nothing about it", 2);
+  expect_sentence(explain("--kind cwo"), "did you mean 'cow'?", 2);
+  expect_sentence(explain("--kind 1234567"), "there is no such fault; there are anon-read, anon-write", 2);
+  expect_sentence(explain("--kind swap"), "this machine has no swap", 2);
+  expect_sentence(explain("--order 3"), "--order belongs to 'explain alloc'", 2);
+  expect_sentence(quire("explain alloc --kind cow"), "--kind belongs to 'explain fault'", 2);
   expect_sentence(quire("explain"), "what", 2);
   expect_sentence(quire("explain page"), "'alloc' and 'fault'", 2);
 }

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "commands.h"
+#include "effort.h"
 
 namespace quire {
 namespace {
@@ -98,6 +99,7 @@ TEST_F(Explain, TheSameSeedTellsTheSame) {
 }
 
 TEST_F(Explain, ARequestThatTriesForEverIsLeftAtThat) {
+  if (kEveryCheckIsOn) GTEST_SKIP() << "a million steps: seconds in the optimised build, which runs it, and minutes here";
   const std::string words = "explain alloc --ram 64M --gfp 'GFP_KERNEL|__GFP_NOFAIL|GFP_DMA' --order 10 --fill 100 ";
   const Output output = quire(words);
   EXPECT_EQ(output.status, 1);

@@ -26,6 +26,7 @@ using vm::Prot;
 
 constexpr std::uint64_t kPages = 12;
 constexpr unsigned kThreads = 4;
+constexpr std::size_t kKinds = 9;  // of acts
 constexpr unsigned kRounds = 60;
 constexpr sim::Nanos kStart = 100 * sim::kMicrosecond;  // a round may begin at its multiples
 constexpr Prot kReadWrite = Prot::kRead | Prot::kWrite;
@@ -73,7 +74,7 @@ class Race {
     machine_.validate();
   }
 
-  std::array<std::uint64_t, 8> done{};  // how often each kind of act was done
+  std::array<std::uint64_t, kKinds> done{};  // how often each kind of act was done
 
  private:
   // In the first thread: the pages, then the others.
@@ -112,7 +113,8 @@ class Race {
     const std::uint64_t count = 1 + rng.below(kPages - page);
     const VirtAddr at = base_ + page * kPageSize;
     const std::uint64_t bytes = count * kPageSize;
-    constexpr std::array<std::string_view, 8> kNames{"write", "write", "fork", "drop", "page out", "protect", "remap", "read"};
+    constexpr std::array<std::string_view, kKinds> kNames{"write",   "write", "fork", "drop", "page out",
+                                                          "protect", "remap", "pin",  "read"};
     const auto kind = static_cast<unsigned>(rng.below(kNames.size()));
     doing_[self] = fmt::format("{} {}+{}", kNames[kind], page, count);
     ++done[kind];
@@ -129,6 +131,7 @@ class Race {
         static_cast<void>(machine_.vm().mprotect(mm(), at, bytes, kReadWrite));
         return;
       case 6: return map_over(at, page, count);
+      case 7: return pin_and_write(self, page);
       default:
         for (std::uint64_t i = page; i < page + count; ++i)
           static_cast<void>(machine_.vm().access(mm(), base_ + i * kPageSize, Access::kRead));
@@ -152,6 +155,7 @@ class Race {
 
   // The page is zero from some moment on; a write in the same round came before it or after.
   void may_be_zero(std::uint64_t page, std::uint64_t count) {
+    for (std::uint64_t i = page; i < page + count; ++i) thrown_away_[i] = true;
     for (unsigned owner = 0; owner < kThreads; ++owner) {
       for (std::uint64_t i = page; i < page + count; ++i) possible_[owner][i].insert(0);
     }
@@ -166,6 +170,21 @@ class Race {
     static_cast<void>(machine_.vm().mmap(mm(), at, count * kPageSize, kReadWrite,
                                          MapFlags::kAnonymous | MapFlags::kPrivate | MapFlags::kFixed, nullptr, 0));
     may_be_zero(page, count);
+  }
+
+  // A device that writes to the page's frame behind the process's back, for as long as it holds a pin.
+  void pin_and_write(unsigned self, std::uint64_t page) {
+    std::array<phys::Page*, 1> pages{};
+    if (!machine_.vm().pin_user_pages(mm(), base_ + page * kPageSize, pages, Access::kWrite)) return;
+    machine_.scheduler().sleep_for(2000);
+    const std::uint64_t number = ++next_;
+    // Where the page was thrown away the process has another one by now, or will have.
+    if (!thrown_away_[page]) possible_[self][page].clear();
+    possible_[self][page].insert(number);
+    auto* bytes = static_cast<std::byte*>(machine_.phys().page_address(*pages[0]));
+    std::memcpy(bytes + self * sizeof number, &number, sizeof number);
+    machine_.scheduler().sleep_for(2000);
+    machine_.vm().unpin_user_pages_dirty_lock(pages);
   }
 
   // A copy of the address space, which nobody else writes to: what it holds does not change while the others go on.
@@ -202,6 +221,7 @@ class Race {
   // Between rounds, in a thread of its own.
   void look_at_everything() {
     bool looked = false;
+    thrown_away_ = {};
     machine_.scheduler().spawn("look", [&] {
       for (unsigned owner = 0; owner < kThreads; ++owner) {
         for (std::uint64_t page = 0; page < kPages; ++page) {
@@ -230,6 +250,7 @@ class Race {
   Process* process_ = nullptr;
   VirtAddr base_;
   std::array<std::array<Possible, kPages>, kThreads> possible_;
+  std::array<bool, kPages> thrown_away_{};  // in this round
   std::array<std::string, kThreads> doing_;
   std::uint64_t next_ = 0;
   unsigned round_ = 0;
@@ -240,7 +261,7 @@ class Race {
 TEST(Races, NoOrderOfEventsBreaksTheMachineOrLosesAByte) {
   const std::uint64_t first = from_environment("QUIRE_SEED", 1);
   const std::uint64_t seeds = from_environment("QUIRE_SEEDS", 60, 12);
-  std::array<std::uint64_t, 8> done{};
+  std::array<std::uint64_t, kKinds> done{};
   for (std::uint64_t seed = first; seed < first + seeds; ++seed) {
     SCOPED_TRACE(fmt::format("QUIRE_SEED={} QUIRE_SEEDS=1 repeats this", seed));
     auto machine = Machine::boot(small_machine(seed));

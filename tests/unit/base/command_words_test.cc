@@ -26,5 +26,12 @@ TEST(CommandWords, TheFirstEqualsSignEndsTheName) {
   EXPECT_THAT(joined("a=b=c x= ="), ElementsAre("a=b=c|a|b=c", "x=|x|", "=||"));
 }
 
+TEST(CommandWords, QuotesKeepBlanksTogether) {
+  EXPECT_THAT(joined("a=\"b mem=1\" c"), ElementsAre("a=\"b mem=1\"|a|b mem=1", "c|c|"));
+  EXPECT_THAT(joined("a=\"b"), ElementsAre("a=\"b|a|b"));
+}
+
+TEST(CommandWords, WhatFollowsTwoDashesIsInits) { EXPECT_THAT(joined("a -- mem=1"), ElementsAre("a|a|")); }
+
 }  // namespace
 }  // namespace quire

@@ -32,6 +32,7 @@ class PinTest : public ::testing::Test {
     EXPECT_EQ(m_.vm.pin_user_pages(mm, at, pages, kind), 1u);
     return pages[0];
   }
+  Vma& area(VirtAddr at) { return *mm_.mm_vmas.lookup(at); }
   void unpin(phys::Page* page) { m_.vm.unpin_user_pages(std::array{page}); }
   // As the device that holds the pin sees and writes the page.
   std::uint8_t& byte_of(phys::Page* page) { return *reinterpret_cast<std::uint8_t*>(m_.phys->page_address(*page)); }
@@ -72,6 +73,19 @@ TEST_F(PinTest, TheZeroPageIsNotPinned) {
     EXPECT_EQ(page, &m_.vm.zero_page());
     EXPECT_EQ(acquired(), 0);
     unpin(page);
+  });
+}
+
+TEST_F(PinTest, WhereNothingIsTheProcesssOwnThereIsNothingToUnshare) {
+  in_task([&] {
+    const VirtAddr at = m_.anon(mm_, 2);
+    phys::Page* first = pin(mm_, at, Access::kRead);
+    EXPECT_EQ(first, pin(mm_, at, Access::kRead)) << "the zero page again, not a copy of it";
+    EXPECT_EQ(mm_.rss(), 0u);
+    area(at).vm_flags |= VmFlags::kIo;
+    std::array<phys::Page*, 1> pages{};
+    EXPECT_EQ(m_.vm.pin_user_pages(mm_, at, pages, Access::kRead).error(), Errno::kFault) << "a device's memory has no page";
+    area(at).vm_flags &= ~VmFlags::kIo;
   });
 }
 
@@ -118,8 +132,11 @@ TEST_F(PinTest, AReadPinUnsharesAPageThatAChildHasToo) {
     const VirtAddr at = m_.anon(mm_, 1);
     ASSERT_TRUE(m_.write(mm_, at, 1).ok());
     Mm& child = **m_.vm.dup_mm(mm_);
+    arch::Pte& entry = *m_.vm.pgtable().pte_offset(mm_, at);
+    entry = arch::pte_mksoft_dirty(entry);
     phys::Page* pinned = pin(mm_, at, Access::kRead);
     EXPECT_EQ(byte_of(pinned), 1);
+    EXPECT_TRUE(arch::pte_soft_dirty(entry)) << "what was known of earlier writes stays";
     EXPECT_NE(pinned, m_.page_at(child, at));
     EXPECT_FALSE(arch::pte_write(*m_.vm.pgtable().pte_offset(mm_, at))) << "unsharing gives no right to write";
     ASSERT_TRUE(m_.write(mm_, at, 2).ok());
