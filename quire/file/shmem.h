@@ -21,6 +21,7 @@
 #include "quire/file/dentry.h"
 #include "quire/file/file.h"
 #include "quire/file/filemap.h"
+#include "quire/file/memfd.h"
 #include "quire/slab/kmem_cache.h"
 
 namespace quire::file {
@@ -45,6 +46,8 @@ struct ShmemInode : Inode {
   std::uint64_t in_flight = 0;                                          // charged, on their way into the cache
   Dentry* i_dentry = nullptr;                                           // a name in no tree, as alloc_file_pseudo gives it one
   enum class Locked : std::uint8_t { kNo, kYes } locked = Locked::kNo;  // SHM_LOCK: its pages do not go to swap
+  Seals seals = Seals::kSeal;                                           // see memfd.h
+  enum class Executable : std::uint8_t { kNo, kYes } executable = Executable::kNo;  // any x of i_mode
 };
 
 // What shmem_get_folio may do about a hole (sgp_type).

@@ -13,6 +13,7 @@ using phys::Folio;
 namespace {
 
 constexpr std::array<std::byte, kPageSize> kZeroes{};
+constexpr Seals kWriteSeals = Seals::kWrite | Seals::kFutureWrite;
 
 }  // namespace
 
@@ -103,6 +104,10 @@ Result<std::uint64_t> Shmem::write_iter(File& file, std::uint64_t& pos, std::uin
       status = fail(Errno::kFault);
       break;
     }
+    if (any(inode.seals, kWriteSeals) || (any(inode.seals, Seals::kGrow) && pos + bytes > inode.i_size)) {
+      status = fail(Errno::kPerm);
+      break;
+    }
     const Result<ShmemGet> got = shmem_get_folio(inode, Pgoff(pos >> kPageShift), SgpType::kWrite);
     if (!got) {
       status = fail(got.error());
@@ -151,6 +156,7 @@ Status Shmem::truncate(Inode& generic, std::uint64_t size) {
   const sim::WriteGuard guard(inode.i_rwsem);
   const sim::WriteGuard invalidate(inode.mapping.invalidate_lock());
   const std::uint64_t old_size = inode.i_size;
+  if (size != old_size && any(inode.seals, size < old_size ? Seals::kShrink : Seals::kGrow)) return fail(Errno::kPerm);
   if (Status enough = shmem_acct_size(inode, size); !enough) return enough;
   if (size > old_size) zero_tail(inode);
   inode.i_size = size;
@@ -200,6 +206,7 @@ Status Shmem::fallocate(Inode& generic, FallocateMode mode, std::uint64_t offset
   }
   const sim::WriteGuard guard(inode.i_rwsem);
   const std::uint64_t end = offset + len;
+  if (punch ? any(inode.seals, kWriteSeals) : any(inode.seals, Seals::kGrow) && end > inode.i_size) return fail(Errno::kPerm);
   if (punch) {
     const sim::WriteGuard invalidate(inode.mapping.invalidate_lock());
     shmem_punch(inode, offset, end - 1);

@@ -14,6 +14,7 @@
 #include "quire/file/file_system.h"
 #include "quire/file/filemap.h"
 #include "quire/file/filename.h"
+#include "quire/file/memfd.h"
 #include "quire/file/shmem.h"
 #include "quire/file/writeback.h"
 
@@ -59,8 +60,10 @@ class Vfs {
   [[nodiscard]] Result<File*> open(Inode& inode, FileMode mode);
   void fget(File& file) { ++file.f_count; }
   void fput(File& file);
-  // An unnamed shmem file of `size` bytes (memfd_create, shmget, MAP_SHARED|MAP_ANONYMOUS), open for reading and writing.
-  // `name`: as maps shows it.
+  // memfd_create(2): an empty shmem file, "/memfd:NAME" in maps, open for reading and writing. kInval, kNoMem.
+  [[nodiscard]] Result<File*> memfd_create(std::string_view name, MemfdFlags flags);
+  // An unnamed shmem file of `size` bytes (shmget, MAP_SHARED|MAP_ANONYMOUS), open for reading and writing. `name`: as maps
+  // shows it.
   [[nodiscard]] Result<File*> shmem_file_setup(std::uint64_t size, ShmemAccount account = ShmemAccount::kPerPage,
                                                std::string_view name = {});
 
