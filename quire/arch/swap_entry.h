@@ -129,4 +129,14 @@ inline constexpr std::uint64_t kMigrationPfnMask = kMigrationYoung - 1;
 [[nodiscard]] constexpr SwapEntry make_hwpoison_entry(Pfn pfn) { return {kSwpHwpoison, pfn.value() & kMigrationPfnMask}; }
 [[nodiscard]] constexpr bool is_hwpoison_entry(SwapEntry e) { return e.type == kSwpHwpoison; }
 
+// --- PTE markers ----------------------------------------------------------------------------------------------------------
+// No page, but something to be known about the address. Linux has three, of which only the guard is made here.
+inline constexpr std::uint64_t kPteMarkerGuard = 1u << 2;  // PTE_MARKER_GUARD: an access is SIGSEGV (MADV_GUARD_INSTALL)
+
+[[nodiscard]] constexpr Pte make_pte_marker(std::uint64_t marker) { return swp_entry_to_pte({kSwpPteMarker, marker}); }
+[[nodiscard]] constexpr bool is_pte_marker_entry(SwapEntry e) { return e.type == kSwpPteMarker; }
+[[nodiscard]] constexpr bool is_guard_swp_entry(SwapEntry e) {
+  return is_pte_marker_entry(e) && (e.offset & kPteMarkerGuard) != 0;
+}
+
 }  // namespace quire::arch

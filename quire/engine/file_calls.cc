@@ -2,6 +2,7 @@
 //
 // The user's buffers are touched by the access records that accompany each call, so the page cache is read and written with
 // an iterator that has no memory of its own.
+#include <fcntl.h>
 #include <sys/syscall.h>
 
 #include <algorithm>
@@ -110,6 +111,12 @@ ThreadReplay::Handled ThreadReplay::file_call(const trace::Record& r) {
     case SYS_dup2:
     case SYS_dup3:
       if (process().files->find(fd) != nullptr) expect("dup", process().files->dup(fd, static_cast<int>(r.result)));
+      break;
+    case SYS_fcntl:
+      if (static_cast<int>(r.args[1]) != F_ADD_SEALS) return Handled::kNo;
+      if (file::File* file = file_of(fd)) {
+        expect("fcntl (F_ADD_SEALS)", file::memfd_add_seals(*file, static_cast<file::Seals>(r.args[2])));
+      }
       break;
     case SYS_ftruncate:
       if (file::File* file = file_of(fd)) expect("ftruncate", vfs.ftruncate(*file, r.args[1]));

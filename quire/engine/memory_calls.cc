@@ -8,6 +8,10 @@
 
 #include "quire/engine/thread_replay.h"
 
+#ifndef SYS_mseal
+#define SYS_mseal 462  // headers older than 6.10
+#endif
+
 namespace quire::engine {
 
 void ThreadReplay::mmap(const trace::Record& r) {
@@ -100,6 +104,15 @@ ThreadReplay::Handled ThreadReplay::memory_call(const trace::Record& r) {
     case SYS_munlockall: expect("munlockall", vm_.munlockall(mm())); break;
     case SYS_msync: expect("msync", vm_.msync(mm(), address, r.args[1], static_cast<vm::MsyncFlags>(r.args[2]))); break;
     case SYS_mincore: break;  // looks, and changes nothing
+    case SYS_mseal: expect("mseal", vm_.mseal(mm(), address, r.args[1], r.args[2])); break;
+    case SYS_remap_file_pages:
+      expect("remap_file_pages", vm_.remap_file_pages(mm(), address, r.args[1], static_cast<vm::Prot>(r.args[2]), r.args[3],
+                                                      static_cast<vm::MapFlags>(r.args[4])));
+      break;
+    case SYS_membarrier:
+      expect("membarrier", vm_.membarrier(mm(), static_cast<vm::MembarrierCmd>(r.args[0]),
+                                          static_cast<std::uint32_t>(r.args[1]), static_cast<int>(r.args[2])));
+      break;
     case SYS_shmget: shmget(r); break;
     case SYS_shmat: shmat(r); break;
     case SYS_shmdt: expect("shmdt", machine_.shm().shmdt(process(), address)); break;

@@ -23,6 +23,16 @@ file::FileMode file_mode(std::uint64_t open_flags) {
   }
 }
 
+// What the program called it: "x" of "/memfd:x (deleted)".
+std::string_view memfd_name(std::string_view path) {
+  for (const std::string_view prefix : {"/", "memfd:"}) {
+    if (path.starts_with(prefix)) path.remove_prefix(prefix.size());
+  }
+  constexpr std::string_view kDeleted = " (deleted)";
+  if (path.ends_with(kDeleted)) path.remove_suffix(kDeleted.size());
+  return path.substr(0, file::kMfdNameMaxLen);
+}
+
 }  // namespace
 
 void ThreadReplay::fork(const trace::Record& r) {
@@ -126,12 +136,14 @@ void ThreadReplay::file(const trace::Record& r) {
     case trace::FileKind::kMemfd: {
       file::File*& memfd = program_.memfds[r.inode];
       if (memfd == nullptr) {
-        auto made = machine_.vfs().shmem_file_setup(r.size);
+        // Which seals it may get is not recorded; those that it got are.
+        auto made = machine_.vfs().memfd_create(memfd_name(text(r.path)), file::MemfdFlags::kAllowSealing);
         if (!made) {
           program_.memfds.erase(r.inode);
           return diverged("memfd_create", made.error());
         }
         memfd = *made;
+        expect("memfd_create", machine_.vfs().ftruncate(*memfd, r.size));
       }
       machine_.vfs().fget(*memfd);
       install(r.fd, memfd);

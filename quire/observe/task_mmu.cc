@@ -61,7 +61,8 @@ void smaps_account(MemSize& mss, const phys::Page& page, arch::Pte pte) {
 }
 
 void smaps_swap(MemSize& mss, Vm& vm, arch::SwapEntry entry) {
-  if (arch::is_migration_entry(entry)) return;  // on its way; the kernel counts it where it was
+  // On its way (the kernel counts it where it was), or a guard marker.
+  if (arch::non_swap_entry(entry)) return;
   const std::uint64_t users = vm.parts().swap.swap_count(entry);
   mss.swap += kPageSize;
   mss.swap_pss += (kPageSize << kPssShift) / (users >= 2 ? users : 1);
@@ -138,6 +139,8 @@ std::string vm_flag_names(const Vma& vma) {
     if (vma.has(flag)) text += fmt::format("{} ", name);
   }
   if (vma.has(VmFlags::kMergeable)) text += "mg ";
+  if (vma.has(VmFlags::kDroppable)) text += "dp ";
+  if (vma.has(VmFlags::kSealed)) text += "sl ";
   return text;
 }
 

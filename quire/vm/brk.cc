@@ -21,7 +21,9 @@ VirtAddr Vm::do_brk(Mm& mm, VirtAddr new_brk, Range<VirtAddr>* populate) {
   if (mm.rlimits.data != kRlimInfinity && data > mm.rlimits.data) return old_brk;
   const Range<VirtAddr> growth{align_up(old_brk, kPageSize), align_up(new_brk, kPageSize)};
   if (growth.end < growth.begin) {
-    if (!do_munmap(mm, {growth.end, growth.begin})) return old_brk;
+    // Where the program itself has unmapped all of it, nothing shrinks.
+    const Range<VirtAddr> rest{growth.end, growth.begin};
+    if (mm.mm_vmas.find_intersection(rest) == nullptr || !do_munmap(mm, rest)) return old_brk;
   } else if (growth.begin < growth.end) {
     if (!get_unmapped_area(mm, growth.begin, growth.size(), MapFlags::kFixed)) return old_brk;
     if (!mlock_future_check(mm, mm.def_flags, growth.size())) return old_brk;
@@ -39,8 +41,11 @@ Status Vm::do_brk_flags(Mm& mm, Range<VirtAddr> range, VmFlags extra) {
   if (!may_expand_vm(mm, flags, pages) || mm.map_count > tunables_.max_map_count) return fail(Errno::kNoMem);
   if (Status enough = commit_.vm_enough_memory(mm, pages); !enough) return enough;
   const Pgoff pgoff(range.begin.value() >> kPageShift);
-  const MergeRequest request{.prev = mm.mm_vmas.find_prev(range.begin), .range = range, .flags = flags, .pgoff = pgoff};
-  if (vma_merge(mm, request) == nullptr) {
+  // The heap grows; with what lies before its start it does not merge, and behind it a page stays free.
+  Vma* heap = mm.mm_vmas.find_prev(range.begin);
+  const bool is_heap = heap != nullptr && heap->vm_end > mm.start_brk;
+  const MergeRequest request{.prev = heap, .range = range, .flags = flags, .pgoff = pgoff};
+  if (!is_heap || vma_merge(mm, request) == nullptr) {
     Vma* vma = vm_area_alloc(mm, range, flags, pgoff, nullptr);
     if (vma == nullptr) {
       commit_.vm_unacct_memory(pages);

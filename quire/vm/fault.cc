@@ -78,7 +78,10 @@ AccessOutcome Vm::exc_page_fault(Mm& mm, VirtAddr address, arch::FaultCode code)
 FaultOutcome Vm::handle_mm_fault(Vma& vma, VirtAddr address, FaultFlags flags) {
   const FuncGraph::Call traced(graph_, __func__);
   parts_.phys.vmstat().count_vm_event(phys::VmEvent::kPgfault);
-  const FaultOutcome outcome = do_handle_mm_fault(vma, address, flags);
+  const bool droppable = vma.has(VmFlags::kDroppable);
+  FaultOutcome outcome = do_handle_mm_fault(vma, address, flags);
+  if (droppable) [[unlikely]]
+    outcome = outcome & ~FaultOutcome::kOom;  // the access tries again
   // mm_account_fault: one that failed or has to be tried again is neither minor nor major.
   if (any(outcome, FaultOutcome::kError | FaultOutcome::kRetry)) return outcome;
   Mm& mm = *vma.vm_mm;

@@ -58,7 +58,8 @@ FaultOutcome Vm::do_swap_page(VmFault& vmf) {
   const FuncGraph::Call traced(graph_, __func__);
   const arch::SwapEntry arch_entry = arch::pte_to_swp_entry(vmf.orig_pte);
   if (arch::is_migration_entry(arch_entry)) return migration_entry_wait(vmf);
-  if (arch::non_swap_entry(arch_entry)) return FaultOutcome::kSigbus;  // no poison or markers yet
+  if (arch::is_guard_swp_entry(arch_entry)) return FaultOutcome::kSigsegv;
+  if (arch::non_swap_entry(arch_entry)) return FaultOutcome::kSigbus;  // no poison yet
   const swap::SwapEntry entry = arch_entry;
   Mm& mm = vmf.mm();
   FaultOutcome outcome = FaultOutcome::kNone;

@@ -45,6 +45,7 @@ void copy_layout(Mm& mm, const Mm& parent) {
   mm.saved_auxv = parent.saved_auxv;
   mm.rlimits = parent.rlimits;
   mm.ipc_lock = parent.ipc_lock;
+  mm.membarrier_state = parent.membarrier_state;
 }
 
 // Linux's vma_needs_copy: pages that can be had again from the file are left to faults in the child.
@@ -97,12 +98,15 @@ Status Vm::copy_page_range(Vma& dst, Vma& src) {
   if (!vma_needs_copy(src)) return {};
   const arch::Geometry& geometry = pgtable_.geometry();
   for (VirtAddr at = src.vm_start; at < src.vm_end;) {
-    const VirtAddr stop = geometry.addr_end(at, src.vm_end, arch::kPmdLevel);
-    if (arch::Pte* from = pgtable_.pte_offset(*src.vm_mm, at)) {
-      arch::Pte* to = pgtable_.pte_alloc(*dst.vm_mm, at);
-      if (to == nullptr) return fail(Errno::kNoMem);
-      if (Status copied = copy_pte_range(dst, src, {at, stop}, to, from); !copied) return copied;
+    arch::Pte* from = pgtable_.pte_offset(*src.vm_mm, at);
+    if (from == nullptr) {
+      at = pgtable_.end_of_hole(*src.vm_mm, at, src.vm_end);
+      continue;
     }
+    const VirtAddr stop = geometry.addr_end(at, src.vm_end, arch::kPmdLevel);
+    arch::Pte* to = pgtable_.pte_alloc(*dst.vm_mm, at);
+    if (to == nullptr) return fail(Errno::kNoMem);
+    if (Status copied = copy_pte_range(dst, src, {at, stop}, to, from); !copied) return copied;
     at = stop;
   }
   return {};
@@ -178,6 +182,10 @@ Status Vm::copy_nonpresent_pte(Vma& dst, const Vma& src, arch::Pte* to, arch::Pt
     }
     *to = *from;
     dst.vm_mm->add_counter(mm_counter(migration_entry_folio(entry)), 1);
+    return {};
+  }
+  if (arch::is_guard_swp_entry(entry)) {
+    *to = *from;
     return {};
   }
   QUIRE_BUG_ON(arch::non_swap_entry(entry));

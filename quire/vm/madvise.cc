@@ -35,7 +35,27 @@ bool behavior_valid(Advice advice) {
     case Advice::kPageOut:
     case Advice::kPopulateRead:
     case Advice::kPopulateWrite:
-    case Advice::kDontNeedLocked: return true;
+    case Advice::kDontNeedLocked:
+    case Advice::kCollapse:
+    case Advice::kHwPoison:
+    case Advice::kSoftOffline:
+    case Advice::kGuardInstall:
+    case Advice::kGuardRemove: return true;
+    default: return false;
+  }
+}
+
+// Would the advice let a process discard what it may not write? (can_madvise_modify; files' pages are not protected)
+bool sealed_against(const Vma& vma, Advice advice) {
+  if (!vma.has(VmFlags::kSealed) || !vma.is_anonymous() || vma.has(VmFlags::kWrite)) return false;
+  switch (advice) {
+    case Advice::kFree:
+    case Advice::kDontNeed:
+    case Advice::kDontNeedLocked:
+    case Advice::kRemove:
+    case Advice::kDontFork:
+    case Advice::kWipeOnFork:
+    case Advice::kGuardInstall: return true;
     default: return false;
   }
 }
@@ -55,14 +75,23 @@ Result<VmFlags> advised_flags(const Vma& vma, Advice advice) {
     case Advice::kWipeOnFork:
       if (vma.vm_file != nullptr || any(flags, VmFlags::kShared)) return fail(Errno::kInval);
       return flags | VmFlags::kWipeOnFork;
-    case Advice::kKeepOnFork: return flags & ~VmFlags::kWipeOnFork;
+    case Advice::kKeepOnFork:
+      if (any(flags, VmFlags::kDroppable)) return fail(Errno::kInval);
+      return flags & ~VmFlags::kWipeOnFork;
     case Advice::kDontDump: return flags | VmFlags::kDontDump;
     case Advice::kDoDump:
-      if (any(flags, VmFlags::kSpecial)) return fail(Errno::kInval);
+      if (any(flags, VmFlags::kSpecial | VmFlags::kDroppable)) return fail(Errno::kInval);
       return flags & ~VmFlags::kDontDump;
     case Advice::kHugePage: return (flags & ~VmFlags::kNoHugePage) | VmFlags::kHugePage;
     case Advice::kNoHugePage: return (flags & ~VmFlags::kHugePage) | VmFlags::kNoHugePage;
-    default: return flags;  // kMergeable, kUnmergeable: accepted; pages are not merged yet
+    case Advice::kMergeable: {
+      // Noted where pages could be merged, which is not done yet.
+      constexpr VmFlags kNever =
+          VmFlags::kShared | VmFlags::kMayShare | VmFlags::kSpecial | VmFlags::kHugeTlb | VmFlags::kDroppable;
+      return any(flags, kNever) ? flags : flags | VmFlags::kMergeable;
+    }
+    case Advice::kUnmergeable: return flags & ~VmFlags::kMergeable;
+    default: return flags;
   }
 }
 
@@ -81,11 +110,16 @@ Status Vm::madvise(Mm& mm, VirtAddr start, std::uint64_t length, Advice advice) 
     case Advice::kPopulateWrite: return madvise_populate(mm, range, arch::Access::kWrite);
     case Advice::kRemove:
     case Advice::kWillNeed: return madvise_io(mm, range, advice);
+    case Advice::kHwPoison:
+    case Advice::kSoftOffline: return fail(Errno::kPerm);  // CAP_SYS_ADMIN, which no process here has
     case Advice::kDontNeed:
     case Advice::kDontNeedLocked:
     case Advice::kFree:
     case Advice::kCold:
-    case Advice::kPageOut: {
+    case Advice::kPageOut:
+    case Advice::kCollapse:
+    case Advice::kGuardInstall:
+    case Advice::kGuardRemove: {
       sim::ReadGuard guard(mm.mmap_lock);
       return madvise_walk(mm, range, advice);
     }
@@ -118,7 +152,15 @@ Status Vm::madvise_walk(Mm& mm, Range<VirtAddr> range, Advice advice) {
 
 Status Vm::madvise_vma(Vma** vma, Vma** prev, Range<VirtAddr> range, Advice advice) {
   Vma& area = **vma;
+  if (sealed_against(area, advice)) return fail(Errno::kPerm);
   switch (advice) {
+    case Advice::kCollapse: return fail(Errno::kInval);  // no huge pages yet: no area can hold one
+    case Advice::kGuardInstall: *prev = *vma; return madvise_guard_install(area, range);
+    case Advice::kGuardRemove:
+      *prev = *vma;
+      if (area.has(VmFlags::kSpecial | VmFlags::kHugeTlb)) return fail(Errno::kInval);
+      madvise_guard_remove(area, range);
+      return {};
     case Advice::kDontNeed:
     case Advice::kDontNeedLocked:
     case Advice::kFree: {
@@ -188,6 +230,10 @@ void Vm::madvise_cold_or_pageout(Vma& vma, Range<VirtAddr> range, Advice advice)
   MmuGather tlb(*this, mm, FlushSite::kCold);
   for (VirtAddr at = range.begin; at < range.end;) {
     phys::FolioList isolated;
+    if (pgtable_.pte_offset(mm, at) == nullptr) {
+      at = pgtable_.end_of_hole(mm, at, range.end);
+      continue;
+    }
     const VirtAddr stop = pgtable_.geometry().addr_end(at, range.end, arch::kPmdLevel);
     walk_page_range(mm, {at, stop}, [&](VirtAddr address, arch::Pte& pte) {
       if (!pte.present()) return;
@@ -242,6 +288,7 @@ Status Vm::madvise_io(Mm& mm, Range<VirtAddr> range, Advice advice) {
         if (at >= range.end) break;
       }
       const Range<VirtAddr> part = vma->range().intersect({at, range.end});
+      if (sealed_against(*vma, advice)) return fail(Errno::kPerm);
       if (advice == Advice::kRemove) {
         if (vma->has(VmFlags::kLocked) || vma->vm_file == nullptr) return fail(Errno::kInval);
         if (!all(vma->vm_flags, VmFlags::kShared | VmFlags::kWrite)) return fail(Errno::kAcces);
@@ -272,7 +319,7 @@ void Vm::swapin_range(Vma& vma, Range<VirtAddr> range) {
   for (VirtAddr at = range.begin; at < range.end; at += kPageSize) {
     const arch::Pte* pte = pgtable_.pte_offset(*vma.vm_mm, at);
     if (pte == nullptr) {
-      at = pgtable_.geometry().addr_end(at, range.end, arch::kPmdLevel) - kPageSize;
+      at = pgtable_.end_of_hole(*vma.vm_mm, at, range.end) - kPageSize;
       continue;
     }
     if (!arch::is_swap_pte(*pte) || arch::non_swap_entry(arch::pte_to_swp_entry(*pte))) continue;

@@ -10,7 +10,7 @@ namespace quire::vm {
 Status Vm::mlock_fixup(Vma** vma, Vma** prev, Range<VirtAddr> range, VmFlags flags) {
   Mm& mm = *(*vma)->vm_mm;
   const VmFlags old_flags = (*vma)->vm_flags;
-  if (flags == old_flags || any(old_flags, VmFlags::kSpecial)) {
+  if (flags == old_flags || any(old_flags, VmFlags::kSpecial | VmFlags::kDroppable)) {
     *prev = *vma;
     return {};
   }

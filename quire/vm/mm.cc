@@ -47,7 +47,7 @@ void Vm::exit_mmap(Mm& mm) {
   shootdown_.enter_lazy_tlb(mm);
   {
     MmuGather tlb(*this, mm, FlushSite::kExit, MmuGather::Scope::kFullMm);
-    for (Vma& vma : mm.mm_vmas) unmap_page_range(tlb, vma, vma.range());
+    for (Vma& vma : mm.mm_vmas) unmap_page_range(tlb, vma, vma.range(), ZapCows::kAreaGoes);
     tlb.flush();
     mm.flags |= MmFlags::kOomSkip;
     for (Vma& vma : mm.mm_vmas) unlink_rmap(vma);

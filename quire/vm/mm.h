@@ -22,6 +22,15 @@ class Vm;
 // What a present page or swap entry of an Mm counts as (MM_FILEPAGES …).
 enum class Rss : std::uint8_t { kFilePages, kAnonPages, kSwapEnts, kShmemPages, kCount };
 
+// MEMBARRIER_STATE_*: the expedited kinds of barrier that the process has asked for.
+enum class MembarrierState : std::uint8_t {
+  kNone = 0,
+  kPrivateExpedited = 1,
+  kGlobalExpedited = 2,
+  kPrivateExpeditedSyncCore = 4,
+  kPrivateExpeditedRseq = 8,
+};
+
 // MMF_*
 enum class MmFlags : std::uint32_t {
   kNone = 0,
@@ -73,6 +82,7 @@ struct Mm {
 
   VmFlags def_flags = VmFlags::kNone;  // mlockall(MCL_FUTURE)
   MmFlags flags = MmFlags::kNone;
+  MembarrierState membarrier_state = MembarrierState::kNone;
   Rlimits rlimits;
   CapIpcLock ipc_lock = CapIpcLock::kNo;
 
@@ -110,3 +120,5 @@ struct Mm {
 
 template <>
 inline constexpr bool quire::kIsFlags<quire::vm::MmFlags> = true;
+template <>
+inline constexpr bool quire::kIsFlags<quire::vm::MembarrierState> = true;

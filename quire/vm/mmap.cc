@@ -10,10 +10,10 @@ namespace quire::vm {
 namespace {
 
 // Flags that MAP_SHARED_VALIDATE knows (LEGACY_MAP_MASK); others are EOPNOTSUPP there and ignored elsewhere.
-constexpr MapFlags kLegacyMapMask = MapFlags::kShared | MapFlags::kPrivate | MapFlags::kFixed | MapFlags::kAnonymous |
-                                    MapFlags::kDenyWrite | MapFlags::kExecutable | MapFlags::kUninitialized |
-                                    MapFlags::kGrowsDown | MapFlags::kLocked | MapFlags::kNoReserve | MapFlags::kPopulate |
-                                    MapFlags::kNonBlock | MapFlags::kStack | MapFlags::kHugeTlb | MapFlags::k32Bit;
+constexpr MapFlags kLegacyMapMask =
+    MapFlags::kShared | MapFlags::kPrivate | MapFlags::kFixed | MapFlags::kAnonymous | MapFlags::kDenyWrite |
+    MapFlags::kExecutable | MapFlags::kUninitialized | MapFlags::kGrowsDown | MapFlags::kLocked | MapFlags::kNoReserve |
+    MapFlags::kPopulate | MapFlags::kNonBlock | MapFlags::kStack | MapFlags::kHugeTlb | MapFlags::k32Bit | MapFlags::kAbove4G;
 
 VmFlags calc_vm_prot_bits(Prot prot) {
   return static_cast<VmFlags>(static_cast<std::uint64_t>(prot) & static_cast<std::uint64_t>(VmFlags::kAccessFlags));
@@ -23,10 +23,21 @@ VmFlags calc_vm_flag_bits(MapFlags flags) {
   VmFlags result = VmFlags::kNone;
   if (any(flags, MapFlags::kGrowsDown)) result |= VmFlags::kGrowsDown;
   if (any(flags, MapFlags::kLocked)) result |= VmFlags::kLocked;
+  if (any(flags, MapFlags::kSync)) result |= VmFlags::kSync;
   return result;
 }
 
 constexpr VmFlags kGrows = VmFlags::kGrowsDown;
+
+// A file sealed against writing is mapped shared for reading only, and stays so. (6.1 refuses that, too.)
+Status memfd_check_seals_mmap(const file::File& file, VmFlags& vm_flags) {
+  const Result<file::Seals> seals = file::memfd_get_seals(file);
+  if (!seals || !any(*seals, file::Seals::kWrite | file::Seals::kFutureWrite)) return {};
+  if (!any(vm_flags, VmFlags::kShared)) return {};
+  if (any(vm_flags, VmFlags::kWrite)) return fail(Errno::kPerm);
+  vm_flags &= ~VmFlags::kMayWrite;
+  return {};
+}
 
 // What mapping this file this way allows; adds its flags.
 Status check_file_mapping(const file::File& file, Prot prot, MapFlags flags, std::uint64_t pages, std::uint64_t pgoff,
@@ -34,7 +45,7 @@ Status check_file_mapping(const file::File& file, Prot prot, MapFlags flags, std
   constexpr std::uint64_t kMaxPages = file::kMaxLfsFilesize >> kPageShift;
   if (pages > kMaxPages || pgoff > kMaxPages - pages) return fail(Errno::kOverflow);
   const MapFlags type = flags & MapFlags::kTypeMask;
-  if (type == MapFlags::kSharedValidate && any(flags, ~(kLegacyMapMask | MapFlags::kFixedNoReplace))) {
+  if (type == MapFlags::kSharedValidate && any(flags, ~kLegacyMapMask)) {
     return fail(Errno::kOpNotSupp);
   }
   if (type == MapFlags::kShared || type == MapFlags::kSharedValidate) {
@@ -46,6 +57,14 @@ Status check_file_mapping(const file::File& file, Prot prot, MapFlags flags, std
   }
   if (!any(file.f_mode, file::FileMode::kRead)) return fail(Errno::kAcces);
   if (any(vm_flags, kGrows)) return fail(Errno::kInval);
+  if (Status allowed = memfd_check_seals_mmap(file, vm_flags); !allowed) return allowed;
+  return {};
+}
+
+// MAP_DROPPABLE: private memory that may vanish, so it is neither promised, locked, dumped nor inherited.
+Status check_droppable_mapping(MapFlags flags, VmFlags& vm_flags) {
+  if (any(flags, MapFlags::kLocked | MapFlags::kHugeTlb) || any(vm_flags, kGrows)) return fail(Errno::kInval);
+  vm_flags |= VmFlags::kDroppable | VmFlags::kNoReserve | VmFlags::kWipeOnFork | VmFlags::kDontDump;
   return {};
 }
 
@@ -112,6 +131,9 @@ Result<VirtAddr> Vm::do_mmap(Mm& mm, VirtAddr hint, std::uint64_t length, Prot p
         pgoff = Pgoff(0);
         vm_flags |= VmFlags::kShared | VmFlags::kMayShare;
         break;
+      case MapFlags::kDroppable:
+        if (Status checked = check_droppable_mapping(flags, vm_flags); !checked) return fail(checked.error());
+        [[fallthrough]];
       case MapFlags::kPrivate: pgoff = Pgoff(range.begin.value() >> kPageShift); break;
       default: return fail(Errno::kInval);
     }
@@ -132,8 +154,11 @@ Result<VirtAddr> Vm::mmap_region(Mm& mm, Range<VirtAddr> range, VmFlags flags, f
   if (!may_expand_vm(mm, flags, pages) && !may_expand_vm(mm, flags, pages - count_vma_pages_range(mm, range))) {
     return fail(Errno::kNoMem);
   }
-  if (mm.mm_vmas.find_intersection(range) != nullptr && !do_munmap(mm, range)) return fail(Errno::kNoMem);
+  if (mm.mm_vmas.find_intersection(range) != nullptr) {
+    if (Status unmapped = do_munmap(mm, range); !unmapped) return fail(unmapped.error());
+  }
 
+  if (any(flags, VmFlags::kDroppable)) flags &= ~VmFlags::kLockedMask;  // also when the process locks what it maps
   std::uint64_t charged = 0;
   if (accountable_mapping(flags)) {
     charged = pages;
@@ -141,6 +166,12 @@ Result<VirtAddr> Vm::mmap_region(Mm& mm, Range<VirtAddr> range, VmFlags flags, f
     flags |= VmFlags::kAccount;
   }
 
+  // What is written must be durable at once: only DAX can do that. Files of memory do not look at it. (The file system says
+  // so, who is asked when what lay there is gone already.)
+  if (file != nullptr && any(flags, VmFlags::kSync) && file->sb().can_writeback()) {
+    commit_.vm_unacct_memory(charged);
+    return fail(Errno::kOpNotSupp);
+  }
   file::File* shm = nullptr;
   if (file == nullptr && any(flags, VmFlags::kShared)) {
     const auto account = any(flags, VmFlags::kNoReserve) ? file::ShmemAccount::kPerPage : file::ShmemAccount::kWhole;

@@ -107,6 +107,7 @@ Status Vm::mprotect(Mm& mm, VirtAddr start, std::uint64_t length, Prot prot) {
 Status Vm::mprotect_fixup(Vma& area, Vma** prev, Range<VirtAddr> range, VmFlags new_flags) {
   Mm& mm = *area.vm_mm;
   const VmFlags old_flags = area.vm_flags;
+  if (any(old_flags, VmFlags::kSealed)) return fail(Errno::kPerm);
   if (new_flags == old_flags) {
     *prev = &area;
     return {};

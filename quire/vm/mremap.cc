@@ -57,7 +57,9 @@ Result<VirtAddr> Vm::mremap(Mm& mm, VirtAddr old_address, std::uint64_t old_leng
 
 Result<VirtAddr> Vm::do_mremap(Mm& mm, VirtAddr address, std::uint64_t old_length, std::uint64_t new_length,
                                MremapFlags flags) {
-  if (mm.mm_vmas.lookup(address) == nullptr) return fail(Errno::kFault);
+  const Vma* source = mm.mm_vmas.lookup(address);
+  if (source == nullptr) return fail(Errno::kFault);
+  if (source->has(VmFlags::kSealed)) return fail(Errno::kPerm);
   if (old_length >= new_length) {
     if (old_length == new_length) return address;
     // The tail may lie where nothing is mapped, as in munmap.
@@ -109,12 +111,14 @@ Result<VirtAddr> Vm::expand_in_place(Vma& vma, VirtAddr address, std::uint64_t d
 
 Result<VirtAddr> Vm::mremap_to(Mm& mm, VirtAddr address, std::uint64_t old_length, VirtAddr new_address,
                                std::uint64_t new_length, MremapFlags flags) {
-  if (mm.mm_vmas.lookup(address) == nullptr) return fail(Errno::kFault);
+  const Vma* source = mm.mm_vmas.lookup(address);
+  if (source == nullptr) return fail(Errno::kFault);
   if (page_offset(new_address) != 0) return fail(Errno::kInval);
   if (new_length > mm.task_size.value() || new_address.value() > mm.task_size.value() - new_length) {
     return fail(Errno::kInval);
   }
   if (address + old_length > new_address && new_address + new_length > address) return fail(Errno::kInval);
+  if (source->has(VmFlags::kSealed)) return fail(Errno::kPerm);
   if (mm.map_count + 2 >= tunables_.max_map_count - 3) return fail(Errno::kNoMem);
   if (any(flags, MremapFlags::kFixed)) {
     if (Status freed = do_munmap(mm, {new_address, new_address + new_length}); !freed) return fail(freed.error());

@@ -76,7 +76,8 @@ std::uint8_t Vm::mincore_page(const Vma& vma, VirtAddr address) {
   const arch::Pte* pte = pgtable_.pte_offset(*vma.vm_mm, address);
   if (pte != nullptr && pte->present()) return 1;
   phys::Folio* folio = nullptr;
-  if (pte != nullptr && !pte->none()) {
+  const bool empty = pte == nullptr || pte->none() || arch::is_guard_swp_entry(arch::pte_to_swp_entry(*pte));
+  if (!empty) {
     if (arch::non_swap_entry(arch::pte_to_swp_entry(*pte))) return 1;  // on its way to another frame: resident
     folio = parts_.swap.find_get_cached(arch::pte_to_swp_entry(*pte));
   } else if (vma.vm_file != nullptr) {

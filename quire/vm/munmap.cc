@@ -20,7 +20,11 @@ Status Vm::do_munmap(Mm& mm, Range<VirtAddr> range) {
   if (first->vm_start < range.begin) {
     // The middle of an area goes: one area becomes two. Otherwise the count is above its limit only until the parts go.
     if (range.end < first->vm_end && mm.map_count >= tunables_.max_map_count) return fail(Errno::kNoMem);
+    if (first->has(VmFlags::kSealed)) return fail(Errno::kPerm);
     if (Status split = split_vma_beyond_limit(*first, range.begin, NewPart::kLower); !split) return split;
+  }
+  for (const Vma* vma = mm.mm_vmas.find(range.begin); vma != nullptr && vma->vm_start < range.end; vma = VmaTree::next(*vma)) {
+    if (vma->has(VmFlags::kSealed)) return fail(Errno::kPerm);
   }
   Vma* last = mm.mm_vmas.find_intersection({range.end - kPageSize, range.end});
   if (last != nullptr && range.end < last->vm_end) {
@@ -57,7 +61,7 @@ Status Vm::do_munmap(Mm& mm, Range<VirtAddr> range) {
 void Vm::unmap_region(Mm& mm, List<Vma, &Vma::detached>& areas, Range<VirtAddr> free) {
   const Range<VirtAddr> span{areas.front().vm_start, areas.back().vm_end};
   MmuGather tlb(*this, mm, FlushSite::kMunmap);
-  for (Vma& vma : areas) unmap_page_range(tlb, vma, vma.range());
+  for (Vma& vma : areas) unmap_page_range(tlb, vma, vma.range(), ZapCows::kAreaGoes);
   for (Vma& vma : areas) unlink_rmap(vma);
   pgtable_.free_pgtables(mm, span, free, tlb);
   tlb.finish();

@@ -25,6 +25,15 @@ constexpr unsigned kHighestInMm = arch::kPudLevel;
 
 }  // namespace
 
+VirtAddr PageTableSource::end_of_hole(const Mm& mm, VirtAddr at, VirtAddr end) {
+  unsigned level = geometry_.levels;
+  for (; level > arch::kPmdLevel; --level) {
+    const std::uint64_t* entry = tables_.lookup_entry(mm.pgd, at, level);
+    if (entry == nullptr || *entry == 0) break;
+  }
+  return geometry_.addr_end(at, end, level);
+}
+
 phys::Page* PageTableSource::table_alloc(Mm& mm, unsigned level) {
   phys::Page* page = phys_.alloc_page(phys::Gfp::kKernelAccount);
   if (page == nullptr) return nullptr;

@@ -33,6 +33,9 @@ class PageTableSource {
   // The pte of `address`, or null where there is no table.
   [[nodiscard]] arch::Pte* pte_offset(const Mm& mm, VirtAddr address) { return tables_.lookup(mm.pgd, address); }
 
+  // Where no table serves `at`: the end of the hole around it (of the largest entry that is empty), or `end` before that.
+  [[nodiscard]] VirtAddr end_of_hole(const Mm& mm, VirtAddr at, VirtAddr end);
+
   // Calls f(address, pte) for each entry slot of the range for which there is a table; f returns the same Walk as rmap.
   template <class F>
   void for_each_pte(const Mm& mm, Range<VirtAddr> range, F&& f) {
@@ -40,11 +43,11 @@ class PageTableSource {
     for (VirtAddr at = range.begin; at < range.end;) {
       const VirtAddr end_of_table = align_down(at, kTableSpan) + kTableSpan;
       arch::Pte* pte = pte_offset(mm, at);
-      const VirtAddr stop = end_of_table < range.end ? end_of_table : range.end;
       if (pte == nullptr) {
-        at = stop;
+        at = end_of_hole(mm, at, range.end);
         continue;
       }
+      const VirtAddr stop = end_of_table < range.end ? end_of_table : range.end;
       for (; at < stop; at += kPageSize, ++pte) f(at, *pte);
     }
   }

@@ -32,7 +32,7 @@ Vma& Rmap::vma_of(file::MappingNode& node) { return *container_of(&node, &Vma::m
 
 void Rmap::page_add_new_anon_rmap(Page& page, Vma& vma, VirtAddr address) {
   QUIRE_BUG_ON(page.mapcount != 0);
-  page.set(PageFlag::kSwapBacked | PageFlag::kAnonExclusive);
+  page.set(vma.has(VmFlags::kDroppable) ? PageFlag::kAnonExclusive : PageFlag::kSwapBacked | PageFlag::kAnonExclusive);
   page.mapping = anon_mapping(owner_of(vma, RmapExclusive::kYes));
   page.index = vma.linear_page_index(address).value();
   page.mapcount = 1;

@@ -34,7 +34,7 @@ Rmap::Walk Rmap::try_to_unmap_one(Folio& folio, Vma& vma, VirtAddr address, TtuF
   } else {
     vm_.shootdown_.flush_tlb_page(mm, address, FlushSite::kUnmap);
   }
-  if (arch::pte_dirty(old)) vm_.parts_.vfs.filemap().folio_mark_dirty(folio);
+  if (arch::pte_dirty(old) && !vma.has(VmFlags::kDroppable)) vm_.parts_.vfs.filemap().folio_mark_dirty(folio);
   mm.update_hiwater_rss();
 
   if (phys::folio_test_anon(folio)) {
@@ -51,14 +51,15 @@ Rmap::Walk Rmap::try_to_unmap_one(Folio& folio, Vma& vma, VirtAddr address, TtuF
 Rmap::Walk Rmap::unmap_anon_pte(Folio& folio, Vma& vma, arch::Pte old, arch::Pte* pte) {
   Mm& mm = *vma.vm_mm;
   if (!phys::folio_test_swapbacked(folio)) {
-    // MADV_FREE: dropped if nobody wrote to it or refers to it, else an ordinary page again.
+    // MADV_FREE: dropped if nobody wrote to it or refers to it, else an ordinary page again. MAP_DROPPABLE: written or not, it
+    // may go.
     const bool unreferenced = phys::folio_ref_count(folio) == 1 + phys::folio_mapcount(folio);
-    if (unreferenced && !phys::folio_test_dirty(folio)) {
+    if (unreferenced && (!phys::folio_test_dirty(folio) || vma.has(VmFlags::kDroppable))) {
       mm.add_counter(Rss::kAnonPages, -1);
       return Walk::kContinue;
     }
     *pte = old;
-    if (phys::folio_test_dirty(folio)) phys::folio_set_swapbacked(folio);
+    if (phys::folio_test_dirty(folio) && !vma.has(VmFlags::kDroppable)) phys::folio_set_swapbacked(folio);
     return Walk::kStop;
   }
   QUIRE_BUG_ON(!phys::folio_test_swapcache(folio));

@@ -98,6 +98,7 @@ void VmValidator::check_pte(const Vma& vma, VirtAddr address, arch::Pte pte, Siz
   const auto count = [&](Rss r) { ++sizes.rss[static_cast<std::size_t>(r)]; };
   if (!pte.present()) {
     const arch::SwapEntry entry = arch::pte_to_swp_entry(pte);
+    if (arch::is_guard_swp_entry(entry)) return;
     QUIRE_BUG_ON(arch::non_swap_entry(entry));
     ++swap_counts_[entry.value()];
     count(Rss::kSwapEnts);

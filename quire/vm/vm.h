@@ -39,11 +39,13 @@
 #include "quire/vm/func_graph.h"
 #include "quire/vm/layout.h"
 #include "quire/vm/limits.h"
+#include "quire/vm/membarrier.h"
 #include "quire/vm/mm.h"
 #include "quire/vm/pgtable.h"
 #include "quire/vm/rmap.h"
 #include "quire/vm/tlb_check.h"
 #include "quire/vm/tlb_shootdown.h"
+#include "quire/vm/user_iovec.h"
 #include "quire/vm/vma_change.h"
 
 namespace quire::file {
@@ -55,8 +57,9 @@ namespace quire::vm {
 class MmuGather;
 struct VmFault;
 
-// What a zap spares: truncation that keeps private copies leaves anonymous pages alone.
-enum class ZapCows : std::uint8_t { kNo, kYes };
+// What a zap spares: truncation that keeps private copies leaves anonymous pages alone (kNo); guard markers stay unless the
+// area goes.
+enum class ZapCows : std::uint8_t { kNo, kYes, kAreaGoes };
 
 // Through the swap cache, or past it (a synchronous device and one user).
 enum class SwapinWay : std::uint8_t { kCached, kSkippedCache };
@@ -134,12 +137,28 @@ class Vm final : public file::MappingUpcalls {
   [[nodiscard]] Result<VirtAddr> mmap(Mm& mm, VirtAddr hint, std::uint64_t length, Prot prot, MapFlags flags, file::File* file,
                                       std::uint64_t offset);
   Status munmap(Mm& mm, VirtAddr start, std::uint64_t length);
+  // The emulation that is left of it: maps page `pgoff` of the same file there.
+  Status remap_file_pages(Mm& mm, VirtAddr start, std::uint64_t size, Prot prot, std::uint64_t pgoff, MapFlags flags);
   Status mprotect(Mm& mm, VirtAddr start, std::uint64_t length, Prot prot);
   [[nodiscard]] Result<VirtAddr> mremap(Mm& mm, VirtAddr old_address, std::uint64_t old_length, std::uint64_t new_length,
                                         MremapFlags flags, VirtAddr new_address = {});
   // The new break, or the old one when it cannot be moved (brk(2) as the kernel has it: never an error).
   VirtAddr brk(Mm& mm, VirtAddr new_brk);
   Status madvise(Mm& mm, VirtAddr start, std::uint64_t length, Advice advice);
+  // Seals areas: from here on they are neither unmapped, moved nor given other rights. (6.10)
+  Status mseal(Mm& mm, VirtAddr start, std::uint64_t length, std::uint64_t flags = 0);
+  // The bytes that were advised; parts after the first that fails are left out. `target`: what looking for the process gave,
+  // an Mm, or kBadF, kSrch, kPerm.
+  [[nodiscard]] Result<std::uint64_t> process_madvise(Mm& caller, Result<Mm*> target, std::span<const UserIovec> parts,
+                                                      Advice advice, std::uint32_t flags = 0);
+  // Copies between `local` parts of mm and parts of another process, as many bytes as can be; `remote` as in
+  // process_madvise.
+  [[nodiscard]] Result<std::uint64_t> process_vm_readv(Mm& mm, std::span<const UserIovec> local, Result<Mm*> remote,
+                                                       std::span<const UserIovec> from, std::uint64_t flags = 0);
+  [[nodiscard]] Result<std::uint64_t> process_vm_writev(Mm& mm, std::span<const UserIovec> local, Result<Mm*> remote,
+                                                        std::span<const UserIovec> to, std::uint64_t flags = 0);
+  // The mask of commands, of registrations, or 0.
+  [[nodiscard]] Result<std::uint32_t> membarrier(Mm& mm, MembarrierCmd cmd, std::uint32_t flags = 0, int cpu = 0);
   Status mlock(Mm& mm, VirtAddr start, std::uint64_t length, MlockFlags flags = MlockFlags::kNone);
   Status munlock(Mm& mm, VirtAddr start, std::uint64_t length);
   Status mlockall(Mm& mm, MclFlags flags);
@@ -290,8 +309,12 @@ class Vm final : public file::MappingUpcalls {
   template <class F>
   void walk_page_range(Mm& mm, Range<VirtAddr> range, F&& f) {
     for (VirtAddr at = range.begin; at < range.end;) {
+      if (pgtable_.pte_offset(mm, at) == nullptr) {
+        at = pgtable_.end_of_hole(mm, at, range.end);
+        continue;
+      }
       const VirtAddr stop = pgtable_.geometry().addr_end(at, range.end, arch::kPmdLevel);
-      if (pgtable_.pte_offset(mm, at) != nullptr) walk_pte_range(mm, {at, stop}, f);
+      walk_pte_range(mm, {at, stop}, f);
       at = stop;
     }
   }
@@ -346,7 +369,8 @@ class Vm final : public file::MappingUpcalls {
   void apply_mlockall_flags(Mm& mm, MclFlags flags);
   Status mm_populate(Mm& mm, Range<VirtAddr> range);
   Status mm_populate_all(Mm& mm);
-  [[nodiscard]] Result<phys::Page*> fault_in_page(Vma& vma, VirtAddr address, arch::Access kind, FollowHow how = FollowHow::kGet);
+  [[nodiscard]] Result<phys::Page*> fault_in_page(Vma& vma, VirtAddr address, arch::Access kind,
+                                                  FollowHow how = FollowHow::kGet);
   [[nodiscard]] Result<std::uint64_t> follow_pages(Mm& mm, VirtAddr start, std::span<phys::Page*> pages, arch::Access kind,
                                                    FollowHow how);
   void grab_page(phys::Page& page, FollowHow how);
@@ -354,6 +378,14 @@ class Vm final : public file::MappingUpcalls {
   Status populate_vma_range(Vma& vma, Range<VirtAddr> range, arch::Access kind);
   Status madvise_walk(Mm& mm, Range<VirtAddr> range, Advice advice);
   Status madvise_populate(Mm& mm, Range<VirtAddr> range, arch::Access kind);
+  Status madvise_guard_install(Vma& vma, Range<VirtAddr> range);
+  void madvise_guard_remove(Vma& vma, Range<VirtAddr> range);
+  [[nodiscard]] bool guard_range(Vma& vma, Range<VirtAddr> range);
+  struct IovWalk;
+  [[nodiscard]] Result<std::uint64_t> process_vm_rw(Mm& mm, std::span<const UserIovec> local, Result<Mm*> remote,
+                                                    std::span<const UserIovec> parts, std::uint64_t flags, arch::Access kind);
+  [[nodiscard]] bool process_vm_rw_page(IovWalk& local, phys::Page& page, Range<std::uint64_t> span, arch::Access kind);
+  Status process_vm_rw_single(IovWalk& local, Mm& remote, const UserIovec& part, arch::Access kind);
   Status madvise_io(Mm& mm, Range<VirtAddr> range, Advice advice);
   void madvise_free_range(Vma& vma, Range<VirtAddr> range);
   void madvise_cold_or_pageout(Vma& vma, Range<VirtAddr> range, Advice advice);

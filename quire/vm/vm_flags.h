@@ -25,10 +25,12 @@ enum class MapFlags : std::uint32_t {
   kShared = 0x01,
   kPrivate = 0x02,
   kSharedValidate = 0x03,
+  kDroppable = 0x08,  // since 6.11
   kTypeMask = 0x0f,
   kFixed = 0x10,
   kAnonymous = 0x20,
   k32Bit = 0x40,
+  kAbove4G = 0x80,
   kGrowsDown = 0x0100,
   kDenyWrite = 0x0800,
   kExecutable = 0x1000,
@@ -80,6 +82,10 @@ enum class Advice : std::int32_t {
   kPopulateWrite = 23,
   kDontNeedLocked = 24,
   kCollapse = 25,
+  kHwPoison = 100,
+  kSoftOffline = 101,
+  kGuardInstall = 102,  // since 6.13
+  kGuardRemove = 103,
 };
 
 // VM_*
@@ -115,6 +121,8 @@ enum class VmFlags : std::uint64_t {
   kHugePage = 0x20000000,
   kNoHugePage = 0x40000000,
   kMergeable = 0x80000000,
+  kDroppable = std::uint64_t{1} << 40,
+  kSealed = std::uint64_t{1} << 42,
 
   kAccessFlags = kRead | kWrite | kExec,
   kMayFlags = kMayRead | kMayWrite | kMayExec,

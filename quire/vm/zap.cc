@@ -59,6 +59,10 @@ void Vm::zap_nonpresent(Mm& mm, arch::Pte* pte, ZapCows cows) {
     mm.add_counter(mm_counter(folio), -1);
     return;
   }
+  if (arch::is_guard_swp_entry(entry)) {
+    if (cows == ZapCows::kAreaGoes) arch::pte_clear(pte);
+    return;
+  }
   QUIRE_BUG_ON(arch::non_swap_entry(entry));
   if (cows == ZapCows::kNo) return;
   arch::pte_clear(pte);
@@ -70,11 +74,11 @@ void Vm::unmap_page_range(MmuGather& tlb, Vma& vma, Range<VirtAddr> range, ZapCo
   vma.vm_mm->update_hiwater_rss();
   const arch::Geometry& geometry = pgtable_.geometry();
   for (VirtAddr at = range.begin; at < range.end;) {
-    const VirtAddr stop = geometry.addr_end(at, range.end, arch::kPmdLevel);
     if (pgtable_.pte_offset(*vma.vm_mm, at) == nullptr) {
-      at = stop;
+      at = pgtable_.end_of_hole(*vma.vm_mm, at, range.end);
       continue;
     }
+    const VirtAddr stop = geometry.addr_end(at, range.end, arch::kPmdLevel);
     at = zap_pte_range(tlb, vma, {at, stop}, cows);
     if (tlb.need_flush()) tlb.flush();
   }

@@ -1,0 +1,321 @@
+// What memfd_create(2) and its seals (fcntl(2)), process_vm_readv(2) and membarrier(2) promise.
+#include "promises.h"
+
+namespace quire::vm {
+namespace {
+
+using file::FallocateMode;
+using file::MemfdFlags;
+using file::Seals;
+
+class MemfdPromise : public PromiseTest {
+ protected:
+  Result<std::uint64_t> pwrite(file::File& file, std::uint64_t offset, std::uint64_t length) {
+    std::vector<std::byte> bytes(length, std::byte{1});
+    file::KernelBuffer from(bytes);
+    return m_.vfs.pwrite(file, offset, length, from);
+  }
+  Status add(file::File& file, Seals seals) { return file::memfd_add_seals(file, seals); }
+  static Seals seals(const file::File& file) { return *file::memfd_get_seals(file); }
+};
+
+TEST_F(MemfdPromise, ItIsEmptyAndGrowsByTruncation) {
+  file::File& file = memfd(0);
+  EXPECT_EQ(file.inode().i_size, 0u);
+  ASSERT_TRUE(m_.vfs.ftruncate(file, bytes(2)));
+  ASSERT_TRUE(map(page(0), 2, kRw, MapFlags::kShared | MapFlags::kFixed, &file));
+  EXPECT_EQ(read(1), 0);
+}
+
+TEST_F(MemfdPromise, ItsNameIsSeenInMaps) {
+  file::File& file = memfd(1);
+  EXPECT_EQ(file.sb().path_of(file.inode()), "/memfd:promise (deleted)");
+}
+
+TEST_F(MemfdPromise, WithoutLeaveNothingCanBeSealed) {
+  file::File& file = memfd(1, MemfdFlags::kNone);
+  EXPECT_EQ(seals(file), Seals::kSeal);
+  EXPECT_TRUE(fails_with(add(file, Seals::kShrink), Errno::kPerm));
+}
+
+TEST_F(MemfdPromise, NoexecSealMeansExecSealAndLeaveToSeal) {
+  file::File& file = memfd(1, MemfdFlags::kNoexecSeal);
+  EXPECT_EQ(seals(file), Seals::kExec);
+  EXPECT_TRUE(add(file, Seals::kShrink));
+}
+
+TEST_F(MemfdPromise, CreationErrors) {
+  const auto create = [&](std::string_view name, MemfdFlags flags) { return m_.vfs.memfd_create(name, flags); };
+  EXPECT_TRUE(fails_with(create("x", static_cast<MemfdFlags>(0x20)), Errno::kInval));
+  EXPECT_TRUE(fails_with(create("x", MemfdFlags::kExec | MemfdFlags::kNoexecSeal), Errno::kInval));
+  EXPECT_TRUE(fails_with(create(std::string(250, 'x'), MemfdFlags::kNone), Errno::kInval));
+  EXPECT_TRUE(fails_with(create("x", static_cast<MemfdFlags>(1u << 26)), Errno::kInval));  // a size without MFD_HUGETLB
+  EXPECT_TRUE(fails_with(create("x", MemfdFlags::kHugeTlb), Errno::kNoMem));
+  const auto longest = create(std::string(249, 'x'), MemfdFlags::kNone);
+  ASSERT_TRUE(longest);
+  m_.vfs.fput(**longest);
+}
+
+TEST_F(MemfdPromise, SealsAddUpAndStay) {
+  file::File& file = memfd(1);
+  ASSERT_TRUE(add(file, Seals::kShrink));
+  ASSERT_TRUE(add(file, Seals::kGrow));
+  EXPECT_EQ(seals(file), Seals::kShrink | Seals::kGrow);
+}
+
+TEST_F(MemfdPromise, SealSealIsTheLast) {
+  file::File& file = memfd(1);
+  ASSERT_TRUE(add(file, Seals::kSeal));
+  EXPECT_TRUE(fails_with(add(file, Seals::kNone), Errno::kPerm));
+}
+
+TEST_F(MemfdPromise, SealErrors) {
+  file::File& file = memfd(1);
+  EXPECT_TRUE(fails_with(add(file, static_cast<Seals>(0x40)), Errno::kInval));
+  file::File& disk = disk_file(1);
+  EXPECT_TRUE(fails_with(file::memfd_get_seals(disk), Errno::kInval));
+  EXPECT_TRUE(fails_with(add(disk, Seals::kSeal), Errno::kInval));
+  file::File& read_only = *m_.vfs.open(file.inode(), file::FileMode::kRead).value();
+  EXPECT_TRUE(fails_with(add(read_only, Seals::kSeal), Errno::kPerm));
+  m_.vfs.fput(read_only);
+}
+
+TEST_F(MemfdPromise, ShrinkSealKeepsTheSize) {
+  file::File& file = memfd(2);
+  ASSERT_TRUE(add(file, Seals::kShrink));
+  EXPECT_TRUE(fails_with(m_.vfs.ftruncate(file, bytes(1)), Errno::kPerm));
+  EXPECT_TRUE(m_.vfs.ftruncate(file, bytes(2)));
+  EXPECT_TRUE(m_.vfs.ftruncate(file, bytes(3)));
+}
+
+TEST_F(MemfdPromise, GrowSealKeepsTheSize) {
+  file::File& file = memfd(2);
+  ASSERT_TRUE(add(file, Seals::kGrow));
+  EXPECT_TRUE(fails_with(m_.vfs.ftruncate(file, bytes(3)), Errno::kPerm));
+  EXPECT_TRUE(fails_with(m_.vfs.fallocate(file, FallocateMode::kNone, 0, bytes(2) + 1), Errno::kPerm));
+  EXPECT_TRUE(fails_with(m_.vfs.fallocate(file, FallocateMode::kKeepSize, 0, bytes(2) + 1), Errno::kPerm));
+  EXPECT_TRUE(m_.vfs.fallocate(file, FallocateMode::kNone, 0, bytes(2)));
+  EXPECT_EQ(*pwrite(file, 0, bytes(3)), bytes(2));  // as far as the file reaches
+  EXPECT_TRUE(fails_with(pwrite(file, bytes(2), 1), Errno::kPerm));
+  EXPECT_EQ(file.inode().i_size, bytes(2));
+}
+
+TEST_F(MemfdPromise, WriteSealForbidsWritingAndHoles) {
+  file::File& file = memfd(2);
+  ASSERT_TRUE(add(file, Seals::kWrite));
+  EXPECT_TRUE(fails_with(pwrite(file, 0, 1), Errno::kPerm));
+  EXPECT_TRUE(
+      fails_with(m_.vfs.fallocate(file, FallocateMode::kPunchHole | FallocateMode::kKeepSize, 0, bytes(1)), Errno::kPerm));
+  EXPECT_TRUE(m_.vfs.ftruncate(file, bytes(1)));  // size is another seal's affair
+}
+
+TEST_F(MemfdPromise, WriteSealWaitsForNoWritableMapping) {
+  file::File& file = memfd(1);
+  ASSERT_TRUE(map(page(0), 1, kRw, MapFlags::kShared | MapFlags::kFixed, &file));
+  EXPECT_TRUE(fails_with(add(file, Seals::kWrite), Errno::kBusy));
+  ASSERT_TRUE(m_.vm.mprotect(mm_, page(0), bytes(1), Prot::kRead));
+  EXPECT_TRUE(fails_with(add(file, Seals::kWrite), Errno::kBusy));  // it may become writable again
+  ASSERT_TRUE(m_.vm.munmap(mm_, page(0), bytes(1)));
+  EXPECT_TRUE(add(file, Seals::kWrite));
+}
+
+TEST_F(MemfdPromise, FutureWriteSealLeavesOldMappingsWritable) {
+  file::File& file = memfd(1);
+  ASSERT_TRUE(map(page(0), 1, kRw, MapFlags::kShared | MapFlags::kFixed, &file));
+  ASSERT_TRUE(add(file, Seals::kFutureWrite));
+  EXPECT_TRUE(write(0, 5).ok());
+  EXPECT_TRUE(fails_with(map(page(1), 1, kRw, MapFlags::kShared, &file), Errno::kPerm));
+  EXPECT_TRUE(fails_with(pwrite(file, 0, 1), Errno::kPerm));
+}
+
+TEST_F(MemfdPromise, ASealedFileIsSharedForReadingOnly) {
+  for (const Seals seal : {Seals::kWrite, Seals::kFutureWrite}) {
+    file::File& file = memfd(1);
+    ASSERT_TRUE(add(file, seal));
+    EXPECT_TRUE(fails_with(map(page(0), 1, kRw, MapFlags::kShared, &file), Errno::kPerm));
+    ASSERT_TRUE(map(page(0), 1, Prot::kRead, MapFlags::kShared | MapFlags::kFixed, &file));
+    EXPECT_TRUE(fails_with(m_.vm.mprotect(mm_, page(0), bytes(1), kRw), Errno::kAcces));
+    ASSERT_TRUE(map(page(1), 1, kRw, MapFlags::kPrivate | MapFlags::kFixed, &file));
+    EXPECT_TRUE(write(1, 1).ok());
+  }
+}
+
+TEST_F(MemfdPromise, ExecSealOfAnExecutableFileSealsItsContents) {
+  file::File& file = memfd(1, MemfdFlags::kAllowSealing | MemfdFlags::kExec);
+  ASSERT_TRUE(add(file, Seals::kExec));
+  EXPECT_EQ(seals(file), Seals::kExec | Seals::kShrink | Seals::kGrow | Seals::kWrite | Seals::kFutureWrite);
+}
+
+// --- process_vm_readv, process_vm_writev ------------------------------------------------------------------------------------
+
+class ProcessVmPromise : public PromiseTest {
+ protected:
+  void SetUp() override {
+    at(0, 4);
+    other_ = &fork();
+    for (std::uint64_t i = 0; i < 3; ++i) m_.write(*other_, page(i), static_cast<std::uint8_t>(10 + i));
+  }
+  using Parts = std::vector<UserIovec>;
+  Result<std::uint64_t> readv(const Parts& local, const Parts& remote, std::uint64_t flags = 0) {
+    return m_.vm.process_vm_readv(mm_, local, other_, remote, flags);
+  }
+  Mm* other_ = nullptr;
+};
+
+TEST_F(ProcessVmPromise, ReadsTheOthersBytesIntoItsParts) {
+  EXPECT_EQ(*readv({{page(0), 1}, {page(1), bytes(1)}}, {{page(2), 1}, {page(1), bytes(1)}}), bytes(1) + 1);
+  EXPECT_EQ(read(0), 12);
+  EXPECT_EQ(read(1), 11);
+}
+
+TEST_F(ProcessVmPromise, WritesIntoTheOthersMemory) {
+  write(3, 77);
+  const std::array local{UserIovec{page(3), 1}};
+  const std::array remote{UserIovec{page(0), 1}};
+  EXPECT_EQ(*m_.vm.process_vm_writev(mm_, local, other_, remote), 1u);
+  EXPECT_EQ(m_.read(*other_, page(0)), 77);
+}
+
+TEST_F(ProcessVmPromise, TheShorterSideEndsIt) {
+  EXPECT_EQ(*readv({{page(0), 100}}, {{page(0), 40}}), 40u);
+  EXPECT_EQ(*readv({{page(0), 10}}, {{page(0), 40}}), 10u);
+  EXPECT_EQ(*readv({{page(0), 0}}, {{page(0), 40}}), 0u);
+}
+
+TEST_F(ProcessVmPromise, WhatWasCopiedBeforeAnErrorCounts) {
+  EXPECT_EQ(*readv({{page(0), bytes(4)}}, {{page(0), 8}, {page(9), 8}}), 8u);
+  EXPECT_EQ(*readv({{page(0), bytes(4)}}, {{page(3), bytes(4)}}), bytes(1));  // up to the end of the other's area
+  EXPECT_EQ(*readv({{page(3), bytes(2)}}, {{page(0), bytes(2)}}), bytes(1));  // or one's own
+}
+
+TEST_F(ProcessVmPromise, ReadingUnsharesThePageOfACopiedProcess) {
+  at(8, 1);
+  write(8, 5);
+  Mm& child = fork();
+  const std::array from{UserIovec{page(8), 1}};
+  const std::array to{UserIovec{page(0), 1}};
+  ASSERT_EQ(&m_.folio_at(mm_, page(8)), &m_.folio_at(child, page(8)));
+  ASSERT_TRUE(m_.vm.process_vm_readv(mm_, to, &child, from));
+  EXPECT_EQ(read(0), 5);
+  EXPECT_NE(&m_.folio_at(mm_, page(8)), &m_.folio_at(child, page(8)));
+  EXPECT_EQ(m_.read(child, page(8)), 5);
+}
+
+TEST_F(ProcessVmPromise, RightsCount) {
+  ASSERT_TRUE(m_.vm.mprotect(*other_, page(0), bytes(1), Prot::kRead));
+  const std::array part{UserIovec{page(0), 1}};
+  EXPECT_TRUE(fails_with(m_.vm.process_vm_writev(mm_, part, other_, part), Errno::kFault));
+  EXPECT_TRUE(m_.vm.process_vm_readv(mm_, part, other_, part));
+}
+
+TEST_F(ProcessVmPromise, Errors) {
+  const Parts many(kUioMaxIov + 1);
+  EXPECT_TRUE(fails_with(readv({{page(0), 1}}, {{page(0), 1}}, 1), Errno::kInval));
+  EXPECT_TRUE(fails_with(readv(many, {{page(0), 1}}), Errno::kInval));
+  EXPECT_TRUE(fails_with(readv({{page(0), 1}}, many), Errno::kInval));
+  EXPECT_TRUE(fails_with(readv({{page(0), ~std::uint64_t{0}}}, {{page(0), 1}}), Errno::kInval));
+  EXPECT_TRUE(fails_with(readv({{VirtAddr(~std::uint64_t{0}), 1}}, {{page(0), 1}}), Errno::kFault));
+  EXPECT_TRUE(fails_with(readv({{page(0), 1}}, {{page(9), 1}}), Errno::kFault));
+  EXPECT_TRUE(fails_with(readv({{page(9), 1}}, {{page(0), 1}}), Errno::kFault));
+  const std::array part{UserIovec{page(0), 1}};
+  EXPECT_TRUE(fails_with(m_.vm.process_vm_readv(mm_, part, fail(Errno::kSrch), part), Errno::kSrch));
+  EXPECT_TRUE(fails_with(m_.vm.process_vm_readv(mm_, part, fail(Errno::kPerm), part), Errno::kPerm));
+}
+
+// --- membarrier -----------------------------------------------------------------------------------------------------------
+
+class MembarrierPromise : public PromiseTest {};
+
+TEST_F(MembarrierPromise, QueryNamesEveryCommand) { EXPECT_EQ(*m_.vm.membarrier(mm_, MembarrierCmd::kQuery), 0x3ffu); }
+
+TEST_F(MembarrierPromise, PrivateOnesNeedARegistration) {
+  using Cmd = MembarrierCmd;
+  constexpr std::pair<Cmd, Cmd> kKinds[]{
+      {Cmd::kPrivateExpedited, Cmd::kRegisterPrivateExpedited},
+      {Cmd::kPrivateExpeditedSyncCore, Cmd::kRegisterPrivateExpeditedSyncCore},
+      {Cmd::kPrivateExpeditedRseq, Cmd::kRegisterPrivateExpeditedRseq},
+  };
+  std::uint32_t registered = 0;
+  for (const auto& [cmd, registration] : kKinds) {
+    EXPECT_TRUE(fails_with(m_.vm.membarrier(mm_, cmd), Errno::kPerm));
+    ASSERT_TRUE(m_.vm.membarrier(mm_, registration));
+    EXPECT_TRUE(m_.vm.membarrier(mm_, cmd));
+    registered |= static_cast<std::uint32_t>(registration);
+    EXPECT_EQ(*m_.vm.membarrier(mm_, Cmd::kGetRegistrations), registered);
+  }
+}
+
+TEST_F(MembarrierPromise, GlobalOnesNeedNone) {
+  EXPECT_TRUE(m_.vm.membarrier(mm_, MembarrierCmd::kGlobal));
+  EXPECT_TRUE(m_.vm.membarrier(mm_, MembarrierCmd::kGlobalExpedited));
+}
+
+TEST_F(MembarrierPromise, AChildIsRegisteredToo) {
+  ASSERT_TRUE(m_.vm.membarrier(mm_, MembarrierCmd::kRegisterPrivateExpedited));
+  EXPECT_TRUE(m_.vm.membarrier(fork(), MembarrierCmd::kPrivateExpedited));
+}
+
+TEST_F(MembarrierPromise, Errors) {
+  EXPECT_TRUE(fails_with(m_.vm.membarrier(mm_, static_cast<MembarrierCmd>(3)), Errno::kInval));
+  EXPECT_TRUE(fails_with(m_.vm.membarrier(mm_, MembarrierCmd::kQuery, 1), Errno::kInval));
+  ASSERT_TRUE(m_.vm.membarrier(mm_, MembarrierCmd::kRegisterPrivateExpeditedRseq));
+  EXPECT_TRUE(m_.vm.membarrier(mm_, MembarrierCmd::kPrivateExpeditedRseq, kMembarrierCmdFlagCpu, 0));
+  EXPECT_TRUE(fails_with(m_.vm.membarrier(mm_, MembarrierCmd::kPrivateExpeditedRseq, 2), Errno::kInval));
+}
+
+// --- without memory ---------------------------------------------------------------------------------------------------------
+
+// Each allocation of the call fails once, in turn: ENOMEM, nothing leaks, and in the end the call works.
+class OutOfMemoryPromise : public PromiseTest {
+ protected:
+  void SetUp() override {
+    m_.slab.set_fault_injection(&m_.faults);
+    m_.phys->set_fault_injection(&m_.faults);
+  }
+  template <class Call>
+  void fails_until_done(sim::FaultPoint point, Call&& call) {
+    for (std::uint64_t nth = 1; nth <= 32; ++nth) {
+      m_.faults.set(point, {.nth = nth});
+      const auto done = call();
+      m_.faults.set(point, {});
+      m_.vm.validate();
+      if (done) return;
+      EXPECT_EQ(done.error(), Errno::kNoMem);
+    }
+    FAIL() << "32 allocations, and it still fails";
+  }
+  template <class Call>
+  void fails_until_done(Call&& call) {
+    fails_until_done(sim::FaultPoint::kSlabAlloc, call);
+    fails_until_done(sim::FaultPoint::kPageAlloc, call);
+  }
+};
+
+TEST_F(OutOfMemoryPromise, Mseal) {
+  at(0, 3);
+  fails_until_done([&] { return seal(1, 1); });
+  EXPECT_TRUE(fails_with(m_.vm.munmap(mm_, page(1), bytes(1)), Errno::kPerm));
+}
+
+TEST_F(OutOfMemoryPromise, GuardInstall) {
+  at(0, 3);
+  fails_until_done([&] { return advise(0, 3, Advice::kGuardInstall); });
+  EXPECT_EQ(read(2), -11);
+}
+
+TEST_F(OutOfMemoryPromise, MemfdCreate) {
+  fails_until_done([&]() -> Status {
+    const auto file = m_.vfs.memfd_create("a name that does not fit into a dentry", MemfdFlags::kNone);
+    if (!file) return fail(file.error());
+    m_.vfs.fput(**file);
+    return {};
+  });
+}
+
+TEST_F(OutOfMemoryPromise, RemapFilePages) {
+  ASSERT_TRUE(map(page(0), 3, kRw, MapFlags::kShared | MapFlags::kFixed, &memfd(3)));
+  fails_until_done([&] { return m_.vm.remap_file_pages(mm_, page(1), bytes(1), Prot::kNone, 0, MapFlags::kNonBlock); });
+}
+
+}  // namespace
+}  // namespace quire::vm
