@@ -15,8 +15,9 @@ namespace {
 constexpr std::array<std::string_view, 12> kFigures{"Rss",          "Pss",           "Pss_Dirty",     "Shared_Clean",
                                                     "Shared_Dirty", "Private_Clean", "Private_Dirty", "Anonymous",
                                                     "LazyFree",     "Swap",          "SwapPss",       "Locked"};
-// Flags that not every kernel shows: soft-dirty tracking depends on the configuration, lock-on-fault has letters since 6.7.
-constexpr std::array<std::string_view, 2> kFlagsLeftOut{"sd", "lf"};
+// Flags that not every kernel shows: soft-dirty tracking depends on the configuration; lock-on-fault has letters since 6.7,
+// "there may be guards" a flag since 6.18.
+constexpr std::array<std::string_view, 3> kFlagsLeftOut{"sd", "lf", "gu"};
 
 bool is_area(const std::string& line) {
   const std::size_t dash = line.find('-');
@@ -49,15 +50,18 @@ std::string arena_of(std::string_view smaps) {
   bool inside = false;
   for (std::string line; std::getline(lines, line);) {
     if (is_area(line)) {
-      unsigned long begin = 0;
-      unsigned long end = 0;
+      std::uint64_t begin = 0;
+      std::uint64_t end = 0;
       unsigned long offset = 0;
       std::array<char, 5> rights{};
       if (std::sscanf(line.c_str(), "%lx-%lx %4s %lx", &begin, &end, rights.data(), &offset) != 4) continue;
-      inside = begin >= kBase && end <= kBase + kPages * kPage;
+      const bool low = begin < kBase;
+      const std::uint64_t base = low ? kLow : kBase;
+      inside = low ? begin >= kLow && end <= kLow + kLowPages * kPage * 4 : begin < kArenaEnd;
       if (!inside) continue;
-      text += fmt::format("{}{}-{} {} {:x}:", text.empty() ? "" : "\n", (begin - kBase) / kPage, (end - kBase) / kPage,
-                          rights.data(), offset);
+      end = std::min(end, kArenaEnd);  // what lies behind the arena is no matter
+      text += fmt::format("{}{}{}-{} {} {:x}:", text.empty() ? "" : "\n", low ? "low " : "", (begin - base) / kPage,
+                          (end - base) / kPage, rights.data(), offset);
       continue;
     }
     if (!inside) continue;
@@ -84,8 +88,11 @@ std::string merged_areas(const std::string& arena) {
   for (std::string line; std::getline(lines, line);) {
     Area area;
     std::array<char, 5> rights{};
-    if (std::sscanf(line.c_str(), "%lu-%lu %4s %lx", &area.first, &area.end, rights.data(), &area.offset) != 4) continue;
-    area.rest = rights.data() + line.substr(std::min(line.size(), line.find_last_of("0123456789:") + 1));
+    const bool low = line.starts_with("low ");
+    const char* bounds = line.c_str() + (low ? 4 : 0);
+    if (std::sscanf(bounds, "%lu-%lu %4s %lx", &area.first, &area.end, rights.data(), &area.offset) != 4) continue;
+    area.rest = (low ? "low " : "") + std::string(rights.data()) +
+                line.substr(std::min(line.size(), line.find_last_of("0123456789:") + 1));
     const bool joins =
         !areas.empty() && areas.back().end == area.first && areas.back().rest == area.rest &&
         (area.offset == 0 || areas.back().offset + (areas.back().end - areas.back().first) * kPage == area.offset);

@@ -14,6 +14,8 @@
 
 namespace quire::differential {
 
+struct Shared;
+
 class HostSide {
  public:
   // Process 0 runs, with `disk_bytes` in the disk file. Throws std::runtime_error with a sentence when the host cannot.
@@ -23,12 +25,13 @@ class HostSide {
   HostSide& operator=(const HostSide&) = delete;
 
   [[nodiscard]] bool alive(unsigned process) const { return pids_[process] != 0; }
+  // What process 0 was before its first step.
+  [[nodiscard]] Beginning beginning() const;
   Answer run(const Op& op);
   // The areas of the arena (arena_of).
   [[nodiscard]] std::string arena(unsigned process);
 
  private:
-  struct Shared;
   void start(unsigned process) const;
   void wait_answer(unsigned process) const;
   void wait_end(unsigned process);

@@ -1,7 +1,9 @@
 #include "op.h"
 
 #include <fmt/format.h>
+#include <linux/fcntl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 
 #include <array>
 
@@ -15,17 +17,56 @@ constexpr std::array kProts{PROT_READ | PROT_WRITE,
                             PROT_NONE,
                             PROT_READ | PROT_EXEC,
                             PROT_WRITE};
-constexpr std::array kAdvice{
-    MADV_NORMAL, MADV_RANDOM,   MADV_SEQUENTIAL,    MADV_WILLNEED,       MADV_DONTNEED,   MADV_DONTNEED,
-    MADV_FREE,   MADV_DONTFORK, MADV_DOFORK,        MADV_WIPEONFORK,     MADV_KEEPONFORK, MADV_DONTDUMP,
-    MADV_DODUMP, MADV_COLD,     MADV_POPULATE_READ, MADV_POPULATE_WRITE, MADV_REMOVE,     24 /* MADV_DONTNEED_LOCKED */,
-    99 /* none */};
+constexpr std::array kAdvice{MADV_NORMAL,
+                             MADV_RANDOM,
+                             MADV_SEQUENTIAL,
+                             MADV_WILLNEED,
+                             MADV_DONTNEED,
+                             MADV_DONTNEED,
+                             MADV_FREE,
+                             MADV_DONTFORK,
+                             MADV_DOFORK,
+                             MADV_WIPEONFORK,
+                             MADV_KEEPONFORK,
+                             MADV_DONTDUMP,
+                             MADV_DODUMP,
+                             MADV_COLD,
+                             MADV_POPULATE_READ,
+                             MADV_POPULATE_WRITE,
+                             MADV_REMOVE,
+                             24 /* MADV_DONTNEED_LOCKED */,
+                             MADV_MERGEABLE,
+                             MADV_UNMERGEABLE,
+                             MADV_HUGEPAGE,
+                             MADV_NOHUGEPAGE,
+                             25 /* MADV_COLLAPSE */,
+                             102 /* MADV_GUARD_INSTALL */,
+                             102,
+                             103 /* MADV_GUARD_REMOVE */,
+                             99 /* none */};
+constexpr int kDroppable = 8;  // MAP_DROPPABLE
+
+// A part of the arena.
+struct Zone {
+  std::uint64_t base = kBase;
+  std::uint64_t pages = kPages;
+};
+
+Zone draw_zone(Rng& rng) {
+  const std::uint64_t where = rng.below(100);
+  if (where < 82) return {};
+  if (where < 90) return {kBase + kStackFirst * kPage, kArenaPages - kStackFirst};
+  if (where < 96) return {kArenaEnd - 24 * kPage, 24};
+  return {kLow, kLowPages};
+}
 
 // A run of pages in the arena, at times with an odd start or length.
 void draw_range(Rng& rng, Op& op, std::uint64_t most) {
-  const std::uint64_t first = rng.below(kPages);
-  const std::uint64_t count = 1 + rng.below(std::min(most, kPages - first));
-  op.address = kBase + first * kPage;
+  const Zone zone = draw_zone(rng);
+  const std::uint64_t first = rng.below(zone.pages);
+  if (zone.pages > kPages) most *= 8;
+  const std::uint64_t count = 1 + rng.below(std::min(most, zone.pages - first));
+  op.address = zone.base + first * kPage;
   op.length = count * kPage;
   if (rng.chance(1, 25)) op.length -= rng.below(kPage);
   if (rng.chance(1, 40)) op.address += 1 + rng.below(kPage - 1);
@@ -45,6 +86,19 @@ void draw_mmap(Rng& rng, Op& op) {
   if (rng.chance(1, 12)) op.flags |= MAP_NORESERVE;
   if (rng.chance(1, 20)) op.flags |= MAP_LOCKED;
   if (rng.chance(1, 50)) op.offset += 100;
+  if (rng.chance(1, 40)) op.flags |= MAP_SYNC;
+  if (rng.chance(1, 30)) op.flags = (op.flags & ~MAP_TYPE) | (rng.chance(1, 2) ? MAP_SHARED_VALIDATE : kDroppable);
+  if (rng.chance(1, 8)) {  // where the kernel likes, or near
+    op.flags &= ~(MAP_FIXED | MAP_FIXED_NOREPLACE);
+    if (rng.chance(1, 2)) op.address = rng.below(3) * kPage;
+    if (rng.chance(1, 3)) op.flags |= MAP_32BIT;
+  }
+  const bool in_stack_zone = op.address >= kBase + kStackFirst * kPage && op.address < kArenaEnd;
+  if (op.address >= kLow && rng.chance(1, in_stack_zone ? 2 : 30)) {
+    op.flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_GROWSDOWN | MAP_FIXED;
+    op.backing = Backing::kAnonymous;
+    op.offset = 0;
+  }
 }
 
 void draw_mremap(Rng& rng, Op& op) {
@@ -53,19 +107,91 @@ void draw_mremap(Rng& rng, Op& op) {
   if (rng.chance(1, 3)) op.new_length = op.length;
   switch (rng.below(4)) {
     case 0: op.flags = 0; break;
-    case 1: op.flags = MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP; break;
+    case 1: op.flags = MREMAP_MAYMOVE | (rng.chance(1, 3) ? 0 : MREMAP_FIXED | MREMAP_DONTUNMAP); break;
     default: op.flags = MREMAP_MAYMOVE | MREMAP_FIXED;
   }
   op.new_address = kBase + rng.below(kPages - 10) * kPage;
   if (rng.chance(1, 40)) op.new_address += 7;
 }
 
+constexpr std::array kSeals{F_SEAL_SHRINK,   F_SEAL_GROW, F_SEAL_WRITE, F_SEAL_FUTURE_WRITE, F_SEAL_SEAL,
+                            0x20 /* EXEC */, 0,           0x40 /* none */};
+constexpr std::array kLimits{RLIMIT_AS, RLIMIT_DATA, RLIMIT_STACK, RLIMIT_MEMLOCK};
+
+// Calls that are drawn rarely: many of them say no to everything after.
+void draw_rare(Rng& rng, Op& op) {
+  switch (rng.below(11)) {
+    case 0:
+      op.call = Call::kMlockall;
+      op.flags = static_cast<int>(rng.below(9));
+      break;
+    case 1: op.call = Call::kMunlockall; break;
+    case 2:
+      op.call = Call::kMseal;
+      draw_range(rng, op, 2);
+      op.flags = rng.chance(1, 8) ? 1 : 0;
+      break;
+    case 3:
+      op.call = Call::kMembarrier;
+      op.flags = rng.chance(1, 8) ? 3 : 1 << (1 + rng.below(9));  // not the global one: it takes long
+      op.value = rng.chance(1, 6) ? 1 : 0;
+      break;
+    case 4:
+      op.call = Call::kAddSeals;
+      op.flags = rng.chance(1, 3) ? kSeals[rng.below(kSeals.size())] : 0;
+      break;
+    case 5: op.call = Call::kGetSeals; break;
+    case 6:
+      op.call = Call::kFtruncate;
+      op.length = rng.chance(1, 2) ? kFilePages * kPage : rng.below((kFilePages + 4) * kPage);
+      break;
+    case 7:
+      op.call = Call::kFallocate;
+      op.flags = static_cast<int>(rng.below(4));
+      op.offset = rng.below(kFilePages * kPage);
+      op.length = rng.below(6 * kPage);
+      break;
+    case 8:
+      op.call = Call::kPwrite;
+      op.offset = rng.below(kFilePages * kPage);
+      op.length = rng.below(kMostPwrite);
+      op.value = static_cast<std::uint8_t>(1 + rng.below(255));
+      break;
+    case 9:
+      op.call = Call::kSetRlimit;
+      op.flags = kLimits[rng.below(kLimits.size())];
+      op.length = rng.chance(1, 2) ? 2048 : rng.below(200);
+      break;
+    default:
+      if (rng.chance(1, 3))
+        op.call = Call::kDropIpcLock;
+      else
+        op.call = Call::kGetSeals;
+  }
+}
+
+// Calls between two processes; `child` is the other one.
+void draw_remote(Rng& rng, Op& op) {
+  op.call = rng.chance(2, 3) ? Call::kProcessVm : Call::kProcessMadvise;
+  op.child = static_cast<std::uint8_t>(rng.below(kProcesses));
+  op.address = kBase + rng.below(kPages) * kPage + rng.below(kPage);
+  op.length = rng.below(4 * kPage);
+  op.new_address = kBase + rng.below(kPages) * kPage + rng.below(kPage);
+  op.new_length = rng.below(4 * kPage);
+  op.value = static_cast<std::uint8_t>(rng.below(2));
+  if (op.call == Call::kProcessMadvise) {
+    op.address -= op.address % kPage;
+    op.flags = rng.chance(1, 4) ? kAdvice[rng.below(kAdvice.size())] : rng.chance(1, 2) ? MADV_COLD : MADV_WILLNEED;
+  }
+}
+
 Op draw(Rng& rng) {
   Op op;
-  const std::uint64_t what = rng.below(100);
+  const std::uint64_t what = rng.below(115);
   if (what < 38) {
+    const Zone zone = draw_zone(rng);
     op.call = rng.chance(3, 5) ? Call::kWrite : Call::kRead;
-    op.address = kBase + rng.below(kPages) * kPage + (op.call == Call::kWrite ? rng.below(kPage) : 0);
+    op.address = zone.base + rng.below(zone.pages) * kPage + (op.call == Call::kWrite ? rng.below(kPage) : 0);
     op.value = static_cast<std::uint8_t>(1 + rng.below(255));
   } else if (what < 54) {
     op.call = Call::kMmap;
@@ -77,6 +203,7 @@ Op draw(Rng& rng) {
     op.call = Call::kMprotect;
     draw_range(rng, op, 12);
     op.prot = kProts[rng.below(kProts.size())];
+    if (rng.chance(1, 10)) op.prot |= rng.chance(1, 4) ? PROT_GROWSUP : PROT_GROWSDOWN;
   } else if (what < 75) {
     op.call = Call::kMremap;
     draw_mremap(rng, op);
@@ -94,8 +221,24 @@ Op draw(Rng& rng) {
     op.flags = static_cast<int>(rng.below(8));
   } else if (what < 96) {
     op.call = Call::kFork;
-  } else {
+  } else if (what < 100) {
     op.call = Call::kExit;
+  } else if (what < 102) {
+    op.call = Call::kMincore;
+    draw_range(rng, op, 16);
+  } else if (what < 105) {
+    op.call = Call::kBrk;
+    op.address = rng.chance(1, 10) ? 0 : kBrkStart - kPage + rng.below(14 * kPage);
+  } else if (what < 107) {
+    op.call = Call::kRemapFilePages;
+    draw_range(rng, op, 4);
+    op.offset = rng.below(kFilePages);
+    op.prot = rng.chance(1, 10) ? PROT_READ : 0;
+    op.flags = rng.chance(1, 3) ? MAP_NONBLOCK : 0;
+  } else if (what < 109) {
+    draw_remote(rng, op);
+  } else {
+    draw_rare(rng, op);
   }
   return op;
 }
@@ -103,6 +246,14 @@ Op draw(Rng& rng) {
 std::string pointer(std::uint64_t address) { return fmt::format("(char *){:#x}", address); }
 
 }  // namespace
+
+std::uint64_t limit_of(const Op& op, const Beginning& beginning) {
+  switch (op.flags) {
+    case RLIMIT_AS: return (beginning.total_pages + op.length) * kPage;
+    case RLIMIT_DATA: return (beginning.data_pages + op.length) * kPage;
+    default: return op.length * kPage;
+  }
+}
 
 std::vector<Op> random_program(Rng& rng, std::size_t count) {
   std::vector<Op> program;
@@ -152,75 +303,30 @@ std::string to_c(const Op& op) {
     case Call::kMlock2: return fmt::format("mlock2({}, {:#x}, {})", at, op.length, op.flags);
     case Call::kMunlock: return fmt::format("munlock({}, {:#x})", at, op.length);
     case Call::kMsync: return fmt::format("msync({}, {:#x}, {})", at, op.length, op.flags);
+    case Call::kMlockall: return fmt::format("mlockall({})", op.flags);
+    case Call::kMunlockall: return "munlockall()";
+    case Call::kMincore: return fmt::format("residency({}, {:#x})", at, op.length);
+    case Call::kBrk: return fmt::format("syscall(SYS_brk, {:#x})", op.address);
+    case Call::kMseal: return fmt::format("syscall(462, {}, {:#x}, {})", at, op.length, op.flags);
+    case Call::kRemapFilePages:
+      return fmt::format("syscall(SYS_remap_file_pages, {}, {:#x}, {}, {}, {:#x})", at, op.length, op.prot, op.offset,
+                         op.flags);
+    case Call::kMembarrier: return fmt::format("syscall(SYS_membarrier, {}, {}, 0)", op.flags, op.value);
+    case Call::kProcessVm:
+      return fmt::format("process_vm({}, {}, {:#x}, {:#x}, {:#x}, {:#x})", op.value, op.child, op.address, op.length,
+                         op.new_address, op.new_length);
+    case Call::kProcessMadvise: return fmt::format("advise({}, {:#x}, {:#x}, {})", op.child, op.address, op.length, op.flags);
+    case Call::kAddSeals: return fmt::format("fcntl(memfd, F_ADD_SEALS, {:#x})", op.flags);
+    case Call::kGetSeals: return "fcntl(memfd, F_GET_SEALS)";
+    case Call::kFtruncate: return fmt::format("ftruncate(memfd, {:#x})", op.length);
+    case Call::kFallocate: return fmt::format("fallocate(memfd, {}, {:#x}, {:#x})", op.flags, op.offset, op.length);
+    case Call::kPwrite: return fmt::format("fill({}, {:#x}, {:#x})", op.value, op.offset, op.length);
+    case Call::kSetRlimit: return fmt::format("limit({}, {})", op.flags, op.length);
+    case Call::kDropIpcLock: return "drop_ipc_lock()";
     case Call::kFork: return fmt::format("fork_as({})", op.child);
     case Call::kExit: return "end()";
   }
   return {};
-}
-
-std::string to_c_program(const std::vector<Op>& program) {
-  std::string text = fmt::format(R"(// cc -o program program.c && ./program
-#define _GNU_SOURCE
-#include <errno.h>
-#include <fcntl.h>
-#include <setjmp.h>
-#include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
-static volatile int *turn;  // the step whose time has come, for all processes
-static int me;
-static sigjmp_buf back;
-static void on_signal(int signal, siginfo_t *info, void *context) {{
-  (void)context;
-  siglongjmp(back, signal * 256 + info->si_code);
-}}
-static long read_page(volatile char *p) {{
-  int signal = sigsetjmp(back, 1);
-  long sum = 0;
-  if (signal) return -signal;
-  for (int i = 0; i < 4096; ++i) sum += p[i];
-  return sum;
-}}
-static long write_byte(volatile char *p, char value) {{
-  int signal = sigsetjmp(back, 1);
-  if (signal) return -signal;
-  *p = value;
-  return 0;
-}}
-static long fork_as(int child) {{
-  if (fork() == 0) me = child;
-  return 0;
-}}
-static long end(void) {{
-  ++*turn;
-  _exit(0);
-}}
-#define STEP(number, process, call)                                             \
-  if (me == process) {{                                                          \
-    while (*turn != number) usleep(100);                                        \
-    errno = 0;                                                                  \
-    long result = call;                                                         \
-    if (me == process) printf("%d: process %d: %s = %#lx %s\n", number, me, #call, result, strerror(errno)), ++*turn; \
-  }}
-int main(void) {{
-  struct sigaction action = {{.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_NODEFER}};
-  sigaction(SIGSEGV, &action, NULL);
-  sigaction(SIGBUS, &action, NULL);
-  signal(SIGCHLD, SIG_IGN);
-  setvbuf(stdout, NULL, _IONBF, 0);
-  turn = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-  char name[] = "/tmp/differentialXXXXXX";
-  int disk_file = mkstemp(name), memfd = memfd_create("memfd", 0);
-  unlink(name);
-  if (ftruncate(disk_file, {0}) != 0 || ftruncate(memfd, {0}) != 0) return 1;
-)",
-                                 kFilePages * kPage);
-  int step = 0;
-  for (const Op& op : program) text += fmt::format("  STEP({}, {}, {})\n", step++, op.process, to_c(op));
-  return text + "  return 0;\n}\n";
 }
 
 }  // namespace quire::differential

@@ -13,7 +13,8 @@ namespace quire::differential {
 
 class QuireSide {
  public:
-  explicit QuireSide(std::uint64_t file_seed);
+  // `beginning`: how large process 0 is before its first step, arena not counted.
+  QuireSide(std::uint64_t file_seed, const Beginning& beginning);
 
   // Boots process 0, runs `body` in a task of the machine, ends all processes and checks that nothing of them is left.
   void run(const std::function<void()>& body);
@@ -24,16 +25,27 @@ class QuireSide {
   void validate() { machine_.vm.validate(); }
   // Is there a private writable area in the range in which nothing anonymous has been faulted yet?
   [[nodiscard]] bool has_untouched_writable(unsigned process, std::uint64_t address, std::uint64_t length) const;
+  // Has fallocate given the memfd pages that nobody has touched yet?
+  [[nodiscard]] bool fallocated() const { return fallocated_; }
+  // Does any area of the process grow down?
+  [[nodiscard]] bool grows_down(unsigned process) const;
   // Does one area hold the whole range?
   [[nodiscard]] bool in_one_area(unsigned process, std::uint64_t address, std::uint64_t length) const;
 
  private:
   Answer access(vm::Mm& mm, const Op& op);
   Answer call(vm::Mm& mm, const Op& op);
+  Answer file_call(const Op& op);
+  Answer remote_call(vm::Mm& mm, const Op& op);
+  Answer mincore(vm::Mm& mm, const Op& op);
+  Answer set_rlimit(vm::Mm& mm, const Op& op);
+  void begin(vm::Mm& mm);
   Answer fork(vm::Mm& mm, const Op& op);
 
   vm::VmMachine machine_;
   std::uint64_t file_seed_;
+  Beginning beginning_;
+  bool fallocated_ = false;
   file::File* disk_file_ = nullptr;
   file::File* memfd_ = nullptr;
   std::array<vm::Mm*, kProcesses> mms_{};
