@@ -25,6 +25,7 @@ constexpr std::uint64_t kCloseRangeCloexec = 4;
 // --- which calls are recorded
 
 constexpr int kNotRecorded = -1;
+constexpr std::int64_t kMseal = 462;  // SYS_mseal, which headers before 6.10 do not have
 
 // clang-format off
 // How many arguments of the call count; the registers of the others hold whatever they held.
@@ -42,6 +43,7 @@ int recorded_arguments(std::int64_t number) {
     case SYS_mprotect: case SYS_madvise: case SYS_mlock2: case SYS_msync: case SYS_mincore: case SYS_shmget: case SYS_shmat:
     case SYS_shmctl: case SYS_read: case SYS_write: case SYS_readv: case SYS_writev: case SYS_lseek: case SYS_open: case SYS_unlinkat:
     case SYS_dup3: case SYS_close_range: case SYS_readahead: case SYS_socket: case SYS_accept: case SYS_set_mempolicy:
+    case SYS_membarrier: case kMseal:
       return 3;
     case SYS_pkey_mprotect: case SYS_pread64: case SYS_pwrite64: case SYS_preadv: case SYS_pwritev: case SYS_sendfile: case SYS_openat:
     case SYS_openat2: case SYS_renameat: case SYS_fallocate: case SYS_fadvise64: case SYS_sync_file_range: case SYS_wait4:
@@ -203,12 +205,17 @@ Paths paths_of(const PendingSyscall& c) {
   }
 }
 
+bool duplicates(const PendingSyscall& c) {
+  return c.number == SYS_fcntl && (c.args[1] == F_DUPFD || c.args[1] == F_DUPFD_CLOEXEC);
+}
+
 void describe_new_files(Vcpu& v, const PendingSyscall& c, std::int64_t result) {
   std::uint64_t pair_at = 0;
   switch (c.number) {
     case SYS_open: case SYS_creat: case SYS_openat: case SYS_openat2: case SYS_memfd_create: case SYS_dup: case SYS_dup2: case SYS_dup3:
     case SYS_socket: case SYS_accept: case SYS_accept4: case SYS_eventfd: case SYS_eventfd2: case SYS_epoll_create:
     case SYS_epoll_create1: case SYS_timerfd_create: case SYS_fcntl:
+      if (c.number == SYS_fcntl && !duplicates(c)) return;
       describe_fd(v, static_cast<int>(result));
       return;
     case SYS_pipe: case SYS_pipe2: pair_at = c.args[0]; break;
@@ -222,12 +229,10 @@ void describe_new_files(Vcpu& v, const PendingSyscall& c, std::int64_t result) {
 }
 // clang-format on
 
-bool duplicates(const PendingSyscall& c) {
-  return c.number == SYS_fcntl && (c.args[1] == F_DUPFD || c.args[1] == F_DUPFD_CLOEXEC);
-}
+bool seals(const PendingSyscall& c) { return c.number == SYS_fcntl && c.args[1] == F_ADD_SEALS; }
 
 void record_call(Vcpu& v, const PendingSyscall& call, std::int64_t result) {
-  const int arguments = duplicates(call) ? 3 : recorded_arguments(call.number);
+  const int arguments = duplicates(call) || seals(call) ? 3 : recorded_arguments(call.number);
   if (arguments == kNotRecorded) return order_here(v);
   if (call.sequence != 0) {
     order_call(v, call);

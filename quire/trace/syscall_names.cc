@@ -90,6 +90,7 @@ constexpr Name kNames[] = {
     {306, "syncfs"},
     {316, "renameat2"},
     {319, "memfd_create"},
+    {324, "membarrier"},
     {325, "mlock2"},
     {326, "copy_file_range"},
     {327, "preadv2"},
@@ -98,6 +99,7 @@ constexpr Name kNames[] = {
     {435, "clone3"},
     {436, "close_range"},
     {437, "openat2"},
+    {462, "mseal"},
 };
 
 }  // namespace
