@@ -155,7 +155,6 @@ Answer QuireSide::file_call(const Op& op) {
     case Call::kGetSeals: return from(file::memfd_get_seals(*memfd_));
     case Call::kFtruncate: return from(vfs.ftruncate(*memfd_, op.length));
     case Call::kFallocate:
-      fallocated_ = true;
       return from(vfs.fallocate(*memfd_, static_cast<file::FallocateMode>(op.flags), op.offset, op.length));
     default: {
       std::vector<std::byte> bytes(kMostPwrite, std::byte{op.value});

@@ -25,8 +25,6 @@ class QuireSide {
   void validate() { machine_.vm.validate(); }
   // Is there a private writable area in the range in which nothing anonymous has been faulted yet?
   [[nodiscard]] bool has_untouched_writable(unsigned process, std::uint64_t address, std::uint64_t length) const;
-  // Has fallocate given the memfd pages that nobody has touched yet?
-  [[nodiscard]] bool fallocated() const { return fallocated_; }
   // Does any area of the process grow down?
   [[nodiscard]] bool grows_down(unsigned process) const;
   // Does one area hold the whole range?
@@ -45,7 +43,6 @@ class QuireSide {
   vm::VmMachine machine_;
   std::uint64_t file_seed_;
   Beginning beginning_;
-  bool fallocated_ = false;
   file::File* disk_file_ = nullptr;
   file::File* memfd_ = nullptr;
   std::array<vm::Mm*, kProcesses> mms_{};
