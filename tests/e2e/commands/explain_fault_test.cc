@@ -77,7 +77,7 @@ TEST_F(ExplainFault, AFullMachineReclaimsInTheFault) {
 }
 
 TEST_F(ExplainFault, MistakesGetASentence) {
-  expect_sentence(explain("--kind cwo"), "did you mean 'cow'?", 2);
+  expect_sentence(explain("--kind file-shard"), "did you mean 'file-shared'?", 2);
   expect_sentence(explain("--kind 1234567"), "there is no such fault; there are anon-read, anon-write", 2);
   expect_sentence(explain("--kind swap"), "this machine has no swap", 2);
   expect_sentence(explain("--order 3"), "--order belongs to 'explain alloc'", 2);
