@@ -29,7 +29,9 @@ std::string form_of(const std::string& line) {
   const std::size_t colon = line.find(':');
   std::string form = line.substr(0, colon);
   std::string value = line.substr(std::min(line.size(), colon));
-  if (value.ends_with(" kB")) return form + fmt::format("{} kB", value.substr(0, 2) + std::to_string(value.size()));
+  // Eight places; under a sanitizer the host's program has terabytes, which take more.
+  constexpr std::size_t kEightPlaces = std::string_view(":\t12345678 kB").size();
+  if (value.ends_with(" kB")) return form + fmt::format("{}{} kB", value.substr(0, 2), std::min(value.size(), kEightPlaces));
   for (std::size_t i = 0; i < value.size(); ++i) {
     const bool word = std::isgraph(static_cast<unsigned char>(value[i])) != 0 && i != 0;
     if (word && form.back() == 'x' && i > 1) continue;

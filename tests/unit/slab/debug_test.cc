@@ -278,7 +278,7 @@ TEST_P(ObjectDebug, ReportsNameTasksAndTheirTime) {
   });
   ASSERT_TRUE(m.scheduler.run().done());
   const ObjectReport r = only(ObjectProblem::kRightRedZone);
-  EXPECT_THAT(r.text, testing::ContainsRegex("allocated by .*alloc_for_test .*, cpu 0, task 1 \\(culprit\\), at 2\\.0"));
+  EXPECT_THAT(r.text, testing::ContainsRegex("allocated by .*alloc_for_test.*, cpu 0, task 1 \\(culprit\\), at 2\\.0"));
 }
 
 TEST_P(ObjectDebug, TheHandlerIsToldAndAllAreCounted) {

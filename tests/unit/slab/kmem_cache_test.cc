@@ -5,6 +5,7 @@
 #include <set>
 #include <vector>
 
+#include "effort.h"
 #include "quire/slab/classic_slab.h"
 #include "slab_machine.h"
 
@@ -727,7 +728,7 @@ TEST_P(KmemCacheTasks, AReaperThatIsUnwoundLeavesTheListFree) {
 
 // Objects are freed by other tasks than took them, on other CPUs, while a shrinker takes stock of the cache.
 TEST_P(KmemCacheTasks, TasksOnSeveralCpusShareACache) {
-  for (std::uint64_t seed = 0; seed < 30; ++seed) {
+  for (std::uint64_t seed = 0; seed < (kEveryCheckIsOn ? 10 : 30); ++seed) {
     const SlabFlags debug = seed % 5 == 4 ? kSlabDebugFlags : SlabFlags::kNone;
     SlabMachine m({.ram = 128 * kMiB,
                    .cpus = 4,
@@ -780,7 +781,7 @@ TEST_P(KmemCacheTasks, TasksOnSeveralCpusShareACache) {
 
 // Slabs with descriptors elsewhere take several steps to make and to take apart; whoever looks in between finds all accounted.
 TEST_P(KmemCacheTasks, TheSystemIsWholeAtEveryMoment) {
-  for (std::uint64_t seed = 0; seed < 5; ++seed) {
+  for (std::uint64_t seed = 0; seed < (kEveryCheckIsOn ? 1 : 5); ++seed) {
     SlabMachine m(
         {.ram = 128 * kMiB, .cpus = 4, .nodes = 2, .seed = seed, .preempt_permille = 500, .config = {.layout = GetParam()}});
     KmemCacheBase& cache = *m.slab->kmem_cache_create("apart", 600, 0, SlabFlags::kNone).value();
