@@ -165,12 +165,15 @@ class AddressSpace {
   sim::RwSemaphore invalidate_lock_;
 };
 
+// Do private copies of a file's pages go with them? With the file's end they do, with a hole that is punched they stay.
+enum class EvenCows : std::uint8_t { kNo, kYes };
+
 // What the page cache asks of the floor that maps files (vm implements it; a machine without one has no mappings).
 class MappingUpcalls {
  public:
   virtual ~MappingUpcalls() = default;
-  // Takes pages [first, first + count) of the file out of every page table (unmap_mapping_pages, even_cows).
-  virtual void unmap_mapping_pages(AddressSpace& mapping, Pgoff first, std::uint64_t count) = 0;
+  // Takes pages [first, first + count) of the file out of every page table (unmap_mapping_pages).
+  virtual void unmap_mapping_pages(AddressSpace& mapping, Pgoff first, std::uint64_t count, EvenCows even_cows) = 0;
   // Write-protects and cleans every PTE of a locked folio; the number of PTEs that were dirty or writable.
   virtual int folio_mkclean(phys::Folio& folio) = 0;
 };

@@ -178,7 +178,7 @@ class Filemap final : private lru::ShadowArrays {
   void truncate_inode_pages_final(AddressSpace& mapping);
   // Clean, unmapped, unlocked folios of [first, last] (POSIX_FADV_DONTNEED, drop_caches); how many went.
   std::uint64_t invalidate_mapping_pages(AddressSpace& mapping, Pgoff first, Pgoff last);
-  void unmap_mapping_range(AddressSpace& mapping, Pgoff first, std::uint64_t count);
+  void unmap_mapping_range(AddressSpace& mapping, Pgoff first, std::uint64_t count, EvenCows even_cows);
 
   [[nodiscard]] XaPreload& preload() { return preload_; }
   [[nodiscard]] const lru::ShadowNodes& shadow_nodes() const { return shadow_nodes_; }

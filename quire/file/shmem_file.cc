@@ -167,10 +167,12 @@ Status Shmem::truncate(Inode& generic, std::uint64_t size) {
 void Shmem::shmem_punch(ShmemInode& inode, std::uint64_t start, std::uint64_t end) {
   const std::uint64_t first = bytes_to_pages_up(start);
   const std::uint64_t stop = end == kToTheEnd ? kToTheEnd : (end + 1) >> kPageShift;
-  if (stop > first) filemap_.unmap_mapping_range(inode.mapping, Pgoff(first), stop - first);
+  const EvenCows even_cows = end == kToTheEnd ? EvenCows::kYes : EvenCows::kNo;
+  if (stop > first) filemap_.unmap_mapping_range(inode.mapping, Pgoff(first), stop - first, even_cows);
   shmem_truncate_range(inode, start, end);
+  if (even_cows == EvenCows::kNo || stop <= first) return;
   // Private copies that a fault made meanwhile.
-  if (stop > first) filemap_.unmap_mapping_range(inode.mapping, Pgoff(first), stop - first);
+  filemap_.unmap_mapping_range(inode.mapping, Pgoff(first), stop - first, even_cows);
 }
 
 // Pages for [first, last); those that are there already stay. On an error what was allocated is given back.

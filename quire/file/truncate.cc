@@ -11,13 +11,14 @@ namespace quire::file {
 
 using phys::Folio;
 
-void Filemap::unmap_mapping_range(AddressSpace& mapping, Pgoff first, std::uint64_t count) {
-  if (upcalls_ != nullptr && mapping.mapping_mapped() && count > 0) upcalls_->unmap_mapping_pages(mapping, first, count);
+void Filemap::unmap_mapping_range(AddressSpace& mapping, Pgoff first, std::uint64_t count, EvenCows even_cows) {
+  if (upcalls_ == nullptr || !mapping.mapping_mapped() || count == 0) return;
+  upcalls_->unmap_mapping_pages(mapping, first, count, even_cows);
 }
 
 // Drops one locked folio of the mapping.
 void Filemap::truncate_folio(AddressSpace& mapping, Folio& folio) {
-  if (folio_mapped(folio)) unmap_mapping_range(mapping, Pgoff(folio.index), 1);
+  if (folio_mapped(folio)) unmap_mapping_range(mapping, Pgoff(folio.index), 1, EvenCows::kNo);
   folio_cancel_dirty(folio);
   phys::folio_clear_mappedtodisk(folio);
   filemap_remove_folio(folio);
@@ -73,15 +74,15 @@ void Filemap::truncate_inode_pages_range(AddressSpace& mapping, std::uint64_t st
 void Filemap::truncate_pagecache(Inode& inode, std::uint64_t new_size) {
   const Pgoff hole(bytes_to_pages_up(new_size));
   // Twice: a fault may have copied a page for a private mapping between the first unmap and the truncation.
-  unmap_mapping_range(inode.mapping, hole, kToTheEnd - hole.value());
+  unmap_mapping_range(inode.mapping, hole, kToTheEnd - hole.value(), EvenCows::kYes);
   truncate_inode_pages_range(inode.mapping, new_size, kToTheEnd);
-  unmap_mapping_range(inode.mapping, hole, kToTheEnd - hole.value());
+  unmap_mapping_range(inode.mapping, hole, kToTheEnd - hole.value(), EvenCows::kYes);
 }
 
 void Filemap::truncate_pagecache_range(Inode& inode, std::uint64_t start, std::uint64_t end) {
   const std::uint64_t first = bytes_to_pages_up(start);
   const std::uint64_t stop = (end + 1) >> kPageShift;
-  if (stop > first) unmap_mapping_range(inode.mapping, Pgoff(first), stop - first);
+  if (stop > first) unmap_mapping_range(inode.mapping, Pgoff(first), stop - first, EvenCows::kNo);
   truncate_inode_pages_range(inode.mapping, start, end);
 }
 

@@ -208,7 +208,7 @@ class Vm final : public file::MappingUpcalls {
   [[nodiscard]] arch::Pgprot vm_get_page_prot(VmFlags flags) const;
 
   // --- upcalls from the page cache (file::MappingUpcalls; unmap_mapping.cc, rmap_clean.cc) -----------------------------------
-  void unmap_mapping_pages(file::AddressSpace& mapping, Pgoff first, std::uint64_t count) override;
+  void unmap_mapping_pages(file::AddressSpace& mapping, Pgoff first, std::uint64_t count, file::EvenCows even_cows) override;
   int folio_mkclean(phys::Folio& folio) override { return rmap_.folio_mkclean(folio); }
 
   // --- parts ----------------------------------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ bool comparable(const Op& op, const QuireSide& quire) {
     return op.length != 0 && op.new_length != 0 && op.new_address % kPage == 0 && op.length % kPage == 0 && apart &&
            quire.in_one_area(op.process, op.address, op.length);
   }
-  if (op.call == Call::kFallocate) return false;  // two things are known to differ (docs/fidelity.md)
+  if (op.call == Call::kFallocate) return false;  // one thing is known to differ (docs/fidelity.md)
   if (op.call == Call::kMprotect && (op.prot & PROT_WRITE) == 0) {
     return !quire.has_untouched_writable(op.process, op.address, op.length);
   }

@@ -111,7 +111,9 @@ TEST(PageMkwrite, LocksAndDirtiesAndNoticesTruncation) {
 
 // The upcalls of a floor that maps files.
 struct Mappings final : MappingUpcalls {
-  void unmap_mapping_pages(AddressSpace&, Pgoff first, std::uint64_t count) override { unmapped.push_back({first, count}); }
+  void unmap_mapping_pages(AddressSpace&, Pgoff first, std::uint64_t count, EvenCows) override {
+    unmapped.push_back({first, count});
+  }
   int folio_mkclean(phys::Folio& folio) override {
     ++cleaned;
     return phys::folio_mapped(folio) ? 1 : 0;

@@ -109,6 +109,21 @@ TEST_F(MadvisePromise, RemoveFreesPagesAndStore) {
   EXPECT_EQ(read(1), 6);
 }
 
+TEST_F(MadvisePromise, AHoleInTheFileLeavesPrivateCopiesAndTheFilesEndTakesThem) {
+  file::File& file = memfd(2);
+  ASSERT_TRUE(map(page(0), 2, kRw, MapFlags::kShared | MapFlags::kFixed, &file));
+  ASSERT_TRUE(map(page(2), 2, kRw, MapFlags::kPrivate | MapFlags::kFixed, &file));
+  write(0, 5);
+  EXPECT_EQ(read(3), 0);
+  write(2, 9);  // a copy of the first page
+  ASSERT_TRUE(advise(0, 2, Advice::kRemove));
+  EXPECT_EQ(read(0), 0);
+  EXPECT_EQ(read(2), 9);
+  EXPECT_EQ(read(3), 0);
+  ASSERT_TRUE(m_.vfs.ftruncate(file, 0));
+  EXPECT_EQ(read(2), -static_cast<int>(Signal::kBus));
+}
+
 TEST_F(MadvisePromise, RemoveErrors) {
   file::File& file = memfd(1);
   at(0, 1);

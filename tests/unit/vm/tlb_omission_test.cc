@@ -69,7 +69,7 @@ void truncate(Scene& s) {
   file::File& file = s.file();
   const VirtAddr at = s.m.vm.mmap(s.mm, VirtAddr(0), 2 * kPageSize, Prot::kRead, MapFlags::kShared, &file, 0).value();
   s.two.touch_on_other(s.mm, at);
-  s.m.vm.unmap_mapping_pages(file.mapping(), Pgoff(0), 1);
+  s.m.vm.unmap_mapping_pages(file.mapping(), Pgoff(0), 1, file::EvenCows::kYes);
   s.two.check();
   s.m.vfs.fput(file);
 }
