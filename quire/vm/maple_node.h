@@ -69,6 +69,11 @@ struct alignas(64) MapleNode {
     return slot != 0 ? before : low;
   }
 
+  void prefetch_below() const {
+    __builtin_prefetch(&below[0]);
+    __builtin_prefetch(&below[kSlots / 2]);
+  }
+
 #ifdef __x86_64__
   // find(), in a quarter of the time, where the processor has AVX2.
   [[nodiscard, gnu::target("avx2")]] unsigned find_avx2(std::int64_t address) const {

@@ -6,39 +6,42 @@ namespace quire::vm {
 
 // --- looking ----------------------------------------------------------------------------------------------------------
 
+// Leaves in found_ what was found: it is stored once, in place, since the next search reads it at once. While a node's ends
+// are compared, the lines that hold what is below them are already on their way.
 template <auto kFind>
-[[gnu::always_inline]] inline VmaTree::Found VmaTree::walk(std::int64_t at) const {
+[[gnu::always_inline]] inline Vma* VmaTree::walk(std::int64_t at) const {
   const MapleNode* node = root_;
   std::int64_t from = 0;
   unsigned slot = (node->*kFind)(at);
   for (unsigned left = height_ - 1; left != 0; --left) {
     from = node->end_before(slot, from);
     node = node->below[slot].child;
+    node->prefetch_below();
     slot = (node->*kFind)(at);
   }
   from = node->end_before(slot, from);
-  return {node->below[slot].vma, static_cast<std::uint64_t>(from), static_cast<std::uint64_t>(node->end[slot] - from)};
+  found_.from = static_cast<std::uint64_t>(from);
+  found_.bytes = static_cast<std::uint64_t>(node->end[slot] - from);
+  return found_.vma = node->below[slot].vma;
 }
 
-VmaTree::Found VmaTree::walk_any(std::int64_t at) const { return walk<&MapleNode::find>(at); }
+Vma* VmaTree::walk_any(std::int64_t at) const { return walk<&MapleNode::find>(at); }
 
 #ifdef __x86_64__
 namespace {
 const bool kHasAvx2 = __builtin_cpu_supports("avx2") != 0;
 }
 
-[[gnu::target("avx2")]] VmaTree::Found VmaTree::walk_avx2(std::int64_t at) const { return walk<&MapleNode::find_avx2>(at); }
+[[gnu::target("avx2")]] Vma* VmaTree::walk_avx2(std::int64_t at) const { return walk<&MapleNode::find_avx2>(at); }
 #endif
 
 Vma* VmaTree::find_from_root(VirtAddr address) const {
   const std::int64_t at = key(address);
   if (at < 0 || at >= end_) return nullptr;
 #ifdef __x86_64__
-  found_ = kHasAvx2 ? walk_avx2(at) : walk_any(at);
-#else
-  found_ = walk_any(at);
+  if (kHasAvx2) return walk_avx2(at);
 #endif
-  return found_.vma;
+  return walk_any(at);
 }
 
 // To the first area that ends above `address`, or behind the last one.
@@ -157,7 +160,8 @@ void VmaTree::insert_entry(Path& path, unsigned depth, const MapleNode::Entry& e
 }
 
 // Entries of a full node move to a sibling that has much room; the path then leads to the one of the two where `entry`
-// belongs. Areas mapped one below the other leave full nodes behind that way, where splits alone leave half-full ones.
+// belongs. Where areas are mapped one below (or above) the other, all that the sibling has room for move: nobody will come in
+// between, so full nodes are left behind.
 bool VmaTree::share(Path& path, unsigned depth, const MapleNode::Entry& entry) {
   if (depth == 0) return false;
   MapleNode& parent = *path[depth - 1].node;
@@ -165,9 +169,12 @@ bool VmaTree::share(Path& path, unsigned depth, const MapleNode::Entry& entry) {
   const auto room_in = [&](unsigned at) { return at < parent.count ? MapleNode::kSlots - parent.below[at].child->count : 0; };
   const unsigned room_before = slot != 0 ? room_in(slot - 1) : 0;
   const unsigned room_behind = room_in(slot + 1);
-  const unsigned moved = std::max(room_before, room_behind) / 2;
-  if (moved < MapleNode::kSlots / 8) return false;
   const unsigned left = room_before > room_behind ? slot - 1 : slot;
+  const unsigned at = path[depth].node->find(entry.end);
+  const bool in_a_row = at == (left == slot ? 0 : MapleNode::kSlots);
+  const unsigned room = std::max(room_before, room_behind);
+  const unsigned moved = in_a_row ? room : room / 2;
+  if (moved < MapleNode::kSlots / 8) return false;
   MapleNode& lower = *parent.below[left].child;
   MapleNode& upper = *parent.below[left + 1].child;
   for (unsigned i = 0; i < moved; ++i) {

@@ -119,9 +119,9 @@ class VmaTree {
     std::uint64_t bytes = 0;
   };
   template <auto kFind>
-  [[nodiscard]] Found walk(std::int64_t at) const;
-  [[nodiscard]] Found walk_any(std::int64_t at) const;
-  [[nodiscard]] Found walk_avx2(std::int64_t at) const;
+  Vma* walk(std::int64_t at) const;
+  Vma* walk_any(std::int64_t at) const;
+  Vma* walk_avx2(std::int64_t at) const;
   void forget_found();
   [[nodiscard]] Vma* find_from_root(VirtAddr address) const;
   [[nodiscard]] Path path_to(VirtAddr address) const;
