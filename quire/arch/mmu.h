@@ -50,7 +50,7 @@ class Mmu {
     if (TlbEntry* entry = lookup(asid, va, access, privilege)) [[likely]] {
       WalkResult hit;
       hit.outcome = WalkOutcome::kTranslated;
-      hit.level = static_cast<std::uint8_t>(entry->level);
+      hit.level = entry->level;
       hit.rights = entry->rights;
       hit.pa = entry->translate(va);
       return hit;

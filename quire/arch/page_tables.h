@@ -28,7 +28,7 @@ namespace quire::arch {
 
 // What a translation allows: the rights of all levels together; whether the leaf is already dirty, and whether it holds in
 // every address space.
-enum class Rights : std::uint32_t { kNone = 0, kUser = 1, kWrite = 2, kExec = 4, kDirty = 8, kGlobal = 16 };
+enum class Rights : std::uint8_t { kNone = 0, kUser = 1, kWrite = 2, kExec = 4, kDirty = 8, kGlobal = 16 };
 
 }  // namespace quire::arch
 

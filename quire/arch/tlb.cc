@@ -1,5 +1,8 @@
 #include "quire/arch/tlb.h"
 
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -35,7 +38,7 @@ Tlb::Tlb(const TlbConfig& config) : config_(config) {
   QUIRE_BUG_ON(entries_.size() > TlbConfig::kMaxL1);
   l2_[0] = l2_[1] = add_array(config.l2);
   l2_[2] = add_array(config.l2_1g);
-  tags_.resize(entries_.size() + sizeof(std::uint64_t));  // sets are read by words, which may reach past the last one
+  tags_.resize(entries_.size() + TlbConfig::kMaxWays);  // a set is read as a whole, of whatever size: past the last one, too
   referenced_.resize(tags_.size());
 }
 
@@ -50,39 +53,33 @@ std::uint32_t Tlb::set_of(const Array& array, std::uint64_t vpn, unsigned level)
   return array.first + static_cast<std::uint32_t>(page & array.set_mask) * array.ways;
 }
 
-// Calls f(way) for the ways of a set, from `set` on, whose byte in `bytes` is `value`, in order, until it returns true. Eight
-// ways at a time and without a branch a way: which one it is cannot be predicted.
-template <class F>
-bool Tlb::any_way(const std::vector<std::uint8_t>& bytes, const Array& array, std::uint32_t set, std::uint8_t value, F&& f) {
-  constexpr std::uint64_t kOnes = 0x0101'0101'0101'0101;
-  constexpr std::uint64_t kLow7 = 0x7f7f'7f7f'7f7f'7f7f;
-  for (std::uint32_t base = 0; base < array.ways; base += 8) {
-    std::uint64_t word;
-    std::memcpy(&word, bytes.data() + set + base, sizeof word);
-    word ^= value * kOnes;
-    std::uint64_t equal = ~(((word & kLow7) + kLow7) | word | kLow7);  // the top bit of each byte that is zero now
-    if (array.ways - base < 8) equal &= (std::uint64_t{1} << (8 * (array.ways - base))) - 1;
-    for (; equal != 0; equal &= equal - 1) {
-      if (f(set + base + static_cast<std::uint32_t>(std::countr_zero(equal)) / 8)) return true;
-    }
-  }
-  return false;
+// The ways of a set whose byte in `bytes` is `value`, a bit each: all at once, since which one it is cannot be predicted.
+[[gnu::always_inline]] inline unsigned Tlb::ways_with(const std::vector<std::uint8_t>& bytes, const Array& array,
+                                                      std::uint32_t set, std::uint8_t value) {
+  const std::uint8_t* at = bytes.data() + set;
+#ifdef __SSE2__
+  const __m128i all = _mm_loadu_si128(reinterpret_cast<const __m128i*>(at));
+  const auto equal = static_cast<unsigned>(_mm_movemask_epi8(_mm_cmpeq_epi8(all, _mm_set1_epi8(static_cast<char>(value)))));
+#else
+  unsigned equal = 0;
+  for (unsigned way = 0; way < TlbConfig::kMaxWays; ++way) equal |= (at[way] == value ? 1u : 0u) << way;
+#endif
+  return equal & ((1u << array.ways) - 1);
 }
 
-const TlbEntry* Tlb::find(const Array& array, Asid asid, std::uint64_t vpn, unsigned level) const {
+[[gnu::always_inline]] inline const TlbEntry* Tlb::find(const Array& array, Asid asid, std::uint64_t vpn,
+                                                        unsigned level) const {
   const std::uint64_t first_vpn = vpn & ~(level_pages(level) - 1);
   const std::uint32_t key = keys_[asid];
-  const TlbEntry* found = nullptr;
-  any_way(tags_, array, set_of(array, vpn, level), tag_of(key, first_vpn, level), [&](std::uint32_t way) {
-    const TlbEntry& entry = entries_[way];
-    if (entry.vpn != first_vpn || entry.key != key || entry.level != level) return false;
-    found = &entry;
-    return true;
-  });
-  return found;
+  const std::uint32_t set = set_of(array, vpn, level);
+  for (unsigned ways = ways_with(tags_, array, set, tag_of(key, first_vpn, level)); ways != 0; ways &= ways - 1) {
+    const TlbEntry& entry = entries_[set + static_cast<unsigned>(std::countr_zero(ways))];
+    if (entry.vpn == first_vpn && entry.key == key && entry.level == level) return &entry;
+  }
+  return nullptr;
 }
 
-TlbEntry* Tlb::find(const Array& array, Asid asid, std::uint64_t vpn, unsigned level) {
+[[gnu::always_inline]] inline TlbEntry* Tlb::find(const Array& array, Asid asid, std::uint64_t vpn, unsigned level) {
   return const_cast<TlbEntry*>(static_cast<const Tlb*>(this)->find(array, asid, vpn, level));
 }
 
@@ -113,6 +110,8 @@ TlbEntry* Tlb::lookup_slow(Asid asid, std::uint64_t vpn) {
   if (TlbEntry* own = lookup_id(asid, vpn)) return own;
   if (TlbEntry* global = lookup_id(kGlobalAsid, vpn)) return global;
   ++stats_.misses;
+  missing_vpn_ = vpn;
+  missing_key_ = keys_[asid];
   return nullptr;
 }
 
@@ -126,16 +125,12 @@ void Tlb::sweep(const Array& array, std::uint32_t set, std::size_t set_number) {
   }
 }
 
-TlbEntry* Tlb::victim(const Array& array, std::uint64_t vpn, unsigned level) {
+[[gnu::always_inline]] inline TlbEntry* Tlb::victim(const Array& array, std::uint64_t vpn, unsigned level) {
   const std::uint32_t set = set_of(array, vpn, level);
   sweep(array, set, array.first_set + ((vpn >> (9 * (level - 1))) & array.set_mask));
-  std::uint32_t chosen = set;
-  const auto choose = [&chosen](std::uint32_t way) {
-    chosen = way;
-    return true;
-  };
-  if (any_way(tags_, array, set, 0, choose)) return &entries_[chosen];  // invalid ones first
-  if (any_way(referenced_, array, set, 0, choose)) return &entries_[chosen];
+  unsigned candidates = ways_with(tags_, array, set, 0);  // invalid ones first
+  if (candidates == 0) candidates = ways_with(referenced_, array, set, 0);
+  if (candidates != 0) return &entries_[set + static_cast<unsigned>(std::countr_zero(candidates))];
   std::memset(referenced_.data() + set, 0, array.ways);
   return &entries_[set];
 }
@@ -165,7 +160,7 @@ void Tlb::erase(std::size_t way) {
   referenced_[way] = 0;
 }
 
-void Tlb::put(TlbEntry& way, const TlbEntry& entry) {
+[[gnu::always_inline]] inline void Tlb::put(TlbEntry& way, const TlbEntry& entry) {
   const std::size_t place = way_of(way);
   const bool held = tags_[place] != 0;
   if (held) count_frame(way, -1);
@@ -179,7 +174,7 @@ void Tlb::put(TlbEntry& way, const TlbEntry& entry) {
   count_frame(way, 1);
 }
 
-TlbEntry* Tlb::fill_l1(const TlbEntry& entry, std::uint64_t vpn) {
+[[gnu::always_inline]] inline TlbEntry* Tlb::fill_l1(const TlbEntry& entry, std::uint64_t vpn) {
   TlbEntry* way = victim(l1_[entry.level - 1], vpn, entry.level);
   put(*way, entry);
   remember_way(*way, vpn);
@@ -200,20 +195,24 @@ TlbEntry* Tlb::insert(Asid asid, VirtAddr va, const WalkResult& walk) {
   entry.level = walk.level;
   ++stats_.insertions;
 
-  const Array& l2 = l2_[walk.level - 1];
-  TlbEntry* way = find(l2, asid, vpn, walk.level);
-  if (way == nullptr) {
-    way = victim(l2, vpn, walk.level);
-    if (valid(way_of(*way))) ++stats_.evictions;
-  }
-  put(*way, entry);
+  put(*l2_way_for(asid, vpn, walk.level), entry);
+  TlbEntry* old = known_missing(asid, vpn) ? nullptr : find(l1_[walk.level - 1], asid, vpn, walk.level);
+  missing_vpn_ = TlbEntry::kInvalidVpn;
+  if (old == nullptr) return fill_l1(entry, vpn);
+  put(*old, entry);
+  remember_way(*old, vpn);
+  return old;
+}
 
-  if (TlbEntry* old = find(l1_[walk.level - 1], asid, vpn, walk.level)) {
-    put(*old, entry);
-    remember_way(*old, vpn);
-    return old;
+// Where L2 has the page, or a way that it may take.
+TlbEntry* Tlb::l2_way_for(Asid asid, std::uint64_t vpn, unsigned level) {
+  const Array& l2 = l2_[level - 1];
+  if (!known_missing(asid, vpn)) {
+    if (TlbEntry* old = find(l2, asid, vpn, level)) return old;
   }
-  return fill_l1(entry, vpn);
+  TlbEntry* way = victim(l2, vpn, level);
+  if (valid(way_of(*way))) ++stats_.evictions;
+  return way;
 }
 
 void Tlb::drop(TlbEntry& entry) {
@@ -244,6 +243,7 @@ void Tlb::for_each_place(Asid asid, std::uint64_t vpn, F&& f) const {
 }
 
 unsigned Tlb::forget(Asid asid, VirtAddr va) {
+  if (known_missing(asid, va.value() >> kPageShift)) return 0;
   unsigned dropped = 0;
   for_each_place(asid, va.value() >> kPageShift, [&](const TlbEntry& entry) {
     drop(entries_[way_of(entry)]);

@@ -52,8 +52,8 @@ struct TlbEntry {
   std::uint64_t vpn_mask = ~std::uint64_t{0};
   PhysAddr frame{};       // physical address of that page
   std::uint32_t key = 0;  // address space, with its flush generation above it
-  Rights rights : 8 = Rights::kNone;
-  std::uint32_t level : 8 = 0;  // page-table level of the leaf: 1, 2 or 3
+  Rights rights = Rights::kNone;
+  std::uint8_t level = 0;  // page-table level of the leaf: 1, 2 or 3
 
   static constexpr std::uint64_t kInvalidVpn = ~std::uint64_t{0};
 
@@ -178,13 +178,17 @@ class Tlb {
   [[nodiscard]] Array add_array(const TlbConfig::Array& shape);
   [[nodiscard]] static std::uint8_t tag_of(std::uint32_t key, std::uint64_t first_vpn, unsigned level);
   [[nodiscard]] static std::uint32_t set_of(const Array& array, std::uint64_t vpn, unsigned level);
-  template <class F>
-  static bool any_way(const std::vector<std::uint8_t>& bytes, const Array& array, std::uint32_t set, std::uint8_t value, F&& f);
+  [[nodiscard]] static unsigned ways_with(const std::vector<std::uint8_t>& bytes, const Array& array, std::uint32_t set,
+                                          std::uint8_t value);
   [[nodiscard]] const TlbEntry* find(const Array& array, Asid asid, std::uint64_t vpn, unsigned level) const;
   template <class F>
   void for_each_place(Asid asid, std::uint64_t vpn, F&& f) const;
   [[nodiscard]] TlbEntry* find(const Array& array, Asid asid, std::uint64_t vpn, unsigned level);
   [[nodiscard]] TlbEntry* victim(const Array& array, std::uint64_t vpn, unsigned level);
+  [[nodiscard]] TlbEntry* l2_way_for(Asid asid, std::uint64_t vpn, unsigned level);
+  [[nodiscard]] bool known_missing(Asid asid, std::uint64_t vpn) const {
+    return missing_vpn_ == vpn && missing_key_ == keys_[asid];
+  }
   [[nodiscard]] TlbEntry* lookup_slow(Asid asid, std::uint64_t vpn);
   [[nodiscard]] TlbEntry* lookup_id(Asid id, std::uint64_t vpn);
   TlbEntry* fill_l1(const TlbEntry& entry, std::uint64_t vpn);
@@ -220,6 +224,9 @@ class Tlb {
   // When a set was last swept, in flushes of whole address spaces; behind flushes_: some of its entries may be dead.
   std::vector<std::uint64_t> swept_;
   std::uint64_t flushes_ = 0;
+  // The page that the last lookup did not find, until something is inserted: of what follows a miss, nobody needs to look again.
+  std::uint64_t missing_vpn_ = TlbEntry::kInvalidVpn;
+  std::uint32_t missing_key_ = 0;
   TlbConfig config_;
   std::uint8_t hint_[kHints]{};
 #ifdef QUIRE_DEBUG
