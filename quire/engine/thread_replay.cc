@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <limits>
 #include <utility>
 
@@ -60,7 +61,9 @@ ThreadReplay::Next ThreadReplay::touch(std::span<const trace::Access> accesses) 
   const std::uint64_t instruction_ps = instruction_ps_;
   std::uint64_t ps = pending_ps_;
   std::uint64_t instructions = 0;
+  // All instructions before the one that makes the access at hand have retired.
   const auto charge = [&] {
+    set_ip(std::max<std::uint64_t>(position_ + instructions, 1) - 1);
     scheduler_.charge(ps / kPicosPerNano);
     ps %= kPicosPerNano;
     scheduler_.sync_point();
@@ -119,6 +122,7 @@ ThreadReplay::Next ThreadReplay::touch_failed(const vm::AccessOutcome& outcome) 
 }
 
 ThreadReplay::Next ThreadReplay::record(const trace::Record& r) {
+  set_ip(position_ + r.instructions);
   if (r.instructions > 0) {
     pending_ps_ += r.instructions * instruction_ps_;
     scheduler_.charge(pending_ps_ / kPicosPerNano);

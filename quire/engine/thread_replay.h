@@ -77,6 +77,8 @@ class ThreadReplay {
   }
   [[nodiscard]] file::File* file_of(int fd);
 
+  // The machine is about to look.
+  void set_ip(std::uint64_t ip) { scheduler_.current()->ip = ip; }
   // The thread has done all up to here; `instructions` since it last said so.
   void reach(std::uint64_t instructions) {
     position_ += instructions;

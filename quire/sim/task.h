@@ -85,7 +85,11 @@ class Task {
   [[nodiscard]] const WaitReason& wait_reason() const { return wait_reason_; }
   [[nodiscard]] Nanos state_since() const { return state_since_; }
 
-  void* local = nullptr;             // the owner's; never touched here
+  void* local = nullptr;  // the owner's; never touched here
+  // Which instruction of its program the task resumes at, counted from 0 since the program began (pt_regs' ip, where programs
+  // have no code): after an exception the faulting one, after an interrupt or a system call the next. Whoever runs the
+  // program brings it up to date whenever the machine may look; a kernel thread's stays 0.
+  std::uint64_t ip = 0;
   std::uint64_t reclaimed_slab = 0;  // pages of slabs it gave back (struct reclaim_state); counted by the slab floor
   std::uint32_t pf_flags = 0;        // PF_MEMALLOC and its kin (phys/task_flags.h); never touched here
 

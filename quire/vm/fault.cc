@@ -45,7 +45,11 @@ AccessOutcome Vm::access_slow(Mm& mm, VirtAddr address, arch::Access kind) {
 AccessOutcome Vm::exc_page_fault(Mm& mm, VirtAddr address, arch::FaultCode code) {
   const FuncGraph::Call traced(graph_, __func__);
   const sim::CostModel& costs = parts_.scheduler.costs();
-  page_fault_user_([&] { return PageFaultUser{.address = address.value(), .error_code = static_cast<std::uint32_t>(code)}; });
+  page_fault_user_([&] {
+    const sim::Task* task = parts_.scheduler.current();
+    return PageFaultUser{
+        .address = address.value(), .ip = task != nullptr ? task->ip : 0, .error_code = static_cast<std::uint32_t>(code)};
+  });
   parts_.scheduler.charge(costs.page_fault_entry);
   if (address >= mm.task_size) return signal(Signal::kSegv, SiCode::kSegvMapErr);
 

@@ -24,9 +24,11 @@ struct FuncgraphExit {
 struct PageFaultUser {
   static constexpr std::string_view kName = "page_fault_user";
   std::uint64_t address;
+  std::uint64_t ip;  // sim::Task::ip of who faulted; 0 where no task runs
   std::uint32_t error_code;
   void fields(auto&& f) const {
     f("address", address);
+    f("ip", ip);
     f("error_code", error_code);
   }
 };

@@ -90,6 +90,60 @@ TEST(Replay, EachPageFaultsOnceWhenMemorySuffices) {
   EXPECT_EQ(machine->phys().global_node_page_state(phys::NodeStat::kNrAnonPages), 0);
 }
 
+// Instructions are numbered as the program runs them: here every 50,000th touches memory. A fault finds the number of the one that
+// faulted, since that one is run again; whoever is interrupted between two accesses resumes at the next.
+TEST(Replay, ExceptionsReportTheFaultingInstructionInterruptsTheNext) {
+  constexpr std::uint64_t kPages = 3000;
+  constexpr std::uint64_t kStep = 50'000;
+  TraceBuilder trace;
+  trace.area(kPages);
+  trace.record(fork_of(2));
+  for (std::uint64_t page = 0; page < kPages; ++page) trace.touch(page, trace::AccessKind::kWrite, kStep);
+  trace.touch(0, trace::AccessKind::kRead, 0);  // an instruction with two operands
+  trace.touch(kPages - 1, trace::AccessKind::kRead, kStep);
+  trace.exit();
+  trace.task(2, 2);
+  for (std::uint64_t i = 0; i < kPages; ++i) trace.touch(i % 3, trace::AccessKind::kRead, kStep);
+  trace.exit().finish();
+  auto machine = boot(64 * kMiB);
+  sim::Scheduler& scheduler = machine->scheduler();
+
+  const sim::Task* parent = nullptr;  // who faults first
+  std::uint64_t wrong = 0;
+  std::uint64_t faults = 0;
+  machine->traces().find("page_fault_user")->listen([&](const EventView& e) {
+    std::uint64_t page = 0;
+    std::uint64_t ip = 0;
+    e.fields([&](std::string_view name, const FieldValue& value) {
+      if (name == "address") page = (std::get<std::uint64_t>(value) >> kPageShift) - TraceBuilder::kFirstPage;
+      if (name == "ip") ip = std::get<std::uint64_t>(value);
+    });
+    if (parent == nullptr) parent = scheduler.current();
+    if (scheduler.current() != parent) return;
+    ++faults;
+    wrong += ip != (page + 1) * kStep - 1 ? 1 : 0;
+  });
+  std::uint64_t preempted = 0;
+  machine->traces().find("sched_switch")->listen([&](const EventView& e) {
+    std::string_view state;
+    std::uint64_t pid = 0;
+    e.fields([&](std::string_view name, const FieldValue& value) {
+      if (name == "prev_state") state = std::get<std::string_view>(value);
+      if (name == "prev_pid") pid = std::get<std::uint64_t>(value);
+    });
+    if (state != "R" || parent == nullptr || pid != parent->id()) return;
+    ++preempted;
+    // All before has been done: the pages of the accesses before it are there, none behind.
+    wrong += parent->ip != faults * kStep + kStep - 1 && parent->ip != faults * kStep - 1 ? 1 : 0;
+  });
+  ReplayStats stats;
+  replay(*machine, trace, &stats);
+  EXPECT_EQ(stats.stray_accesses, 0u);
+  EXPECT_EQ(faults, kPages);
+  EXPECT_GT(preempted, 2u);
+  EXPECT_EQ(wrong, 0u);
+}
+
 TEST(Replay, ReadsShareTheZeroPageUntilWritten) {
   TraceBuilder trace;
   trace.area(10);
