@@ -124,6 +124,9 @@ class SuperBlock {
   // Does the flusher write its pages (BDI_CAP_WRITEBACK)? Who dirties others waits for nobody.
   [[nodiscard]] virtual bool can_writeback() const { return true; }
 
+  // The kernel's own pages ([vdso]): a program has mapped no file there.
+  [[nodiscard]] virtual bool is_special() const { return false; }
+
   // read_iter / write_iter: bytes done, or an errno when none were. A read at or past the end gives 0. A write moves
   // `pos` to where it ended, and with O_APPEND to the file's end first.
   virtual Result<std::uint64_t> read_iter(File& file, std::uint64_t pos, std::uint64_t len, IovIter& to) = 0;

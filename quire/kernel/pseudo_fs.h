@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <string>
 
+#include "quire/base/bug.h"
 #include "quire/base/result.h"
 #include "quire/file/vfs.h"
 #include "quire/kernel/pipe.h"
@@ -63,7 +64,7 @@ class PseudoFs final : public file::SuperBlock, private file::AddressSpaceOps {
 
   // AddressSpaceOps: there are no pages.
   Status read_folio(file::AddressSpace&, phys::Folio&) override { return fail(Errno::kIo); }
-  void readahead(file::ReadaheadControl&) override {}
+  void readahead(file::ReadaheadControl&) override { bug("a pipe has no readahead"); }
   Result<file::WritepageOutcome> writepage(phys::Folio&, file::WritebackControl&) override { return fail(Errno::kIo); }
   Status writepages(file::AddressSpace&, file::WritebackControl&) override { return {}; }
   bool dirty_folio(file::AddressSpace&, phys::Folio&) override { return false; }

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <string>
 
+#include "quire/base/bug.h"
 #include "quire/base/result.h"
 #include "quire/file/vfs.h"
 #include "quire/phys/phys_mem.h"
@@ -32,6 +33,7 @@ class SpecialMappings final : public file::SuperBlock, private file::AddressSpac
 
   // --- SuperBlock ---
   [[nodiscard]] bool can_writeback() const override { return false; }
+  [[nodiscard]] bool is_special() const override { return true; }
   Result<std::uint64_t> read_iter(file::File&, std::uint64_t, std::uint64_t, file::IovIter&) override {
     return fail(Errno::kInval);
   }
@@ -53,7 +55,7 @@ class SpecialMappings final : public file::SuperBlock, private file::AddressSpac
 
   // AddressSpaceOps: nothing of theirs is in the page cache.
   Status read_folio(file::AddressSpace&, phys::Folio&) override { return fail(Errno::kIo); }
-  void readahead(file::ReadaheadControl&) override {}
+  void readahead(file::ReadaheadControl&) override { bug("the kernel's own pages have no readahead"); }
   Result<file::WritepageOutcome> writepage(phys::Folio&, file::WritebackControl&) override { return fail(Errno::kIo); }
   Status writepages(file::AddressSpace&, file::WritebackControl&) override { return {}; }
   bool dirty_folio(file::AddressSpace&, phys::Folio&) override { return false; }

@@ -73,7 +73,7 @@ Result<VmFlags> advised_flags(const Vma& vma, Advice advice) {
       if (any(flags, VmFlags::kIo)) return fail(Errno::kInval);
       return flags & ~VmFlags::kDontCopy;
     case Advice::kWipeOnFork:
-      if (vma.vm_file != nullptr || any(flags, VmFlags::kShared)) return fail(Errno::kInval);
+      if (vma.mapped_file() != nullptr || any(flags, VmFlags::kShared)) return fail(Errno::kInval);
       return flags | VmFlags::kWipeOnFork;
     case Advice::kKeepOnFork:
       if (any(flags, VmFlags::kDroppable)) return fail(Errno::kInval);
@@ -290,7 +290,7 @@ Status Vm::madvise_io(Mm& mm, Range<VirtAddr> range, Advice advice) {
       const Range<VirtAddr> part = vma->range().intersect({at, range.end});
       if (sealed_against(*vma, advice)) return fail(Errno::kPerm);
       if (advice == Advice::kRemove) {
-        if (vma->has(VmFlags::kLocked) || vma->vm_file == nullptr) return fail(Errno::kInval);
+        if (vma->has(VmFlags::kLocked) || vma->mapped_file() == nullptr) return fail(Errno::kInval);
         if (!all(vma->vm_flags, VmFlags::kShared | VmFlags::kWrite)) return fail(Errno::kAcces);
       } else if (vma->is_anonymous()) {
         swapin_range(*vma, part);
@@ -298,7 +298,7 @@ Status Vm::madvise_io(Mm& mm, Range<VirtAddr> range, Advice advice) {
       offset = pages_to_bytes(vma->linear_page_index(at).value());
       bytes = part.size();
       at = part.end;
-      file = vma->vm_file;
+      file = vma->mapped_file();
       if (file != nullptr) parts_.vfs.fget(*file);
     }
     if (file == nullptr) continue;

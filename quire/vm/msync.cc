@@ -73,6 +73,7 @@ Status Vm::mincore(Mm& mm, VirtAddr start, std::uint64_t length, std::span<std::
 }
 
 std::uint8_t Vm::mincore_page(const Vma& vma, VirtAddr address) {
+  if (vma.mapped_file() != vma.vm_file) return 1;  // the kernel's own pages: nobody is told more (can_do_mincore)
   const arch::Pte* pte = pgtable_.pte_offset(*vma.vm_mm, address);
   if (pte != nullptr && pte->present()) return 1;
   phys::Folio* folio = nullptr;

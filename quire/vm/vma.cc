@@ -17,6 +17,8 @@ AddressSpace::Share mapping_share(const Vma& vma) {
 
 }  // namespace
 
+file::File* Vma::mapped_file() const { return vm_file != nullptr && vm_file->sb().is_special() ? nullptr : vm_file; }
+
 Vma* Vm::vm_area_alloc(Mm& mm, Range<VirtAddr> range, VmFlags flags, Pgoff pgoff, file::File* file) {
   if (!mm.mm_vmas.reserve()) return nullptr;  // for its vma_link
   Vma* vma = vma_cache_.alloc(phys::Gfp::kKernel, mm, range, flags, pgoff);

@@ -45,6 +45,8 @@ struct Vma {
   [[nodiscard]] std::uint64_t pages() const { return (vm_end - vm_start) >> kPageShift; }
   [[nodiscard]] bool has(VmFlags mask) const { return any(vm_flags, mask); }
   [[nodiscard]] bool is_anonymous() const { return vm_file == nullptr; }
+  // The file that a program has mapped; nullptr behind the kernel's own pages, too (special mappings have no vm_file in Linux).
+  [[nodiscard]] file::File* mapped_file() const;
   // A private area whose rights may include writing: its folios can be anonymous (is_cow_mapping).
   [[nodiscard]] bool is_cow_mapping() const {
     return (vm_flags & (VmFlags::kShared | VmFlags::kMayWrite)) == VmFlags::kMayWrite;

@@ -234,6 +234,44 @@ TEST_F(ExecTest, VvarAndVdsoLieSideBySideAndMayBeRead) {
   });
 }
 
+// As the host's kernel answers: no file stands behind these pages, and [vvar] is mapped by frame.
+TEST_F(ExecTest, AdviceAboutTheKernelsOwnPagesIsAnsweredAndReadsNothing) {
+  using vm::Advice;
+  struct Answer {
+    Advice advice;
+    Errno vdso, vvar;
+  };
+  constexpr Errno kDone{};
+  constexpr Errno kInval = Errno::kInval;
+  static constexpr Answer kAnswers[] = {
+      {Advice::kNormal, kDone, kDone},         {Advice::kRandom, kDone, kDone},        {Advice::kSequential, kDone, kDone},
+      {Advice::kWillNeed, kDone, kDone},       {Advice::kDontNeed, kDone, kInval},     {Advice::kFree, kInval, kInval},
+      {Advice::kRemove, kInval, kInval},       {Advice::kDontFork, kDone, kDone},      {Advice::kDoFork, kDone, kInval},
+      {Advice::kMergeable, kDone, kDone},      {Advice::kUnmergeable, kDone, kDone},   {Advice::kHugePage, kDone, kDone},
+      {Advice::kNoHugePage, kDone, kDone},     {Advice::kDontDump, kDone, kDone},      {Advice::kDoDump, kInval, kInval},
+      {Advice::kWipeOnFork, kDone, kDone},     {Advice::kKeepOnFork, kDone, kDone},    {Advice::kCold, kDone, kInval},
+      {Advice::kPageOut, kDone, kInval},       {Advice::kPopulateRead, kDone, kInval}, {Advice::kPopulateWrite, kInval, kInval},
+      {Advice::kDontNeedLocked, kDone, kInval}};
+  add("/bin/program", ElfBytes{});
+  in_process([&](Process& self) {
+    ASSERT_TRUE(exec(self, "/bin/program"));
+    vm::Mm& mm = *self.mm;
+    const VirtAddr vdso = mm.vdso;
+    const VirtAddr vvar = vdso - SpecialMappings::kVvarPages * kPageSize;
+    const auto errno_of = [](const Status& status) { return status ? Errno{} : status.error(); };
+    for (const Answer& answer : kAnswers) {
+      SCOPED_TRACE(fmt::format("advice {}", static_cast<int>(answer.advice)));
+      EXPECT_EQ(errno_of(machine_->vm().madvise(mm, vdso, 2 * kPageSize, answer.advice)), answer.vdso);
+      EXPECT_EQ(errno_of(machine_->vm().madvise(mm, vvar, 4 * kPageSize, answer.advice)), answer.vvar);
+      EXPECT_EQ(mm.mm_vmas.lookup(vdso)->vm_file->mapping().nrpages(), 0u);
+      EXPECT_EQ(mm.mm_vmas.lookup(vvar)->vm_file->mapping().nrpages(), 0u);
+    }
+    std::array<std::uint8_t, 2> resident{};
+    EXPECT_TRUE(machine_->vm().mincore(mm, vdso, 2 * kPageSize, resident));
+    EXPECT_EQ(resident, (std::array<std::uint8_t, 2>{1, 1}));
+  });
+}
+
 // --- what is refused -------------------------------------------------------------------------------------------------------
 
 TEST_F(ExecTest, WhatIsNoProgramIsRefusedAndTheOldOneGoesOn) {
