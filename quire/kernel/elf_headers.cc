@@ -49,11 +49,11 @@ ExecResult<ElfHeaders> ElfHeaders::read(file::Vfs& vfs, slab::SlabSystem& slab, 
   const std::size_t bytes = header.e_phnum * sizeof(Elf64_Phdr);
   auto* segments = static_cast<Elf64_Phdr*>(slab.kmalloc(bytes, phys::Gfp::kKernel));
   if (segments == nullptr) return exec_error(Errno::kNoMem, "no memory for the program headers");
-  ElfHeaders headers(slab, header, segments);
   const Status got = read_exactly(vfs, file, header.e_phoff, std::as_writable_bytes(std::span(segments, header.e_phnum)));
-  if (!got && got.error() == Errno::kNoMem) return exec_error(Errno::kNoMem, "no memory for pages of the file");
-  if (!got) return exec_error(Errno::kNoExec, "the ELF file ends before its program headers do (e_phoff)");
-  return headers;
+  if (got) return ElfHeaders(header, segments);
+  slab.kfree(segments);
+  if (got.error() == Errno::kNoMem) return exec_error(Errno::kNoMem, "no memory for pages of the file");
+  return exec_error(Errno::kNoExec, "the ELF file ends before its program headers do (e_phoff)");
 }
 
 const Elf64_Phdr* ElfHeaders::find(std::uint32_t type) const {

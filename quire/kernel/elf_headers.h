@@ -1,7 +1,8 @@
 // Header and program headers of an x86-64 ELF file, read through the page cache and checked as far as Linux checks them before
 // it gives up the old program. What a segment asks for is checked when it is mapped.
 //
-// The program headers lie in an allocation of the machine (kmalloc), as in Linux.
+// The program headers lie in an allocation of the machine (kmalloc), as in Linux; whoever has read them gives it back (kfree may
+// wait, which a destructor must not).
 #pragma once
 
 #include <elf.h>
@@ -36,12 +37,7 @@ class ElfHeaders {
  public:
   // kNoExec: no ELF file, or none of an x86-64 program; kIo, kNoMem. May sleep.
   [[nodiscard]] static ExecResult<ElfHeaders> read(file::Vfs& vfs, slab::SlabSystem& slab, file::File& file);
-  ElfHeaders(ElfHeaders&& other) noexcept
-      : slab_(other.slab_), header_(other.header_), segments_(std::exchange(other.segments_, nullptr)) {}
-  ElfHeaders& operator=(ElfHeaders&&) = delete;
-  ~ElfHeaders() {
-    if (segments_ != nullptr) slab_->kfree(segments_);
-  }
+  void release(slab::SlabSystem& slab) { slab.kfree(std::exchange(segments_, nullptr)); }
 
   [[nodiscard]] const Elf64_Ehdr& header() const { return header_; }
   [[nodiscard]] bool is_dyn() const { return header_.e_type == ET_DYN; }
@@ -54,10 +50,8 @@ class ElfHeaders {
   [[nodiscard]] std::uint64_t alignment() const;
 
  private:
-  ElfHeaders(slab::SlabSystem& slab, const Elf64_Ehdr& header, Elf64_Phdr* segments)
-      : slab_(&slab), header_(header), segments_(segments) {}
+  ElfHeaders(const Elf64_Ehdr& header, Elf64_Phdr* segments) : header_(header), segments_(segments) {}
 
-  slab::SlabSystem* slab_;
   Elf64_Ehdr header_;
   Elf64_Phdr* segments_;
 };

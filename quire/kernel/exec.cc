@@ -24,12 +24,11 @@ ExecResult<void> limit_arguments(LinuxBinprm& bprm) {
 }
 
 // A string and its zero below what is there already.
-ExecResult<void> copy_string(LinuxBinprm& bprm, std::string_view text) {
+ExecResult<void> copy_string(vm::Vm& vm, LinuxBinprm& bprm, std::string_view text) {
   constexpr std::byte kZero{0};
   if (text.size() + 1 > kMaxArgStrlen) return exec_error(Errno::kTooBig, "an argument is longer than 128 KiB");
   const VirtAddr at(bprm.p.value() - (text.size() + 1));
   if (at < bprm.argmin) return exec_error(Errno::kTooBig, "the arguments are longer than the stack's limit allows");
-  vm::Vm& vm = bprm.vm;
   // From the end, as the stack grows.
   const bool copied = vm.copy_to_user(*bprm.mm, at + text.size(), std::span(&kZero, 1)) == 1 &&
                       vm.copy_to_user(*bprm.mm, at, std::as_bytes(std::span(text))) == text.size();
@@ -38,21 +37,14 @@ ExecResult<void> copy_string(LinuxBinprm& bprm, std::string_view text) {
   return {};
 }
 
-ExecResult<void> copy_strings(LinuxBinprm& bprm, std::span<const std::string_view> strings) {
+ExecResult<void> copy_strings(vm::Vm& vm, LinuxBinprm& bprm, std::span<const std::string_view> strings) {
   for (std::size_t i = strings.size(); i-- > 0;) {
-    if (auto copied = copy_string(bprm, strings[i]); !copied) return copied;
+    if (auto copied = copy_string(vm, bprm, strings[i]); !copied) return copied;
   }
   return {};
 }
 
 }  // namespace
-
-LinuxBinprm::~LinuxBinprm() {
-  for (file::File* open : {file, interpreter}) {
-    if (open != nullptr) vfs.fput(*open);
-  }
-  if (mm != nullptr) vm.mmput(*mm);
-}
 
 ExecResult<void> Exec::prepare(LinuxBinprm& bprm, const vm::Mm& old, vm::Personality personality) {
   const auto mm = vm_.mm_alloc();
@@ -68,6 +60,16 @@ ExecResult<void> Exec::prepare(LinuxBinprm& bprm, const vm::Mm& old, vm::Persona
   return read_headers(bprm);
 }
 
+void Exec::free_bprm(LinuxBinprm& bprm) {
+  for (auto* headers : {&bprm.elf, &bprm.interp_elf}) {
+    if (headers->has_value()) (*headers)->release(slab_);
+  }
+  for (file::File* open : {bprm.file, bprm.interpreter}) {
+    if (open != nullptr) vfs_.fput(*open);
+  }
+  if (bprm.mm != nullptr) vm_.mmput(*bprm.mm);
+}
+
 ExecResult<void> Exec::copy_arguments(LinuxBinprm& bprm) {
   static constexpr std::array<std::string_view, 1> kNoArguments{""};
   bprm.argv = bprm.args.argv.empty() ? std::span<const std::string_view>(kNoArguments) : bprm.args.argv;
@@ -75,10 +77,10 @@ ExecResult<void> Exec::copy_arguments(LinuxBinprm& bprm) {
   if (!vm_.bprm_mm_init(*bprm.mm, top)) return exec_error(Errno::kNoMem, "no memory for a stack");
   bprm.p = VirtAddr(top.value() - kPointer);
   if (auto limited = limit_arguments(bprm); !limited) return limited;
-  if (auto copied = copy_string(bprm, bprm.args.filename); !copied) return copied;
+  if (auto copied = copy_string(vm_, bprm, bprm.args.filename); !copied) return copied;
   bprm.exec = bprm.p;
-  if (auto copied = copy_strings(bprm, bprm.args.envp); !copied) return copied;
-  return copy_strings(bprm, bprm.argv);
+  if (auto copied = copy_strings(vm_, bprm, bprm.args.envp); !copied) return copied;
+  return copy_strings(vm_, bprm, bprm.argv);
 }
 
 ExecResult<file::File*> Exec::open_exec(std::string_view path) {

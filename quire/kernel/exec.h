@@ -41,15 +41,13 @@ struct ExecImage {
   VirtAddr stack;
 };
 
-// A program on its way (struct linux_binprm). Gives back what it holds.
+// A program on its way (struct linux_binprm). What it holds is given back by Exec::free_bprm: that may wait, which a destructor
+// must not.
 struct LinuxBinprm {
-  LinuxBinprm(vm::Vm& of, file::Vfs& files, const ExecArgs& from) : vm(of), vfs(files), args(from) {}
+  explicit LinuxBinprm(const ExecArgs& from) : args(from) {}
   LinuxBinprm(const LinuxBinprm&) = delete;
   LinuxBinprm& operator=(const LinuxBinprm&) = delete;
-  ~LinuxBinprm();
 
-  vm::Vm& vm;
-  file::Vfs& vfs;
   ExecArgs args;
   std::span<const std::string_view> argv;  // args.argv, or one empty argument
   vm::Mm* mm = nullptr;                    // one reference, until the process has it
@@ -72,6 +70,8 @@ class Exec {
   ExecResult<void> prepare(LinuxBinprm& bprm, const vm::Mm& old, vm::Personality personality);
   // Behind it: load_elf_binary's second half, in `mm`, which was bprm's.
   ExecResult<ExecImage> load(const LinuxBinprm& bprm, vm::Mm& mm, vm::Personality personality);
+  // After either; may sleep.
+  void free_bprm(LinuxBinprm& bprm);
 
  private:
   ExecResult<void> copy_arguments(LinuxBinprm& bprm);

@@ -26,7 +26,8 @@ ProcessTable::ProcessTable(phys::PhysMem& phys, slab::SlabSystem& slab, kvirt::K
       exec_(phys, slab, vfs, vm) {}
 
 ProcessTable::~ProcessTable() {
-  for (const auto& process : processes_) put_memory_and_files(*process);
+  // Who still has memory and files was stopped in the middle of something, which may have left them half changed: they go with the
+  // machine's memory, as they are.
   for (const auto& process : processes_) free_task(*process);  // what was being reaped, too
 }
 
@@ -144,15 +145,23 @@ ExecResult<ExecImage> ProcessTable::execve(Process& process, const ExecArgs& arg
     return exec_error(Errno::kAgain, "the process has other threads, which would have to end");
   Cred* cred = objects_.prepare_creds();
   if (cred == nullptr) return exec_error(Errno::kNoMem, "no memory for credentials");
-  LinuxBinprm bprm(vm_, files_.vfs(), args);
+  LinuxBinprm bprm(args);
   bprm.cred = cred;
+  auto image = exec_binprm(process, bprm, *cred);
+  exec_.free_bprm(bprm);
+  return image;
+}
+
+// `cred` is the process's then, or goes.
+ExecResult<ExecImage> ProcessTable::exec_binprm(Process& process, LinuxBinprm& bprm, Cred& cred) {
   if (auto ready = exec_.prepare(bprm, *process.mm, process.personality); !ready) {
-    objects_.free(cred);
+    objects_.free(&cred);
     return std::unexpected(ready.error());
   }
   vm::Mm& mm = *std::exchange(bprm.mm, nullptr);
-  exec_mmap(process, mm, *cred);
-  process.comm = args.filename.substr(args.filename.rfind('/') + 1).substr(0, kTaskCommLen - 1);
+  exec_mmap(process, mm, cred);
+  const std::string_view path = bprm.args.filename;
+  process.comm = path.substr(path.rfind('/') + 1).substr(0, kTaskCommLen - 1);
   auto image = exec_.load(bprm, mm, process.personality);
   if (!image) kill(process, SIGSEGV);
   return image;

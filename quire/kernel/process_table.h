@@ -75,6 +75,7 @@ class ProcessTable final : public reclaim::OomVictims {
   Status copy_parts(Process& child, Process* parent, CopyMm copy);
   Result<vm::Mm*> copy_mm(Process& child, Process* parent, CopyMm copy);
   void start_thread(Process& process, Thread& thread, Body body);
+  ExecResult<ExecImage> exec_binprm(Process& process, LinuxBinprm& bprm, Cred& cred);
   void exec_mmap(Process& process, vm::Mm& mm, Cred& cred);
   void put_mm(Process& process);
   void let_go_of(Process& process, vm::Mm& mm);

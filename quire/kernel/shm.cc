@@ -36,13 +36,6 @@ void set_locked(ShmSegment& segment, file::ShmemInode::Locked locked) {
 
 Shm::Shm(slab::SlabSystem& slab, file::Vfs& vfs, vm::Vm& vm) : slab_(slab), vfs_(vfs), vm_(vm) {}
 
-Shm::~Shm() {
-  while (ShmSegment* segment = segments_.first()) {
-    QUIRE_BUG_ON(segment->stat.nattch != 0);
-    shm_destroy(*segment);
-  }
-}
-
 std::uint64_t Shm::now() const { return vm_.parts().scheduler.now() / kNanosPerSecond; }
 
 int Shm::current_tgid() const {

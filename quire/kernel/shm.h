@@ -10,6 +10,8 @@
 //
 // Ids are index + 32768 × sequence; indices go round, at least 64 of them, so that an id that is gone is not soon another's.
 //
+// What is left at the machine's end goes with its memory, attached or not: the tasks that would have let go of it were unwound.
+//
 // Everything changes between sync points, so there is no lock (ipc_ids.rwsem, ipc_perm.lock); calls may sleep for memory.
 // Differs from Linux: every process is root's, so permissions are kept and nobody is refused; SHM_HUGETLB finds no huge
 // pages; RLIMIT_MEMLOCK bounds the segment that a call locks, not all that a user has locked; pages of a locked segment stay
@@ -83,7 +85,6 @@ struct ShmSegment {
 class Shm final : private file::AreaOps {
  public:
   Shm(slab::SlabSystem& slab, file::Vfs& vfs, vm::Vm& vm);
-  ~Shm();
   Shm(const Shm&) = delete;
   Shm& operator=(const Shm&) = delete;
 

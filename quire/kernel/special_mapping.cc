@@ -18,6 +18,7 @@ SpecialMappings::SpecialMappings(phys::PhysMem& phys, file::Vfs& vfs)
 }
 
 SpecialMappings::~SpecialMappings() {
+  for (file::Inode* inode : {&vvar_, &vdso_}) inode->mapping.abandon();
   for (phys::Page* page : pages_) {
     if (page == nullptr) continue;
     page->mapping = 0;
