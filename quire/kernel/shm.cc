@@ -8,7 +8,6 @@
 #include <string_view>
 
 #include "quire/kernel/process.h"
-#include "quire/sim/lock_guards.h"
 
 namespace quire::kernel {
 
@@ -87,28 +86,41 @@ Result<std::uint32_t> Shm::ipc_addid() {
   return fail(Errno::kNoSpc);
 }
 
-Result<std::int32_t> Shm::newseg(const Process& process, std::int32_t key, std::uint64_t size, ShmGet flags) {
+Status Shm::check_limits(std::uint64_t size) const {
   if (size < limits_.shmmin || size > limits_.shmmax) return fail(Errno::kInval);
   const std::uint64_t pages = bytes_to_pages_up(size);
   if (pages << kPageShift < size) return fail(Errno::kNoSpc);
   if (shm_tot_ + pages < shm_tot_ || shm_tot_ + pages > limits_.shmall) return fail(Errno::kNoSpc);
-  if (any(flags, ShmGet::kHugeTlb)) return fail(Errno::kNoMem);
-  void* room = slab_.kmalloc(sizeof(ShmSegment), phys::Gfp::kKernelAccount);
-  if (room == nullptr) return fail(Errno::kNoMem);
+  return {};
+}
+
+// The segment that has the key already, for who asks for it so; nullptr: there is none. kExist, kInval.
+Result<const ShmSegment*> Shm::known_segment(std::int32_t key, std::uint64_t size, ShmGet flags) const {
+  const ShmSegment* known = key == kIpcPrivate ? nullptr : find_key(key);
+  if (known == nullptr) return known;
+  if (all(flags, ShmGet::kCreat | ShmGet::kExcl)) return fail(Errno::kExist);
+  if (known->stat.segsz < size) return fail(Errno::kInval);
+  return known;
+}
+
+Result<File*> Shm::segment_file(std::int32_t key, std::uint64_t size, ShmGet flags) {
   const bool later = any(flags, ShmGet::kNoReserve) && vm_.tunables().overcommit_memory != vm::OvercommitMode::kNever;
   std::array<char, 16> name{};
   const auto end = fmt::format_to_n(name.data(), name.size(), "SYSV{:08x}", static_cast<std::uint32_t>(key)).out;
-  const auto file = vfs_.shmem_file_setup(size, later ? file::ShmemAccount::kPerPage : file::ShmemAccount::kWhole,
-                                          std::string_view(name.data(), end));
-  const auto index = file ? ipc_addid() : Result<std::uint32_t>(fail(file.error()));
-  if (!index) {
-    if (file) vfs_.fput(**file);
-    slab_.kfree(room);
-    return fail(index.error());
-  }
+  return vfs_.shmem_file_setup(size, later ? file::ShmemAccount::kPerPage : file::ShmemAccount::kWhole,
+                               std::string_view(name.data(), end));
+}
+
+Result<const ShmSegment*> Shm::add_segment(const Process& process, std::int32_t key, std::uint64_t size, ShmGet flags,
+                                           void* room, File& file) {
+  const auto known = known_segment(key, size, flags);
+  if (!known || *known != nullptr) return known;
+  if (Status may = check_limits(size); !may) return fail(may.error());
+  const auto index = ipc_addid();
+  if (!index) return fail(index.error());
   auto* segment = ::new (room) ShmSegment;
   segment->index = *index;
-  segment->shm_file = *file;
+  segment->shm_file = &file;
   segment->stat = {.id = static_cast<std::int32_t>(seq_ * kIndices + *index),
                    .key = key,
                    .mode = static_cast<std::uint32_t>(flags & ShmGet::kPermissions),
@@ -119,20 +131,36 @@ Result<std::int32_t> Shm::newseg(const Process& process, std::int32_t key, std::
     segment->stat.uid = segment->stat.cuid = process.cred->ids[2];
     segment->stat.gid = segment->stat.cgid = process.cred->ids[6];
   }
-  (*file)->inode().ino = static_cast<std::uint64_t>(segment->stat.id);
+  file.inode().ino = static_cast<std::uint64_t>(segment->stat.id);
   segments_.insert(*segment);
   ++in_use_;
-  shm_tot_ += pages;
-  return segment->stat.id;
+  shm_tot_ += bytes_to_pages_up(size);
+  return segment;
+}
+
+Result<std::int32_t> Shm::newseg(const Process& process, std::int32_t key, std::uint64_t size, ShmGet flags) {
+  if (Status may = check_limits(size); !may) return fail(may.error());
+  if (any(flags, ShmGet::kHugeTlb)) return fail(Errno::kNoMem);
+  void* room = slab_.kmalloc(sizeof(ShmSegment), phys::Gfp::kKernelAccount);
+  if (room == nullptr) return fail(Errno::kNoMem);
+  const auto file = segment_file(key, size, flags);
+  // Others ran while memory was found: another may have made a segment of that key, or reached a limit.
+  const auto segment =
+      file ? add_segment(process, key, size, flags, room, **file) : Result<const ShmSegment*>(fail(file.error()));
+  const auto id = segment ? Result<std::int32_t>((*segment)->stat.id) : fail(segment.error());
+  if (!segment || (*segment)->shm_file != *file) {
+    if (file) vfs_.fput(**file);
+    slab_.kfree(room);
+  }
+  return id;
 }
 
 Result<std::int32_t> Shm::shmget(const Process& process, std::int32_t key, std::uint64_t size, ShmGet flags) {
-  if (key == kIpcPrivate) return newseg(process, key, size, flags);
-  const ShmSegment* known = find_key(key);
-  if (known == nullptr) return any(flags, ShmGet::kCreat) ? newseg(process, key, size, flags) : fail(Errno::kNoEnt);
-  if (all(flags, ShmGet::kCreat | ShmGet::kExcl)) return fail(Errno::kExist);
-  if (known->stat.segsz < size) return fail(Errno::kInval);
-  return known->stat.id;
+  const auto known = known_segment(key, size, flags);
+  if (!known) return fail(known.error());
+  if (*known != nullptr) return (*known)->stat.id;
+  if (key != kIpcPrivate && !any(flags, ShmGet::kCreat)) return fail(Errno::kNoEnt);
+  return newseg(process, key, size, flags);
 }
 
 // --- shmat, shmdt -----------------------------------------------------------------------------------------------------
@@ -182,28 +210,17 @@ Result<VirtAddr> Shm::shmat(Process& process, std::int32_t id, VirtAddr address,
 
 Status Shm::shmdt(Process& process, VirtAddr address) {
   if (page_offset(address) != 0) return fail(Errno::kInval);
-  vm::Mm& mm = *process.mm;
-  const File* file = nullptr;
+  using Choice = vm::Vm::AreaChoice;
+  const File* file = nullptr;  // of the first piece: those of other attachments stay
   VirtAddr end{~std::uint64_t{0}};
-  Status result = fail(Errno::kInval);
-  for (VirtAddr from = address;;) {
-    Range<VirtAddr> piece{};
-    {
-      const sim::ReadGuard guard(mm.mmap_lock);
-      const vm::Vma* vma = mm.mm_vmas.find(from);
-      while (vma != nullptr && vma->vm_end <= end &&
-             !(piece_of(*vma, address, *this) && (file == nullptr || vma->vm_file == file)))
-        vma = vm::VmaTree::next(*vma);
-      if (vma == nullptr || vma->vm_end > end) break;
-      piece = vma->range();
-      if (file == nullptr) end = address + align_up(vma->vm_file->inode().i_size_read(), kPageSize);
-      file = vma->vm_file;
-    }
-    if (Status done = vm_.munmap(mm, piece.begin, piece.size()); !done) return done;
-    result = {};
-    from = piece.end;
-  }
-  return result;
+  const bool found = vm_.munmap_areas(*process.mm, address, [&](const vm::Vma& vma) {
+    if (vma.vm_end > end) return Choice::kStop;
+    if (!piece_of(vma, address, *this) || (file != nullptr && vma.vm_file != file)) return Choice::kLeave;
+    if (file == nullptr) end = address + align_up(vma.vm_file->inode().i_size_read(), kPageSize);
+    file = vma.vm_file;
+    return Choice::kUnmap;
+  });
+  return found ? Status{} : fail(Errno::kInval);
 }
 
 void Shm::vm_open(File& file) {

@@ -12,7 +12,8 @@
 //
 // What is left at the machine's end goes with its memory, attached or not: the tasks that would have let go of it were unwound.
 //
-// Everything changes between sync points, so there is no lock (ipc_ids.rwsem, ipc_perm.lock); calls may sleep for memory.
+// Everything changes between sync points, so there is no lock (ipc_ids.rwsem, ipc_perm.lock); calls may sleep for memory, and look
+// again afterwards at what others may have changed.
 // Differs from Linux: every process is root's, so permissions are kept and nobody is refused; SHM_HUGETLB finds no huge
 // pages; RLIMIT_MEMLOCK bounds the segment that a call locks, not all that a user has locked; pages of a locked segment stay
 // on the lists of anonymous memory and are refused when they would be written to swap.
@@ -118,6 +119,11 @@ class Shm final : private file::AreaOps {
     bool operator()(const ShmSegment& a, const ShmSegment& b) const { return a.index < b.index; }
   };
 
+  [[nodiscard]] Status check_limits(std::uint64_t size) const;
+  [[nodiscard]] Result<const ShmSegment*> known_segment(std::int32_t key, std::uint64_t size, ShmGet flags) const;
+  [[nodiscard]] Result<file::File*> segment_file(std::int32_t key, std::uint64_t size, ShmGet flags);
+  [[nodiscard]] Result<const ShmSegment*> add_segment(const Process& process, std::int32_t key, std::uint64_t size,
+                                                      ShmGet flags, void* room, file::File& file);
   Result<std::int32_t> newseg(const Process& process, std::int32_t key, std::uint64_t size, ShmGet flags);
   Result<std::uint32_t> ipc_addid();
   [[nodiscard]] ShmSegment* find_index(std::uint32_t index) const;

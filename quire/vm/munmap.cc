@@ -14,6 +14,22 @@ Status Vm::munmap(Mm& mm, VirtAddr start, std::uint64_t length) {
   return do_munmap(mm, {start, start + bytes});
 }
 
+bool Vm::munmap_areas(Mm& mm, VirtAddr start, FunctionRef<AreaChoice(const Vma&)> choose) {
+  const sim::WriteGuard guard(mm.mmap_lock);
+  bool any = false;
+  for (const Vma* vma = mm.mm_vmas.find(start); vma != nullptr;) {
+    const AreaChoice choice = choose(*vma);
+    if (choice == AreaChoice::kStop) break;
+    const VirtAddr end = vma->vm_end;
+    if (choice == AreaChoice::kUnmap) {
+      static_cast<void>(do_munmap(mm, vma->range()));  // a sealed one stays
+      any = true;
+    }
+    vma = mm.mm_vmas.find(end);
+  }
+  return any;
+}
+
 Status Vm::do_munmap(Mm& mm, Range<VirtAddr> range) {
   Vma* first = mm.mm_vmas.find_intersection(range);
   if (first == nullptr) return {};

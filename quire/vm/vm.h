@@ -24,6 +24,7 @@
 #include <span>
 
 #include "quire/arch/access.h"
+#include "quire/base/function_ref.h"
 #include "quire/base/result.h"
 #include "quire/base/rng.h"
 #include "quire/base/tracepoint.h"
@@ -137,6 +138,9 @@ class Vm final : public file::MappingUpcalls {
   [[nodiscard]] Result<VirtAddr> mmap(Mm& mm, VirtAddr hint, std::uint64_t length, Prot prot, MapFlags flags, file::File* file,
                                       std::uint64_t offset);
   Status munmap(Mm& mm, VirtAddr start, std::uint64_t length);
+  // Unmaps, while nobody else can map, the areas from `start` on that `choose` names; true: there was one (shmdt).
+  enum class AreaChoice : std::uint8_t { kLeave, kUnmap, kStop };
+  bool munmap_areas(Mm& mm, VirtAddr start, FunctionRef<AreaChoice(const Vma&)> choose);
   // The emulation that is left of it: maps page `pgoff` of the same file there.
   Status remap_file_pages(Mm& mm, VirtAddr start, std::uint64_t size, Prot prot, std::uint64_t pgoff, MapFlags flags);
   Status mprotect(Mm& mm, VirtAddr start, std::uint64_t length, Prot prot);
