@@ -99,7 +99,10 @@ Result<VirtAddr> Vm::expand_in_place(Vma& vma, VirtAddr address, std::uint64_t d
                              .anon_vma = vma.anon_vma,
                              .file = vma.vm_file,
                              .pgoff = vma.vm_pgoff + vma.pages()};
-  if (vma_merge(mm, request) == nullptr) {
+  // One that counts its areas is never merged, and just grows.
+  const bool counted = vma.vm_file != nullptr && vma.vm_file->area_ops != nullptr;
+  const VmaChange growth{.vma = &vma, .range = {vma.vm_start, vma.vm_end + delta}, .pgoff = vma.vm_pgoff};
+  if (counted ? !vma_adjust(growth) : vma_merge(mm, request) == nullptr) {
     commit_.vm_unacct_memory(charged);
     return fail(Errno::kNoMem);
   }

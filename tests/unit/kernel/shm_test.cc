@@ -11,6 +11,7 @@
 
 #include <array>
 #include <cerrno>
+#include <csignal>
 
 #include "quire/swap/zram.h"
 #include "small_machine.h"
@@ -208,6 +209,24 @@ TEST_F(ShmTest, AMovedAttachmentStillCountsOnce) {
     EXPECT_EQ(nattch(id), 1u);
     EXPECT_EQ(error_of(shm().shmdt(self, kAt)), "EINVAL");
     EXPECT_EQ(error_of(shm().shmdt(self, kAt + kMiB)), "none");
+  });
+}
+
+// It grows in place, as of 6.1.y (6.1.0 refused); what lies behind the segment is SIGBUS.
+TEST_F(ShmTest, AnAttachmentGrowsInPlaceAndIsDetachedWhole) {
+  in_process([&](Process& self) {
+    const std::int32_t id = segment(self, 4 * kPageSize);
+    ASSERT_TRUE(shm().shmat(self, id, kAt, ShmAt::kNone));
+    write(self, kAt + 3 * kPageSize, 7);
+    EXPECT_EQ(vm().mremap(*self.mm, kAt, 4 * kPageSize, 8 * kPageSize, vm::MremapFlags::kNone), kAt);
+    EXPECT_EQ(nattch(id), 1u);
+    EXPECT_EQ(self.mm->map_count, 1);
+    EXPECT_EQ(self.mm->total_vm, 8u);
+    EXPECT_EQ(read(self, kAt + 3 * kPageSize), 7);
+    EXPECT_EQ(static_cast<int>(vm().access(*self.mm, kAt + 4 * kPageSize, arch::Access::kRead).signal), SIGBUS);
+    ASSERT_TRUE(shm().shmdt(self, kAt));
+    EXPECT_EQ(self.mm->map_count, 0);
+    EXPECT_EQ(nattch(id), 0u);
   });
 }
 
