@@ -1,6 +1,8 @@
 // The kernel takes hold of a program's pages: get_user_pages, pin_user_pages (Linux's mm/gup.c).
 #include "quire/vm/gup.h"
 
+#include <limits>
+
 #include "quire/file/vfs.h"
 #include "quire/phys/page_wait.h"
 #include "quire/vm/folio_map.h"
@@ -63,18 +65,28 @@ Result<std::uint64_t> Vm::follow_pages(Mm& mm, VirtAddr start, std::span<phys::P
       break;
     }
     pages[got] = *page != nullptr ? *page : zero_page_;
-    grab_page(*pages[got], how);
+    if (Status grabbed = try_grab_page(*pages[got], how); !grabbed) {
+      if (got == 0) return fail(grabbed.error());
+      break;
+    }
   }
   return got;
 }
 
-// The zero page is never pinned: nobody writes to it, and it goes nowhere.
-void Vm::grab_page(phys::Page& page, FollowHow how) {
+// The zero page is never pinned: nobody writes to it, and it goes nowhere. kNoMem: the count has no room for more.
+Status Vm::try_grab_page(phys::Page& page, FollowHow how) {
+  constexpr int kMostRefs = std::numeric_limits<int>::max() - kGupPinCountingBias;
   phys::Folio& folio = phys::page_folio(page);
-  if (how == FollowHow::kGet) return phys::folio_get(folio);
-  if (&page == zero_page_) return;
-  phys::folio_ref_add(folio, kGupPinCountingBias);
-  parts_.phys.page_node(page).stats.add(phys::NodeStat::kNrFollPinAcquired);
+  const bool pin = how == FollowHow::kPin;
+  if (pin && &page == zero_page_) return {};
+  if (phys::folio_ref_count(folio) > kMostRefs) return fail(Errno::kNoMem);
+  if (pin) {
+    phys::folio_ref_add(folio, kGupPinCountingBias);
+    parts_.phys.page_node(page).stats.add(phys::NodeStat::kNrFollPinAcquired);
+  } else {
+    phys::folio_get(folio);
+  }
+  return {};
 }
 
 Result<std::uint64_t> Vm::get_user_pages(Mm& mm, VirtAddr start, std::span<phys::Page*> pages, arch::Access kind) {

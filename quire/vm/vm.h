@@ -377,7 +377,7 @@ class Vm final : public file::MappingUpcalls {
                                                   FollowHow how = FollowHow::kGet);
   [[nodiscard]] Result<std::uint64_t> follow_pages(Mm& mm, VirtAddr start, std::span<phys::Page*> pages, arch::Access kind,
                                                    FollowHow how);
-  void grab_page(phys::Page& page, FollowHow how);
+  Status try_grab_page(phys::Page& page, FollowHow how);
   [[nodiscard]] std::uint8_t mincore_page(const Vma& vma, VirtAddr address);
   Status populate_vma_range(Vma& vma, Range<VirtAddr> range, arch::Access kind);
   Status madvise_walk(Mm& mm, Range<VirtAddr> range, Advice advice);

@@ -1,6 +1,7 @@
 // pin_user_pages: process and holder of a pin see the same page until it is given back.
 #include <array>
 #include <cstring>
+#include <limits>
 
 #include "quire/vm/gup.h"
 #include "vm_machine.h"
@@ -63,6 +64,29 @@ TEST_F(PinTest, TheRangeEndsAtTheFirstPageThatCannotBeHad) {
     EXPECT_EQ(m_.vm.pin_user_pages(mm_, at + 2 * kPageSize, pages, Access::kWrite).error(), Errno::kFault);
     ASSERT_TRUE(m_.vm.mprotect(mm_, at, kPageSize, Prot::kRead));
     EXPECT_EQ(m_.vm.pin_user_pages(mm_, at, pages, Access::kWrite).error(), Errno::kFault);
+  });
+}
+
+// As Linux's try_grab_page refuses a count that has overflown.
+TEST_F(PinTest, APageTakesNoMorePinsThanItsCountHasRoomFor) {
+  in_task([&] {
+    const VirtAddr at = m_.anon(mm_, 2);
+    std::array<phys::Page*, 2> pages{};
+    ASSERT_TRUE(m_.write(mm_, at, 1).ok());
+    ASSERT_TRUE(m_.write(mm_, at + kPageSize, 1).ok());
+    phys::Folio& second = m_.folio_at(mm_, at + kPageSize);
+    const int others = std::numeric_limits<int>::max() - kGupPinCountingBias - phys::folio_ref_count(second);
+    phys::folio_ref_add(second, others);
+    EXPECT_EQ(m_.vm.pin_user_pages(mm_, at, pages, Access::kWrite), 2u);
+    EXPECT_EQ(m_.vm.pin_user_pages(mm_, at, std::span(pages).first(1), Access::kWrite), 1u);
+    std::array<phys::Page*, 2> more{};
+    EXPECT_EQ(m_.vm.pin_user_pages(mm_, at, more, Access::kWrite), 1u);
+    EXPECT_EQ(m_.vm.pin_user_pages(mm_, at + kPageSize, more, Access::kWrite).error(), Errno::kNoMem);
+    EXPECT_EQ(m_.vm.get_user_pages(mm_, at + kPageSize, std::span(more).last(1), Access::kRead).error(), Errno::kNoMem);
+    EXPECT_EQ(phys::folio_ref_count(second), std::numeric_limits<int>::max());
+    m_.vm.unpin_user_pages(pages);
+    m_.vm.unpin_user_pages(std::array{pages[0], pages[0]});
+    phys::folio_ref_sub(second, others);
   });
 }
 
