@@ -60,7 +60,6 @@ void ThreadReplay::exec(const trace::Record& r) {
   if (!order_.await_sole_thread([this] { return killed(); })) return diverged("execve", Errno::kAgain);
   const std::string comm = std::filesystem::path(text(r.path)).filename().string();
   with_name("execve", [&] { expect("execve", machine_.processes().exec(process(), comm)); });
-  if (thread_.task != nullptr) thread_.task->set_name(comm);
   position_ = 0;
   const std::vector<int> open = process().files->numbers();
   unconfirmed_.insert(open.begin(), open.end());

@@ -124,8 +124,16 @@ Result<vm::Mm*> ProcessTable::exec(Process& process, std::string comm) {
     return fail(mm.error());
   }
   exec_mmap(process, **mm, *cred);
-  process.comm = std::move(comm);
+  set_task_comm(process, comm);
   return process.mm;
+}
+
+// Of the process and of the one thread that it has when it executes a program.
+void ProcessTable::set_task_comm(Process& process, std::string_view comm) {
+  process.comm = comm.substr(0, kTaskCommLen - 1);
+  for (Thread& thread : process.signal->threads) {
+    if (thread.task != nullptr) thread.task->set_name(process.comm);
+  }
 }
 
 // The process has the new address space and the new program's credentials; the old ones go.
@@ -161,7 +169,7 @@ ExecResult<ExecImage> ProcessTable::exec_binprm(Process& process, LinuxBinprm& b
   vm::Mm& mm = *std::exchange(bprm.mm, nullptr);
   exec_mmap(process, mm, cred);
   const std::string_view path = bprm.args.filename;
-  process.comm = path.substr(path.rfind('/') + 1).substr(0, kTaskCommLen - 1);
+  set_task_comm(process, path.substr(path.rfind('/') + 1));
   auto image = exec_.load(bprm, mm, process.personality);
   if (!image) kill(process, SIGSEGV);
   return image;

@@ -9,6 +9,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "quire/base/result.h"
@@ -76,6 +77,7 @@ class ProcessTable final : public reclaim::OomVictims {
   Result<vm::Mm*> copy_mm(Process& child, Process* parent, CopyMm copy);
   void start_thread(Process& process, Thread& thread, Body body);
   ExecResult<ExecImage> exec_binprm(Process& process, LinuxBinprm& bprm, Cred& cred);
+  static void set_task_comm(Process& process, std::string_view comm);
   void exec_mmap(Process& process, vm::Mm& mm, Cred& cred);
   void put_mm(Process& process);
   void let_go_of(Process& process, vm::Mm& mm);

@@ -92,6 +92,7 @@ TEST_F(ExecTest, SegmentsLieWhereTheFileSaysWithTheirRights) {
     EXPECT_EQ(areas(*self.mm),
               "400000-401000 r--f 0\n401000-402000 r-xf 1000\n402000-403000 rw-f 2000\n403000-405000 rw-a 0\n");
     EXPECT_EQ(self.comm, "program");
+    EXPECT_EQ(machine_->scheduler().current()->name(), "program");
   });
 }
 

@@ -160,6 +160,18 @@ TEST(ProcessTable, AKillDuringExecStands) {
 }
 
 // Both are woken for the child; whoever comes second hears that there is none any more.
+TEST(ProcessTable, ExecNamesTheTaskToo) {
+  const auto machine = boot_small();
+  start(*machine, "old", [&](Process& self) {
+    const sim::Task& task = *machine->scheduler().current();
+    EXPECT_EQ(task.name(), "old");
+    ASSERT_TRUE(machine->processes().exec(self, "a-name-of-sixteen"));
+    EXPECT_EQ(self.comm, "a-name-of-sixte");  // TASK_COMM_LEN is 16 with the zero
+    EXPECT_EQ(task.name(), self.comm);
+  });
+  ASSERT_TRUE(machine->run().done());
+}
+
 TEST(ProcessTable, OneOfTwoThreadsThatWaitForAChildReapsIt) {
   for (std::uint64_t seed = 0; seed < 60; ++seed) {
     const auto machine = boot_small(32 * kMiB, 2, 500, seed);
