@@ -60,10 +60,10 @@ VirtAddr Vm::randomize_page(VirtAddr start, std::uint64_t range) {
 
 VirtAddr Vm::arch_randomize_brk(const Mm& mm) { return randomize_page(mm.brk, kBrkRnd); }
 
-// Above the stack, in the same 2 MiB, so that they share a page table; where there is no room, what get_unmapped_area finds.
+// Above the stack, in the same 2 MiB or where there is no room the next, so that they share a page table.
 VirtAddr Vm::vdso_addr(const Mm& mm, std::uint64_t length) {
   const VirtAddr start = align_up(mm.start_stack, kPageSize);
-  VirtAddr end = std::min(align_up(start, arch::kPmdSize), default_map_window());
+  VirtAddr end = std::min(align_up(start + length, arch::kPmdSize), default_map_window());
   end = VirtAddr(end.value() - length);
   if (end <= start) return start;
   return start + (layout_rng_.below(((end - start) >> kPageShift) + 1) << kPageShift);

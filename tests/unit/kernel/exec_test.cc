@@ -450,6 +450,38 @@ TEST(ExecLayout, ASeedRepeatsItAndAnotherGivesAnother) {
   EXPECT_NE(two.vdso, one.vdso);
 }
 
+// Linux's vdso_addr: from the stack's end to where the last place in 2 MiB that takes all of it is.
+TEST_F(ExecTest, TheVdsoIsDrawnFromTheRestOfItsTwoMiBOrTheNext) {
+  constexpr std::uint64_t kLength = 6 * kPageSize;
+  constexpr VirtAddr kTwoMiB{0x7ffff0000000};
+  struct Place {
+    VirtAddr stack, first, last;
+  };
+  const Place kPlaces[] = {
+      {kTwoMiB, kTwoMiB, kTwoMiB + 2 * kMiB - kLength},
+      {kTwoMiB + 1, kTwoMiB + kPageSize, kTwoMiB + 2 * kMiB - kLength},
+      {kTwoMiB - 5 * kPageSize, kTwoMiB - 5 * kPageSize, kTwoMiB + 2 * kMiB - kLength},
+      {kTwoMiB - 6 * kPageSize, kTwoMiB - 6 * kPageSize, kTwoMiB - 6 * kPageSize},
+      {kTwoMiB - 9 * kPageSize, kTwoMiB - 9 * kPageSize, kTwoMiB - 6 * kPageSize},
+      {VirtAddr(0x7fffffffe000), VirtAddr(0x7fffffffe000), VirtAddr(0x7fffffffe000)},  // user space ends
+  };
+  in_process([&](Process& self) {
+    for (const Place& place : kPlaces) {
+      self.mm->start_stack = place.stack;
+      VirtAddr lowest{~std::uint64_t{0}};
+      VirtAddr highest{0};
+      for (unsigned draw = 0; draw < 8192; ++draw) {
+        const VirtAddr at = machine_->vm().vdso_addr(*self.mm, kLength);
+        EXPECT_EQ(page_offset(at), 0u);
+        lowest = std::min(lowest, at);
+        highest = std::max(highest, at);
+      }
+      EXPECT_EQ(lowest, place.first);
+      EXPECT_EQ(highest, place.last);
+    }
+  });
+}
+
 TEST(ExecLayout, RandomizeVaSpace1LeavesTheHeapBehindTheProgram) {
   EXPECT_EQ(places(1, 1, vm::Personality::kNone).brk_gap_end, VirtAddr(0x5000));
   EXPECT_NE(places(1, 2, vm::Personality::kNone).brk_gap_end, VirtAddr(0x5000));
