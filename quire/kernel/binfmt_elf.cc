@@ -177,6 +177,8 @@ ExecResult<void> ElfLoader::load(const LinuxBinprm& bprm) {
 
 ExecResult<void> ElfLoader::load_interpreter(const LinuxBinprm& bprm) {
   const ElfHeaders& elf = *bprm.interp_elf;
+  if (!elf.can_be_mapped())
+    return exec_error(Errno::kPerm, "the interpreter is neither a program nor a shared object (e_type)");
   std::uint64_t total = elf.mapping_size();
   if (total == 0) return exec_error(Errno::kInval, "the interpreter's segments take no memory");
   std::uint64_t base = 0, bss = 0, last = 0;

@@ -23,28 +23,35 @@ namespace {
 
 constexpr std::uint64_t kMostHeaders = kPageSize;  // bytes of program headers
 
-ExecResult<void> check_header(const Elf64_Ehdr& header) {
-  if (std::memcmp(header.e_ident, ELFMAG, SELFMAG) != 0)
-    return exec_error(Errno::kNoExec, "the file begins with no ELF header");
-  if (header.e_type != ET_EXEC && header.e_type != ET_DYN)
-    return exec_error(Errno::kNoExec, "the ELF file is neither a program nor a shared object (e_type)");
-  if (header.e_machine != EM_X86_64) return exec_error(Errno::kNoExec, "the ELF file is not for x86-64 (e_machine)");
+// The beginning of the file. That of a program which is shorter reads as if zeroes followed.
+Status read_header(file::Vfs& vfs, file::File& file, ElfRole role, Elf64_Ehdr& header) {
+  const auto bytes = std::as_writable_bytes(std::span(&header, 1));
+  if (role == ElfRole::kInterpreter) return read_exactly(vfs, file, 0, bytes);
+  file::KernelBuffer buffer(bytes);
+  const auto n = vfs.pread(file, 0, bytes.size(), buffer);
+  return n ? Status{} : fail(n.error());
+}
+
+// What is wrong with it, in words; nothing: it is an x86-64 program's, or an interpreter's.
+std::string_view check_header(const Elf64_Ehdr& header, ElfRole role) {
+  if (std::memcmp(header.e_ident, ELFMAG, SELFMAG) != 0) return "the file begins with no ELF header";
+  if (role == ElfRole::kProgram && header.e_type != ET_EXEC && header.e_type != ET_DYN)
+    return "the ELF file is neither a program nor a shared object (e_type)";
+  if (header.e_machine != EM_X86_64) return "the ELF file is not for x86-64 (e_machine)";
   if (header.e_phentsize != sizeof(Elf64_Phdr))
-    return exec_error(Errno::kNoExec, "the ELF file's program headers have another size than 56 bytes (e_phentsize)");
+    return "the ELF file's program headers have another size than 56 bytes (e_phentsize)";
   const std::uint64_t bytes = std::uint64_t{header.e_phnum} * sizeof(Elf64_Phdr);
-  if (bytes == 0 || bytes > kMostHeaders)
-    return exec_error(Errno::kNoExec, "the ELF file has no program headers, or more than a page of them (e_phnum)");
+  if (bytes == 0 || bytes > kMostHeaders) return "the ELF file has no program headers, or more than a page of them (e_phnum)";
   return {};
 }
 
 }  // namespace
 
-ExecResult<ElfHeaders> ElfHeaders::read(file::Vfs& vfs, slab::SlabSystem& slab, file::File& file) {
+ExecResult<ElfHeaders> ElfHeaders::read(file::Vfs& vfs, slab::SlabSystem& slab, file::File& file, ElfRole role) {
+  const Errno no_program = role == ElfRole::kProgram ? Errno::kNoExec : Errno::kLibBad;
   Elf64_Ehdr header{};
-  // A file that is shorter reads as if zeroes followed.
-  file::KernelBuffer buffer(std::as_writable_bytes(std::span(&header, 1)));
-  if (const auto n = vfs.pread(file, 0, sizeof(header), buffer); !n) return exec_error(n.error(), "the file cannot be read");
-  if (auto checked = check_header(header); !checked) return std::unexpected(checked.error());
+  if (Status got = read_header(vfs, file, role, header); !got) return exec_error(got.error(), "the ELF header cannot be read");
+  if (const std::string_view wrong = check_header(header, role); !wrong.empty()) return exec_error(no_program, wrong);
 
   const std::size_t bytes = header.e_phnum * sizeof(Elf64_Phdr);
   auto* segments = static_cast<Elf64_Phdr*>(slab.kmalloc(bytes, phys::Gfp::kKernel));
@@ -53,7 +60,7 @@ ExecResult<ElfHeaders> ElfHeaders::read(file::Vfs& vfs, slab::SlabSystem& slab, 
   if (got) return ElfHeaders(header, segments);
   slab.kfree(segments);
   if (got.error() == Errno::kNoMem) return exec_error(Errno::kNoMem, "no memory for pages of the file");
-  return exec_error(Errno::kNoExec, "the ELF file ends before its program headers do (e_phoff)");
+  return exec_error(no_program, "the ELF file ends before its program headers do (e_phoff)");
 }
 
 const Elf64_Phdr* ElfHeaders::find(std::uint32_t type) const {

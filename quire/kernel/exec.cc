@@ -96,16 +96,13 @@ ExecResult<file::File*> Exec::open_exec(std::string_view path) {
 }
 
 ExecResult<void> Exec::read_headers(LinuxBinprm& bprm) {
-  auto elf = ElfHeaders::read(vfs_, slab_, *bprm.file);
+  auto elf = ElfHeaders::read(vfs_, slab_, *bprm.file, ElfRole::kProgram);
   if (!elf) return std::unexpected(elf.error());
   bprm.elf.emplace(std::move(*elf));
   if (const Elf64_Phdr* segment = bprm.elf->find(PT_INTERP)) {
     if (auto opened = open_interpreter(bprm, *segment); !opened) return opened;
-    auto interp = ElfHeaders::read(vfs_, slab_, *bprm.interpreter);
-    if (!interp) {
-      if (interp.error().error == Errno::kNoMem) return std::unexpected(interp.error());
-      return exec_error(Errno::kLibBad, interp.error().why);
-    }
+    auto interp = ElfHeaders::read(vfs_, slab_, *bprm.interpreter, ElfRole::kInterpreter);
+    if (!interp) return std::unexpected(interp.error());
     bprm.interp_elf.emplace(std::move(*interp));
   }
   return {};

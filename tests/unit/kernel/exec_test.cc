@@ -290,7 +290,10 @@ TEST_F(ExecTest, WhatIsNoProgramIsRefusedAndTheOldOneGoesOn) {
   broken("/many", [](ElfBytes& elf) { elf.header.e_phnum = 74; });
   broken("/short", [](ElfBytes& elf) { elf.header.e_phoff = 0x2ff0; });
   broken("/no-interpreter", [](ElfBytes& elf) { elf.interpreter = "/lib/nowhere"; });
-  broken("/interpreter-is-text", [](ElfBytes& elf) { elf.interpreter = "/script"; });
+  broken("/interpreter-is-short", [](ElfBytes& elf) { elf.interpreter = "/script"; });
+  broken("/interpreter-is-text", [](ElfBytes& elf) { elf.interpreter = "/magic"; });
+  broken("/interpreter-is-arm", [](ElfBytes& elf) { elf.interpreter = "/arm"; });
+  broken("/interpreter-is-cut", [](ElfBytes& elf) { elf.interpreter = "/short"; });
   in_process([&](Process& self) {
     expect_refused(self, "/nothing", Errno::kNoEnt, "no file of that name");
     expect_refused(self, "/empty", Errno::kNoExec, "no ELF header");
@@ -302,7 +305,10 @@ TEST_F(ExecTest, WhatIsNoProgramIsRefusedAndTheOldOneGoesOn) {
     expect_refused(self, "/many", Errno::kNoExec, "e_phnum");
     expect_refused(self, "/short", Errno::kNoExec, "e_phoff");
     expect_refused(self, "/no-interpreter", Errno::kNoEnt, "no file");
+    expect_refused(self, "/interpreter-is-short", Errno::kIo, "cannot be read");
     expect_refused(self, "/interpreter-is-text", Errno::kLibBad, "no ELF header");
+    expect_refused(self, "/interpreter-is-arm", Errno::kLibBad, "e_machine");
+    expect_refused(self, "/interpreter-is-cut", Errno::kLibBad, "e_phoff");
   });
 }
 
@@ -354,7 +360,11 @@ TEST_F(ExecTest, BehindThePointOfNoReturnAnErrorKills) {
   add("/sizes", sizes);
   add("/entry", entry);
   add("/nothing", nothing);
-  for (const char* path : {"/high", "/sizes", "/entry", "/nothing"}) {
+  add("/object", ElfBytes(ET_REL));
+  ElfBytes object;
+  object.interpreter = "/object";
+  add("/interpreter-is-object", object);
+  for (const char* path : {"/high", "/sizes", "/entry", "/nothing", "/interpreter-is-object"}) {
     Process* process = nullptr;
     in_process([&](Process& self) {
       process = &self;
