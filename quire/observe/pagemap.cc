@@ -47,25 +47,23 @@ std::uint64_t word_of_entry(Vm& vm, arch::Pte pte) {
   return word;
 }
 
+// What each page of an area has, touched or not.
+std::uint64_t word_of_area(const Vma& vma) { return vma.has(VmFlags::kSoftDirty) ? kPagemapSoftDirty : 0; }
+
+const Vma* first_area(const Mm& mm, Range<VirtAddr> range) { return mm.mm_vmas.find_intersection(range); }
+const Vma* next_area(const Vma& vma, Range<VirtAddr> range) {
+  const Vma* next = vm::VmaTree::next(vma);
+  return next != nullptr && next->vm_start < range.end ? next : nullptr;
+}
+
 using EachWord = FunctionRef<void(VirtAddr address, std::uint64_t word)>;
 
-// The words of [range) that are not 0. mmap_lock held.
-void for_each_word(Vm& vm, const Mm& mm, Range<VirtAddr> range, EachWord each) {
-  for (const Vma* vma = mm.mm_vmas.find_intersection(range); vma != nullptr && vma->vm_start < range.end;
-       vma = vm::VmaTree::next(*vma)) {
-    const Range<VirtAddr> here = vma->range().intersect(range);
-    const bool area_dirty = vma->has(VmFlags::kSoftDirty);
-    VirtAddr next = here.begin;
-    const auto untouched = [&](VirtAddr end) {
-      for (; area_dirty && next < end; next += kPageSize) each(next, kPagemapSoftDirty);
-    };
-    vm.pgtable().for_each_pte(mm, here, [&](VirtAddr at, arch::Pte& pte) {
-      if (arch::pte_none(pte)) return;
-      untouched(at);
-      each(at, word_of_entry(vm, pte) | (area_dirty ? kPagemapSoftDirty : 0));
-      next = at + kPageSize;
+// The words of the pages of [range) that have an entry. mmap_lock held.
+void for_each_entry(Vm& vm, const Mm& mm, Range<VirtAddr> range, EachWord each) {
+  for (const Vma* vma = first_area(mm, range); vma != nullptr; vma = next_area(*vma, range)) {
+    vm.pgtable().for_each_pte(mm, vma->range().intersect(range), [&](VirtAddr at, arch::Pte& pte) {
+      if (!arch::pte_none(pte)) each(at, word_of_entry(vm, pte) | word_of_area(*vma));
     });
-    untouched(here.end);
   }
 }
 
@@ -78,7 +76,6 @@ struct Run {
   [[nodiscard]] std::uint64_t step() const { return (first & kPagemapSwap) != 0 ? std::uint64_t{1} << kSwapTypeBits : 1; }
   [[nodiscard]] bool takes(VirtAddr at, std::uint64_t word) const {
     if (at != end || begin == end) return false;
-    if ((first & (kPagemapPresent | kPagemapSwap)) == 0) return word == first;
     return word == first + ((at - begin) >> kPageShift) * step();
   }
 };
@@ -111,10 +108,16 @@ Result<std::uint64_t> read_pagemap(Vm& vm, Mm& mm, std::uint64_t offset, std::sp
   std::memset(to.data(), 0, count * kWord);
   const VirtAddr begin(first << kPageShift);
   const sim::ReadGuard guard(mm.mmap_lock);
-  for_each_word(vm, mm, {begin, begin + (count << kPageShift)}, [&](VirtAddr at, std::uint64_t word) {
+  const Range<VirtAddr> range{begin, begin + (count << kPageShift)};
+  const auto put = [&](VirtAddr at, std::uint64_t word) {
     if (show_pfn == ShowPfn::kNo) word &= ~kPagemapFrameMask;
     std::memcpy(to.data() + ((at - begin) >> kPageShift) * kWord, &word, kWord);
-  });
+  };
+  for (const Vma* vma = first_area(mm, range); vma != nullptr; vma = next_area(*vma, range)) {
+    const Range<VirtAddr> here = vma->range().intersect(range);
+    for (VirtAddr at = here.begin; at < here.end; at += kPageSize) put(at, word_of_area(*vma));
+  }
+  for_each_entry(vm, mm, range, put);
   return count * kWord;
 }
 
@@ -122,7 +125,7 @@ std::string pagemap(Vm& vm, Mm& mm) {
   const sim::ReadGuard guard(mm.mmap_lock);
   std::string text;
   Run run;
-  for_each_word(vm, mm, {VirtAddr(0), mm.task_size}, [&](VirtAddr at, std::uint64_t word) {
+  for_each_entry(vm, mm, {VirtAddr(0), mm.task_size}, [&](VirtAddr at, std::uint64_t word) {
     if (!run.takes(at, word)) {
       show_run(text, run);
       run = {.begin = at, .end = at, .first = word};

@@ -5,6 +5,9 @@
 //    present  swapped file page   0       uffd-wp  exclusive  soft-dirty  frame number, or swap type (5 bits) and offset
 //                     or shared anonymous           mapped
 //
+// Soft-dirty is set in each word of an area, since all areas are new or changed (VM_SOFTDIRTY) until clear_refs, which is not there,
+// says otherwise.
+//
 // Each call is a snapshot under mmap_lock, taken here for reading; page-table entries are read one table at a time.
 #pragma once
 
@@ -35,7 +38,8 @@ enum class ShowPfn : std::uint8_t { kNo, kYes };
                                                  ShowPfn show_pfn = ShowPfn::kYes);
 
 // For people: a line for each run of pages with the same bits and frames (or swap slots) that follow one another, as in
-// "10000000-10003000 present exclusive pfn 1a2". Pages whose word is 0 are left out.
+// "10000000-10003000 present exclusive soft-dirty pfn 1a2". Pages that are neither
+// present nor swapped out are left out.
 [[nodiscard]] std::string pagemap(vm::Vm& vm, vm::Mm& mm);
 
 }  // namespace quire::observe

@@ -19,9 +19,10 @@ AddressSpace::Share mapping_share(const Vma& vma) {
 
 file::File* Vma::mapped_file() const { return vm_file != nullptr && vm_file->sb().is_special() ? nullptr : vm_file; }
 
+// All of a new area counts as written to (soft-dirty).
 Vma* Vm::vm_area_alloc(Mm& mm, Range<VirtAddr> range, VmFlags flags, Pgoff pgoff, file::File* file) {
   if (!mm.mm_vmas.reserve()) return nullptr;  // for its vma_link
-  Vma* vma = vma_cache_.alloc(phys::Gfp::kKernel, mm, range, flags, pgoff);
+  Vma* vma = vma_cache_.alloc(phys::Gfp::kKernel, mm, range, flags | VmFlags::kSoftDirty, pgoff);
   if (vma == nullptr) return nullptr;
   if (file != nullptr) {
     parts_.vfs.fget(*file);
@@ -34,7 +35,9 @@ Vma* Vm::vm_area_alloc(Mm& mm, Range<VirtAddr> range, VmFlags flags, Pgoff pgoff
 // A copy that is in no tree yet and has no AnonVmaChain; its anon_vma is that of the original.
 Vma* Vm::vm_area_dup(const Vma& vma, Mm& mm) {
   Vma* copy = vm_area_alloc(mm, vma.range(), vma.vm_flags, vma.vm_pgoff, vma.vm_file);
-  if (copy != nullptr) copy->anon_vma = vma.anon_vma;
+  if (copy == nullptr) return nullptr;
+  copy->vm_flags = vma.vm_flags;
+  copy->anon_vma = vma.anon_vma;
   return copy;
 }
 

@@ -24,7 +24,7 @@ bool is_mergeable_anon_vma(const AnonVma* a, const AnonVma* b, const Vma* vma) {
 }
 
 bool is_mergeable_vma(const Vma& vma, const MergeRequest& request) {
-  if ((vma.vm_flags ^ request.flags) != VmFlags::kNone || vma.vm_file != request.file) return false;
+  if (any(vma.vm_flags ^ request.flags, ~VmFlags::kSoftDirty) || vma.vm_file != request.file) return false;
   return vma.vm_file == nullptr || vma.vm_file->area_ops == nullptr;
 }
 

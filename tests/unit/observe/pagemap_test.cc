@@ -40,12 +40,31 @@ class PagemapTest : public ::testing::Test {
   vm::Mm* mm_ = nullptr;
 };
 
-TEST_F(PagemapTest, AnUntouchedOrUnmappedPageIsZero) {
+TEST_F(PagemapTest, AnUntouchedPageOfAnAreaIsSoftDirtyAndAnUnmappedOneIsZero) {
   in_task([&] {
     m_.anon(*mm_, 2, kRw, kHere, kAt);
-    EXPECT_EQ(word(kAt), 0u);
+    EXPECT_EQ(word(kAt), kPagemapSoftDirty);
+    EXPECT_EQ(word(kAt + kPageSize, ShowPfn::kNo), kPagemapSoftDirty);
+    EXPECT_EQ(word(kAt + 2 * kPageSize), 0u);
     EXPECT_EQ(word(VirtAddr(0x30000000)), 0u);
     EXPECT_EQ(pagemap(m_.vm, *mm_), "");
+  });
+}
+
+// As all of Linux's: whatever made the area, and whatever it was split off or merged with.
+TEST_F(PagemapTest, EveryAreaIsSoftDirty) {
+  in_task([&] {
+    m_.anon(*mm_, 8, kRw, kHere, kAt);
+    ASSERT_TRUE(m_.vm.mprotect(*mm_, kAt, kPageSize, Prot::kRead));
+    m_.anon(*mm_, 8, kRw, kHere, kAt + 8 * kPageSize);
+    ASSERT_TRUE(m_.vm.setup_stack(*mm_));
+    ASSERT_TRUE(m_.vm.vm_brk_flags(*mm_, {kAt + kMiB, kAt + kMiB + kPageSize}, vm::VmFlags::kNone));
+    vm::Mm* child = m_.vm.dup_mm(*mm_).value();
+    for (const vm::Mm* mm : {mm_, child}) {
+      EXPECT_EQ(mm->map_count, 4);
+      for (const vm::Vma& vma : mm->mm_vmas) EXPECT_TRUE(vma.has(vm::VmFlags::kSoftDirty)) << std::hex << vma.vm_start.value();
+    }
+    m_.vm.mmput(*child);
   });
 }
 
@@ -53,7 +72,7 @@ TEST_F(PagemapTest, APageOfItsOwnIsPresentAndExclusiveWithItsFrame) {
   in_task([&] {
     m_.anon(*mm_, 2, kRw, kHere, kAt);
     m_.write(*mm_, kAt, 1);
-    EXPECT_EQ(word(kAt) & ~kPagemapSoftDirty, kPagemapPresent | kPagemapExclusive | pfn(kAt));
+    EXPECT_EQ(word(kAt), kPagemapPresent | kPagemapExclusive | kPagemapSoftDirty | pfn(kAt));
   });
 }
 
@@ -61,7 +80,7 @@ TEST_F(PagemapTest, WithoutTheRightFramesReadAsZero) {
   in_task([&] {
     m_.anon(*mm_, 1, kRw, kHere, kAt);
     m_.write(*mm_, kAt, 1);
-    EXPECT_EQ(word(kAt, ShowPfn::kNo) & ~kPagemapSoftDirty, kPagemapPresent | kPagemapExclusive);
+    EXPECT_EQ(word(kAt, ShowPfn::kNo), kPagemapPresent | kPagemapExclusive | kPagemapSoftDirty);
   });
 }
 
@@ -80,7 +99,7 @@ TEST_F(PagemapTest, TheZeroPageIsPresentAndNothingElse) {
   in_task([&] {
     m_.anon(*mm_, 1, kRw, kHere, kAt);
     EXPECT_EQ(m_.read(*mm_, kAt), 0);
-    EXPECT_EQ(word(kAt), kPagemapPresent | m_.phys->page_to_pfn(m_.vm.zero_page()).value());
+    EXPECT_EQ(word(kAt), kPagemapPresent | kPagemapSoftDirty | m_.phys->page_to_pfn(m_.vm.zero_page()).value());
   });
 }
 
@@ -94,7 +113,7 @@ TEST_F(PagemapTest, FilePagesAndSharedAnonymousPagesAreMarked) {
     ASSERT_GE(m_.read(*mm_, kAt), 0);
     m_.write(*mm_, shared, 1);
     for (const VirtAddr at : {kAt, shared}) {
-      EXPECT_EQ(word(at) & ~kPagemapSoftDirty, kPagemapPresent | kPagemapFile | kPagemapExclusive | pfn(at));
+      EXPECT_EQ(word(at), kPagemapPresent | kPagemapFile | kPagemapExclusive | kPagemapSoftDirty | pfn(at));
     }
   });
 }
@@ -105,7 +124,7 @@ TEST_F(PagemapTest, ASwappedPageTellsTypeAndOffset) {
     m_.write(*mm_, kAt, 1);
     ASSERT_TRUE(m_.swap_out(*mm_, kAt));
     const arch::SwapEntry entry = arch::pte_to_swp_entry(*m_.vm.pgtable().pte_offset(*mm_, kAt));
-    EXPECT_EQ(word(kAt) & ~kPagemapSoftDirty, kPagemapSwap | entry.type | entry.offset << 5);
+    EXPECT_EQ(word(kAt), kPagemapSwap | kPagemapSoftDirty | entry.type | entry.offset << 5);
     EXPECT_EQ(pagemap(m_.vm, *mm_).find("10000000-10001000 swapped"), 0u);
   });
 }

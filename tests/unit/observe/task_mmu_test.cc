@@ -60,7 +60,7 @@ TEST_F(TaskMmuTest, SmapsSharesPagesAmongThoseThatMapThem) {
     EXPECT_THAT(text, HasSubstr("Shared_Dirty:          4 kB\n"));
     EXPECT_THAT(text, HasSubstr("Private_Dirty:         4 kB\n"));
     EXPECT_THAT(text, HasSubstr("Anonymous:             8 kB\n"));
-    EXPECT_THAT(text, HasSubstr("VmFlags: rd wr mr mw me ac \n"));
+    EXPECT_THAT(text, HasSubstr("VmFlags: rd wr mr mw me ac sd \n"));
     m_.vm.mmput(*child);
     EXPECT_THAT(smaps(m_.vm, *mm_), HasSubstr("Pss:                   8 kB\n"));
   });
