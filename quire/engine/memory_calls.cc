@@ -53,14 +53,19 @@ void ThreadReplay::mremap(const trace::Record& r) {
   expect("mremap", vm_.mremap(mm(), VirtAddr(r.args[0]), r.args[1], r.args[2], flags, VirtAddr(target)));
 }
 
-// A segment that the recording did not see made, or whose key another program of this machine has, is one of the program's own.
+// Each program has segments of its own, whatever keys the others of the machine use: programs that shared one were recorded
+// together. So an id that the recording names for the first time is a new segment, with its key when nobody has it.
 void ThreadReplay::shmget(const trace::Record& r) {
   if (program_.segments.contains(r.result)) return;
   kernel::Shm& shm = machine_.shm();
-  const auto flags = static_cast<kernel::ShmGet>(r.args[2]);
+  const auto flags = static_cast<kernel::ShmGet>(r.args[2]) | kernel::ShmGet::kCreat | kernel::ShmGet::kExcl;
   auto id = shm.shmget(process(), static_cast<std::int32_t>(r.args[0]), r.args[1], flags);
-  if (!id && (id.error() == Errno::kNoEnt || id.error() == Errno::kExist))
+  if (!id && id.error() == Errno::kExist && !program_.segments.contains(r.result))
     id = shm.shmget(process(), kernel::kIpcPrivate, r.args[1], flags);
+  if (program_.segments.contains(r.result)) {  // another thread's call has made it meanwhile
+    if (id) static_cast<void>(shm.ipc_rmid(*id));
+    return;
+  }
   if (!id) return diverged("shmget", id.error());
   program_.segments[r.result] = *id;
 }

@@ -17,8 +17,11 @@ constexpr unsigned kBlocksBetweenReports = 256;
 Replay::Replay(kernel::Machine& machine) : machine_(machine), files_(machine.vfs(), machine.scheduler()) {}
 
 Replay::~Replay() {
-  // Tasks that stand still wait on what is ours.
-  if (end_ == End::kStandsStill) machine_.scheduler().unwind_tasks();
+  // Tasks that stand still wait on what is ours; what they have in hand goes with the machine, and so does the rest.
+  if (end_ == End::kStandsStill) {
+    machine_.scheduler().unwind_tasks();
+    return;
+  }
   for (const auto& program : programs_) {
     for (const auto& [recorded, id] : program->segments) static_cast<void>(machine_.shm().ipc_rmid(id));
     for (const auto& [inode, file] : program->memfds) machine_.vfs().fput(*file);
