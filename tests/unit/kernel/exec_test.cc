@@ -40,11 +40,20 @@ class ExecTest : public ::testing::Test {
                              const Strings& envp = {}) {
     return machine_->processes().execve(self, {path, argv, envp});
   }
-  // The old program stands as it was, and the call said so.
+  // Objects in use, without those that files' pages need or may need next.
+  Objects objects_left() {
+    machine_->vfs().drop_pagecache();
+    Objects left = objects(*machine_);
+    left.erase("radix_tree_node");
+    return left;
+  }
+  // The old program stands as it was, and the call said so; nothing is left of the new one.
   void expect_refused(Process& self, std::string_view path, Errno error, std::string_view why, const Strings& argv = {"x"}) {
     vm::Mm* const old = self.mm;
+    const Objects before = objects_left();
     const auto result = exec(self, path, argv);
     ASSERT_FALSE(result) << path;
+    EXPECT_EQ(objects_left(), before) << path;
     EXPECT_EQ(errno_name(result.error().error), errno_name(error)) << path << ": " << result.error().why;
     EXPECT_THAT(std::string(result.error().why), HasSubstr(std::string(why)));
     EXPECT_EQ(self.mm, old);
@@ -312,6 +321,27 @@ TEST_F(ExecTest, WhatIsNoProgramIsRefusedAndTheOldOneGoesOn) {
   });
 }
 
+TEST_F(ExecTest, ANameOfAnInterpreterThatIsNoneIsRefused) {
+  const auto named = [&](const std::string& path, std::uint64_t offset, std::uint64_t bytes) {
+    ElfBytes elf;
+    Elf64_Phdr name = ElfBytes::other(PT_INTERP, PF_R);
+    name.p_offset = offset;
+    name.p_filesz = bytes;
+    elf.segments.insert(elf.segments.begin(), name);
+    add(path, elf);
+  };
+  named("/no-zero", 0x900, 16);  // bytes 0 to 15
+  named("/one-byte", 0x900, 1);
+  named("/longer-than-a-path", 0x900, 4097);
+  named("/not-in-the-file", 0x100000, 16);
+  in_process([&](Process& self) {
+    expect_refused(self, "/no-zero", Errno::kNoExec, "does not end");
+    expect_refused(self, "/one-byte", Errno::kNoExec, "empty or longer than a path");
+    expect_refused(self, "/longer-than-a-path", Errno::kNoExec, "empty or longer than a path");
+    expect_refused(self, "/not-in-the-file", Errno::kIo, "cannot be read");
+  });
+}
+
 TEST(ExecDataless, AFileWithoutContentsIsNoProgram) {
   const auto machine = boot_small();
   ASSERT_TRUE(machine->vfs().mount({}).create("/bin/program", std::make_unique<BytesBacking>(ElfBytes{}.bytes())));
@@ -374,6 +404,107 @@ TEST_F(ExecTest, BehindThePointOfNoReturnAnErrorKills) {
     });
     EXPECT_EQ(process->exit.signal, SIGSEGV) << path;
   }
+}
+
+TEST_F(ExecTest, AnInterpreterThatCannotBeMappedKills) {
+  const auto interpreted = [&](const std::string& name, const ElfBytes& interpreter) {
+    add("/ld-" + name, interpreter);
+    ElfBytes program(ET_DYN, 0);
+    program.interpreter = "/ld-" + name;
+    add("/" + name, program);
+  };
+  ElfBytes nothing(ET_DYN, 0);
+  nothing.segments = {ElfBytes::other(PT_NOTE, PF_R)};
+  ElfBytes sizes(ET_DYN, 0);
+  sizes.segments[2].p_filesz = 0x3000;  // more than in memory
+  ElfBytes readonly(ET_DYN, 0);
+  readonly.segments[2].p_flags = PF_R;  // its page cannot be cleared behind the file's bytes
+  ElfBytes entry(ET_DYN, 0);
+  entry.header.e_entry = 0x7ffffffff000;
+  interpreted("nothing", nothing);
+  interpreted("sizes", sizes);
+  interpreted("readonly", readonly);
+  interpreted("entry", entry);
+  for (const char* path : {"/nothing", "/sizes", "/readonly", "/entry"}) {
+    Process* process = nullptr;
+    const Objects before = objects_left();
+    in_process([&](Process& self) {
+      process = &self;
+      EXPECT_FALSE(exec(self, path)) << path;
+    });
+    EXPECT_EQ(process->exit.signal, SIGSEGV) << path;
+    EXPECT_EQ(objects_left(), before) << path;
+  }
+}
+
+TEST_F(ExecTest, AnInterpreterOfFixedPlaceLiesOverTheProgramAndItsOwnInterpreterIsNotAskedFor) {
+  ElfBytes over;
+  over.header.e_entry = 0x401020;
+  over.segments[1].p_filesz = over.segments[1].p_memsz = 0x800;
+  over.interpreter = "/nowhere";
+  ElfBytes program;
+  program.interpreter = "/over";
+  add("/over", over);
+  add("/program", program);
+  in_process([&](Process& self) {
+    const auto image = exec(self, "/program");
+    ASSERT_TRUE(image) << image.error().why;
+    EXPECT_EQ(image->entry, VirtAddr(0x401020));
+    const vm::Vma* code = self.mm->mm_vmas.lookup(VirtAddr(0x401000));
+    EXPECT_EQ(code->vm_file->sb().path_of(code->vm_file->inode()), "/over");
+  });
+}
+
+TEST_F(ExecTest, OfTwoWordsOnTheStackTheLastStands) {
+  ElfBytes elf;
+  elf.segments.push_back(ElfBytes::other(PT_GNU_STACK, PF_R | PF_W | PF_X));
+  elf.segments.push_back(ElfBytes::other(PT_GNU_STACK, PF_R | PF_W));
+  add("/program", elf);
+  in_process([&](Process& self) {
+    ASSERT_TRUE(exec(self, "/program"));
+    EXPECT_FALSE(self.mm->mm_vmas.last()->has(vm::VmFlags::kExec));
+  });
+}
+
+TEST_F(ExecTest, ThePersonalityMayWantPageZero) {
+  add("/program", ElfBytes{});
+  in_process([&](Process& self) {
+    self.personality |= vm::Personality::kMmapPageZero;
+    ASSERT_TRUE(exec(self, "/program"));
+    EXPECT_EQ(self.mm->mm_vmas.first()->vm_start, VirtAddr(0x400000)) << "where vm.mmap_min_addr forbids it, it is left out";
+    machine_->vm().tunables().mmap_min_addr = VirtAddr(0);
+    ASSERT_TRUE(exec(self, "/program"));
+    const vm::Vma* zero = self.mm->mm_vmas.first();
+    EXPECT_EQ(zero->range(), (Range<VirtAddr>{VirtAddr(0), VirtAddr(kPageSize)}));
+    EXPECT_TRUE(zero->has(vm::VmFlags::kExec));
+    EXPECT_FALSE(zero->has(vm::VmFlags::kWrite));
+  });
+}
+
+// Five levels change nothing for a program that does not ask for addresses beyond the window.
+TEST(ExecFiveLevels, AProgramLiesAsWithFour) {
+  MachineConfig config;
+  config.ram = 32 * kMiB;
+  config.kernel_reserved = 4 * kMiB;
+  config.data_mode = phys::DataMode::kData;
+  config.arch = "x86-64-la57";
+  const auto machine = std::move(*Machine::boot(config));
+  ElfBytes program(ET_DYN, 0);
+  program.interpreter = "/ld.so";
+  file::FileSystem& fs = machine->vfs().mount({});
+  ASSERT_TRUE(fs.create("/program", std::make_unique<BytesBacking>(program.bytes())));
+  ASSERT_TRUE(fs.create("/ld.so", std::make_unique<BytesBacking>(ElfBytes(ET_DYN, 0).bytes())));
+  start(*machine, "old", [&](Process& self) {
+    self.personality = vm::Personality::kAddrNoRandomize;
+    const auto image = machine->processes().execve(self, {"/program", {}, {}});
+    ASSERT_TRUE(image) << image.error().why;
+    EXPECT_EQ(self.mm->mm_vmas.first()->vm_start, VirtAddr(0x555555554000));
+    EXPECT_EQ(self.mm->mm_vmas.last()->vm_end, VirtAddr(0x7ffffffff000));
+    EXPECT_EQ(self.mm->vdso + 2 * kPageSize, image->entry - 0x1010);
+    EXPECT_EQ(image->entry, VirtAddr(self.mm->mmap_base.value() - 0x5000 + 0x1010));
+  });
+  ASSERT_TRUE(machine->run().done());
+  machine->validate();
 }
 
 // --- address spaces ----------------------------------------------------------------------------------------------------------
@@ -523,12 +654,10 @@ TEST_F(ExecTest, EachAllocationThatFailsLeavesTheOldProgramOrKills) {
     unsigned killed = 0;
     bool done = false;  // the last time
     for (std::uint64_t nth = 1; nth <= 120; ++nth) {
-      Objects before;
       Process* child = nullptr;
       in_process([&](Process& self) {
         ProcessTable& table = machine_->processes();
-        machine_->slab().cache_reap(slab::SlabSystem::ReapMode::kAll);
-        machine_->vfs().drop_pagecache();
+        const Objects before = objects_left();
         child = *table.fork(self, [&](Thread& thread) {
           Process& me = *thread.process;
           vm::Mm* const old = me.mm;
@@ -549,6 +678,7 @@ TEST_F(ExecTest, EachAllocationThatFailsLeavesTheOldProgramOrKills) {
           table.exit_thread(thread, {});
         });
         ASSERT_TRUE(table.wait(self, *child));
+        EXPECT_EQ(objects_left(), before) << nth;
         EXPECT_EQ(machine_->vfs().open_files(), 0u);
         EXPECT_EQ(address_spaces(), 1u);
       });
@@ -559,28 +689,49 @@ TEST_F(ExecTest, EachAllocationThatFailsLeavesTheOldProgramOrKills) {
   }
 }
 
-// Whatever stands in the headers: an answer, and a machine that is whole.
-TEST_F(ExecTest, RandomHeadersAreAnswered) {
-  std::mt19937_64 random(1);
-  const std::uint64_t values[] = {
+// A field of a program header, or of the ELF header, gets a value that is none or nearly none.
+void spoil(ElfBytes& elf, std::mt19937_64& random) {
+  static constexpr std::uint64_t kValues[] = {
       0, 1, 0x1000, 0x1001, 0x400000, 0x7ffffffff000, 0x7fffffffffff, 0x8000000000000000, ~0ull, 0x2000, 0xfff, 0x555555554000};
-  unsigned ran = 0;
-  for (unsigned round = 0; round < 300; ++round) {
-    ElfBytes elf(random() % 2 == 0 ? ET_EXEC : ET_DYN, random() % 2 == 0 ? 0 : 0x400000);
-    for (unsigned change = 0; change <= random() % 3; ++change) {
-      Elf64_Phdr& segment = elf.segments[random() % elf.segments.size()];
-      std::uint64_t Elf64_Phdr::* const fields[] = {&Elf64_Phdr::p_offset, &Elf64_Phdr::p_vaddr, &Elf64_Phdr::p_filesz,
-                                                    &Elf64_Phdr::p_memsz, &Elf64_Phdr::p_align};
-      segment.*fields[random() % std::size(fields)] = values[random() % std::size(values)];
-      if (random() % 4 == 0) segment.p_flags = static_cast<std::uint32_t>(random() % 8);
-    }
-    const std::string path = fmt::format("/random{}", round);
-    add(path, elf);
-    in_process([&](Process& self) { ran += exec(self, path).has_value() ? 1 : 0; });
-    ASSERT_TRUE(fs().unlink(path));
+  static constexpr std::uint64_t Elf64_Phdr::* kFields[] = {&Elf64_Phdr::p_offset, &Elf64_Phdr::p_vaddr, &Elf64_Phdr::p_filesz,
+                                                            &Elf64_Phdr::p_memsz, &Elf64_Phdr::p_align};
+  const std::uint64_t value = kValues[random() % std::size(kValues)];
+  switch (random() % 16) {
+    case 0: elf.header.e_entry = value; return;
+    case 1: elf.header.e_phoff = value; return;
+    case 2: elf.header.e_phnum = static_cast<std::uint16_t>(value); return;
+    case 3: elf.header.e_type = static_cast<std::uint16_t>(random() % 5); return;
+    default: break;
   }
-  EXPECT_GT(ran, 20u);
-  EXPECT_LT(ran, 280u);
+  Elf64_Phdr& segment = elf.segments[random() % elf.segments.size()];
+  segment.*kFields[random() % std::size(kFields)] = value;
+  if (random() % 4 == 0) segment.p_flags = static_cast<std::uint32_t>(random() % 8);
+  if (random() % 16 == 0) segment.p_type = random() % 2 == 0 ? PT_INTERP : PT_GNU_STACK;
+}
+
+// Whatever stands in the headers of a program and of its interpreter: an answer, a machine that is whole, and nothing left over.
+TEST_F(ExecTest, RandomHeadersAreAnswered) {
+  constexpr unsigned kRounds = 400;
+  std::mt19937_64 random(1);
+  unsigned ran = 0;
+  for (unsigned round = 0; round < kRounds; ++round) {
+    const auto made = [&] { return ElfBytes(random() % 2 == 0 ? ET_EXEC : ET_DYN, random() % 2 == 0 ? 0 : 0x400000); };
+    ElfBytes elf = made();
+    ElfBytes interpreter = made();
+    if (random() % 2 == 0) elf.interpreter = "/ld.so";
+    for (std::uint64_t changes = random() % 4; changes > 0; --changes) spoil(random() % 3 == 0 ? interpreter : elf, random);
+    SCOPED_TRACE(round);
+    add("/random", elf);
+    add("/ld.so", interpreter);
+    const Objects before = objects_left();
+    in_process([&](Process& self) { ran += exec(self, "/random").has_value() ? 1 : 0; });
+    EXPECT_EQ(objects_left(), before);
+    EXPECT_EQ(machine_->vfs().open_files(), 0u);
+    ASSERT_TRUE(fs().unlink("/random"));
+    ASSERT_TRUE(fs().unlink("/ld.so"));
+  }
+  EXPECT_GT(ran, kRounds / 5);
+  EXPECT_LT(ran, kRounds * 4 / 5);
 }
 
 }  // namespace
