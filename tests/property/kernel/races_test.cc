@@ -11,6 +11,7 @@
 
 #include <array>
 #include <cstring>
+#include <functional>
 #include <set>
 
 #include "effort.h"
@@ -45,8 +46,9 @@ MachineConfig small_machine(std::uint64_t seed) {
   return config;
 }
 
-// What may be found in one thread's part of one page.
+// What may be found in one thread's part of one page; of each thread in each page.
 using Possible = std::set<std::uint64_t>;
+using Contents = std::array<std::array<Possible, kPages>, kThreads>;
 
 class Race {
  public:
@@ -142,7 +144,7 @@ class Race {
     const VirtAddr address = base_ + page * kPageSize + self * sizeof(std::uint64_t);
     const std::uint64_t number = ++next_;
     // While another protects or maps over it, the write may be refused.
-    possible_[self][page].insert(number);
+    may_be(self, page, number);
     const vm::AccessOutcome outcome = machine_.vm().access(mm(), address, Access::kWrite);
     if (!outcome.ok()) {
       possible_[self][page].erase(number);
@@ -153,23 +155,33 @@ class Race {
     possible_[self][page] = {number};
   }
 
-  // The page is zero from some moment on; a write in the same round came before it or after.
-  void may_be_zero(std::uint64_t page, std::uint64_t count) {
-    for (std::uint64_t i = page; i < page + count; ++i) thrown_away_[i] = true;
-    for (unsigned owner = 0; owner < kThreads; ++owner) {
-      for (std::uint64_t i = page; i < page + count; ++i) possible_[owner][i].insert(0);
-    }
+  // From now on it may be found, also in copies that are being made.
+  void may_be(unsigned owner, std::uint64_t page, std::uint64_t number) {
+    possible_[owner][page].insert(number);
+    for (Contents* copied : copies_) (*copied)[owner][page].insert(number);
+  }
+
+  // The pages are zero from some moment of `act` on; a write in the same round came before it or after.
+  void throw_away(std::uint64_t page, std::uint64_t count, const std::function<void()>& act) {
+    const auto may_be_zero = [&](int going) {
+      for (std::uint64_t i = page; i < page + count; ++i) {
+        thrown_away_[i] = true;
+        being_thrown_away_[i] += going;
+        for (unsigned owner = 0; owner < kThreads; ++owner) may_be(owner, i, 0);
+      }
+    };
+    may_be_zero(1);
+    act();
+    may_be_zero(-1);
   }
   void drop(VirtAddr at, std::uint64_t page, std::uint64_t count) {
-    may_be_zero(page, count);
-    static_cast<void>(machine_.vm().madvise(mm(), at, count * kPageSize, Advice::kDontNeed));
-    may_be_zero(page, count);
+    throw_away(page, count, [&] { static_cast<void>(machine_.vm().madvise(mm(), at, count * kPageSize, Advice::kDontNeed)); });
   }
   void map_over(VirtAddr at, std::uint64_t page, std::uint64_t count) {
-    may_be_zero(page, count);
-    static_cast<void>(machine_.vm().mmap(mm(), at, count * kPageSize, kReadWrite,
-                                         MapFlags::kAnonymous | MapFlags::kPrivate | MapFlags::kFixed, nullptr, 0));
-    may_be_zero(page, count);
+    throw_away(page, count, [&] {
+      static_cast<void>(machine_.vm().mmap(mm(), at, count * kPageSize, kReadWrite,
+                                           MapFlags::kAnonymous | MapFlags::kPrivate | MapFlags::kFixed, nullptr, 0));
+    });
   }
 
   // A device that writes to the page's frame behind the process's back, for as long as it holds a pin.
@@ -180,28 +192,42 @@ class Race {
     const std::uint64_t number = ++next_;
     // Where the page was thrown away the process has another one by now, or will have.
     if (!thrown_away_[page]) possible_[self][page].clear();
-    possible_[self][page].insert(number);
+    may_be(self, page, number);
     auto* bytes = static_cast<std::byte*>(machine_.phys().page_address(*pages[0]));
     std::memcpy(bytes + self * sizeof number, &number, sizeof number);
     machine_.scheduler().sleep_for(2000);
     machine_.vm().unpin_user_pages_dirty_lock(pages);
   }
 
-  // A copy of the address space, which nobody else writes to: what it holds does not change while the others go on.
+  // What is there now, or, where pages are on their way out, may be.
+  [[nodiscard]] Contents contents_now() const {
+    Contents contents = possible_;
+    for (auto& parts : contents) {
+      for (std::uint64_t page = 0; page < kPages; ++page) {
+        if (parts[page].empty() || being_thrown_away_[page] != 0) parts[page].insert(0);
+      }
+    }
+    return contents;
+  }
+
+  // A copy of the address space, which nobody else writes to: it holds what was there while it was made, and that does not change
+  // while the others go on.
   void fork_and_look() {
+    Contents copied = contents_now();
+    copies_.insert(&copied);
     const auto copy = machine_.vm().dup_mm(mm());
+    copies_.erase(&copied);
     if (!copy) return;
     vm::Mm& child = **copy;
-    std::array<std::array<std::uint64_t, kPages>, kThreads> seen{};
     for (int look = 0; look < 2; ++look) {
       for (unsigned owner = 0; owner < kThreads; ++owner) {
         for (std::uint64_t page = 0; page < kPages; ++page) {
           const auto found = read(child, owner, page);
           if (!found) continue;  // its area was being mapped over when the copy was made, or memory ran out
-          if (look == 1) {
-            EXPECT_EQ(*found, seen[owner][page]) << "a child's page changed under it";
-          }
-          seen[owner][page] = *found;
+          Possible& may = copied[owner][page];
+          EXPECT_TRUE(may.contains(*found)) << "look " << look << " at a child's page " << page << ", thread " << owner << ": "
+                                            << *found << " is none of " << testing::PrintToString(may);
+          may = {*found};
         }
       }
       machine_.scheduler().sleep_for(5000);
@@ -249,7 +275,9 @@ class Race {
   Rng rng_;
   Process* process_ = nullptr;
   VirtAddr base_;
-  std::array<std::array<Possible, kPages>, kThreads> possible_;
+  Contents possible_;
+  std::set<Contents*> copies_;  // that are being made
+  std::array<int, kPages> being_thrown_away_{};
   std::array<bool, kPages> thrown_away_{};  // in this round
   std::array<std::string, kThreads> doing_;
   std::uint64_t next_ = 0;
