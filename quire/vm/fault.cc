@@ -122,7 +122,7 @@ FaultOutcome Vm::ask_hooks(const VmFault& vmf) {
   }
   if (!entry.present()) return FaultOutcome::kFallback;
   if (entry.protnone() && vma.has(VmFlags::kAccessFlags)) return hooks_->do_numa_page(vma, vmf.address, vmf.flags);
-  if (!vmf.write() || arch::pte_write(entry) || !vma.has(VmFlags::kUffdWp)) return FaultOutcome::kFallback;
+  if (!vmf.write() || !arch::pte_uffd_wp(entry) || !vma.has(VmFlags::kUffdWp)) return FaultOutcome::kFallback;
   return hooks_->handle_userfault(vma, vmf.address, vmf.flags, UffdReason::kWriteProtect);
 }
 

@@ -24,7 +24,8 @@ class FaultHooks {
   // A present entry that is marked inaccessible, in an area that may be accessed. It has to make the entry accessible: the
   // ordinary path would not.
   virtual FaultOutcome do_numa_page(Vma&, VirtAddr, FaultFlags) { return FaultOutcome::kFallback; }
-  // Nothing is mapped there (in a file's area: whether or not its page is cached), or a write meets a read-only entry, in an area that a userfaultfd watches for that reason.
+  // Nothing is mapped there (in a file's area: whether or not its page is cached), or a write meets an entry that the userfaultfd
+  // has write-protected (pte_mkuffd_wp), in an area that it watches for that reason.
   virtual FaultOutcome handle_userfault(Vma&, VirtAddr, FaultFlags, UffdReason) { return FaultOutcome::kFallback; }
 };
 

@@ -140,6 +140,7 @@ FaultOutcome Vm::map_swapped_in(VmFault& vmf, swap::SwapEntry entry, phys::Folio
     still_write = false;
   }
   if (arch::pte_swp_soft_dirty(vmf.orig_pte)) pte = arch::pte_mksoft_dirty(pte);
+  if (arch::pte_swp_uffd_wp(vmf.orig_pte)) pte = arch::pte_mkuffd_wp(pte);  // a write is met again, and told
   rmap_.page_add_anon_rmap(folio, vma, vmf.address, alone ? RmapExclusive::kYes : RmapExclusive::kNo);
   *vmf.pte = pte;
   vmf.orig_pte = pte;

@@ -79,7 +79,8 @@ Status Vm::dup_vma(Mm& mm, Vma& src) {
     commit_.vm_unacct_memory(charged);
     return fail(Errno::kNoMem);
   }
-  vma->vm_flags &= ~VmFlags::kLockedMask;
+  // Nobody watches the child: it has no userfaultfd of its own (dup_userfaultfd).
+  vma->vm_flags &= ~(VmFlags::kLockedMask | VmFlags::kUffdMissing | VmFlags::kUffdWp);
   vma->anon_vma = nullptr;
   if (!vma->has(VmFlags::kWipeOnFork)) {
     if (Status forked = rmap_.anon_vma_fork(*vma, src); !forked) {
@@ -159,7 +160,7 @@ Vm::PteCopied Vm::copy_present_pte(Vma& dst, Vma& src, VirtAddr address, arch::P
   if (src.is_cow_mapping() && arch::pte_write(*from)) arch::ptep_set_wrprotect(from);
   arch::Pte entry = *from;
   if (src.has(VmFlags::kShared)) entry = arch::pte_mkclean(entry);
-  *to = arch::pte_mkold(entry);
+  *to = arch::pte_clear_uffd_wp(arch::pte_mkold(entry));
   return PteCopied::kDone;
 }
 
@@ -180,7 +181,7 @@ Status Vm::copy_nonpresent_pte(Vma& dst, const Vma& src, arch::Pte* to, arch::Pt
     if (!src.has(VmFlags::kShared) && !arch::is_readable_migration_entry(entry)) {
       *from = arch::migration_pte_as(arch::MigrationKind::kRead, *from);
     }
-    *to = *from;
+    *to = arch::pte_swp_clear_uffd_wp(*from);
     dst.vm_mm->add_counter(mm_counter(migration_entry_folio(entry)), 1);
     return {};
   }
@@ -191,7 +192,7 @@ Status Vm::copy_nonpresent_pte(Vma& dst, const Vma& src, arch::Pte* to, arch::Pt
   QUIRE_BUG_ON(arch::non_swap_entry(entry));
   if (Status counted = parts_.swap.swap_duplicate(entry); !counted) return counted;
   *from = arch::pte_swp_clear_exclusive(*from);
-  *to = *from;
+  *to = arch::pte_swp_clear_uffd_wp(*from);
   dst.vm_mm->add_counter(Rss::kSwapEnts, 1);
   return {};
 }

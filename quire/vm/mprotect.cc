@@ -159,7 +159,7 @@ void Vm::change_protection(Vma& vma, Range<VirtAddr> range) {
   walk_page_range(mm, range, [&](VirtAddr address, arch::Pte& pte) {
     if (!pte.present()) return protect_migration_entry(pte);
     arch::Pte fresh = arch::pte_modify(pte, prot);
-    if (try_writable && !arch::pte_write(fresh)) {
+    if (try_writable && !arch::pte_write(fresh) && !arch::pte_uffd_wp(fresh)) {
       const phys::Page* page = vm_normal_page(pte);
       const bool exclusive =
           page != nullptr && (page->mapping & phys::kMappingAnon) != 0 && page->test(phys::PageFlag::kAnonExclusive);

@@ -57,8 +57,10 @@ void Rmap::try_to_migrate_one(Folio& folio, Vma& vma, VirtAddr address) {
   arch::SwapEntry entry = arch::make_migration_entry(kind, vm_.parts_.phys.page_to_pfn(folio));
   if (arch::pte_young(old)) entry = arch::make_migration_entry_young(entry);
   if (arch::pte_dirty(old)) entry = arch::make_migration_entry_dirty(entry);
-  const arch::Pte swap_pte = arch::swp_entry_to_pte(entry);
-  *pte = arch::pte_soft_dirty(old) ? arch::pte_swp_mksoft_dirty(swap_pte) : swap_pte;
+  arch::Pte swap_pte = arch::swp_entry_to_pte(entry);
+  if (arch::pte_soft_dirty(old)) swap_pte = arch::pte_swp_mksoft_dirty(swap_pte);
+  if (arch::pte_uffd_wp(old)) swap_pte = arch::pte_swp_mkuffd_wp(swap_pte);
+  *pte = swap_pte;
   page_remove_rmap(folio, vma);
   vm_.parts_.lru.folio_put(folio);
 }
@@ -88,6 +90,7 @@ void Rmap::remove_migration_pte(Folio& from, Folio& to, Vma& vma, VirtAddr addre
   if (phys::folio_test_dirty(to) && arch::is_migration_entry_dirty(entry)) fresh = arch::pte_mkdirty(fresh);
   if (arch::is_writable_migration_entry(entry)) fresh = maybe_mkwrite(fresh, vma);
   if (arch::pte_swp_soft_dirty(*pte)) fresh = arch::pte_mksoft_dirty(fresh);
+  if (arch::pte_swp_uffd_wp(*pte)) fresh = arch::pte_mkuffd_wp(fresh);
   phys::folio_get(to);
   if (phys::folio_test_anon(to)) {
     const bool exclusive = !arch::is_readable_migration_entry(entry);

@@ -78,6 +78,7 @@ Rmap::Walk Rmap::unmap_anon_pte(Folio& folio, Vma& vma, arch::Pte old, arch::Pte
     swap_pte = arch::pte_swp_mkexclusive(swap_pte);
   }
   if (arch::pte_soft_dirty(old)) swap_pte = arch::pte_swp_mksoft_dirty(swap_pte);
+  if (arch::pte_uffd_wp(old)) swap_pte = arch::pte_swp_mkuffd_wp(swap_pte);
   mm.add_counter(Rss::kAnonPages, -1);
   mm.add_counter(Rss::kSwapEnts, 1);
   *pte = swap_pte;

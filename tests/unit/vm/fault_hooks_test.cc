@@ -27,7 +27,7 @@ class Counting final : public FaultHooks {
 
 class FaultHooksTest : public ::testing::Test {
  protected:
-  VmMachine m_;
+  VmMachine m_{{.zram = 8 * kMiB}};
   Mm& mm_ = m_.mm_alloc();
   Counting hooks_;
   void in_task(std::function<void()> body) {
@@ -40,6 +40,13 @@ class FaultHooksTest : public ::testing::Test {
     m_.validate();
   }
   Vma& area(VirtAddr at) { return *mm_.mm_vmas.lookup(at); }
+  arch::Pte entry(VirtAddr at) { return *m_.vm.pgtable().pte_offset(mm_, at); }
+  // UFFDIO_WRITEPROTECT of one page.
+  void protect(VirtAddr at) {
+    ASSERT_TRUE(m_.vm.mprotect(mm_, at, kPageSize, Prot::kRead));  // no CPU remembers that it may be written
+    *m_.vm.pgtable().pte_offset(mm_, at) = arch::pte_mkuffd_wp(entry(at));
+    area(at).vm_flags |= VmFlags::kWrite;
+  }
 };
 
 TEST_F(FaultHooksTest, AHugePageIsOfferedForEachFaultAndTheOrdinaryPathGoesOn) {
@@ -64,17 +71,53 @@ TEST_F(FaultHooksTest, AUserfaultfdHearsOfMissingPagesOnlyWhereItAskedForThem) {
   });
 }
 
-TEST_F(FaultHooksTest, AUserfaultfdHearsOfWritesToReadOnlyEntries) {
+TEST_F(FaultHooksTest, AUserfaultfdHearsOfWritesToEntriesThatItHasProtected) {
+  in_task([&] {
+    const VirtAddr at = m_.anon(mm_, 2);
+    area(at).vm_flags |= VmFlags::kUffdWp;
+    EXPECT_EQ(m_.read(mm_, at), 0);  // the zero page, read-only
+    EXPECT_TRUE(m_.write(mm_, at, 1).ok());
+    EXPECT_EQ(hooks_.take(), "huge_pmd huge_pmd ") << "a page that is to be copied is nobody's business";
+    protect(at);
+    EXPECT_EQ(m_.read(mm_, at), 1);
+    EXPECT_EQ(hooks_.take(), "");
+    hooks_.answer = FaultOutcome::kSigbus;
+    EXPECT_EQ(m_.write(mm_, at, 2).signal, Signal::kBus);
+    EXPECT_EQ(hooks_.take(), "huge_pmd wp ");
+    hooks_.answer = FaultOutcome::kFallback;
+    *m_.vm.pgtable().pte_offset(mm_, at) = arch::pte_clear_uffd_wp(entry(at));
+    EXPECT_TRUE(m_.write(mm_, at, 3).ok());
+    EXPECT_EQ(hooks_.take(), "huge_pmd ");
+  });
+}
+
+TEST_F(FaultHooksTest, AProtectionStaysThroughSwapAndIsNotAChilds) {
   in_task([&] {
     const VirtAddr at = m_.anon(mm_, 1);
     area(at).vm_flags |= VmFlags::kUffdWp;
-    EXPECT_EQ(m_.read(mm_, at), 0);  // the zero page, read-only
-    EXPECT_EQ(hooks_.take(), "huge_pmd ");
+    ASSERT_TRUE(m_.write(mm_, at, 1).ok());
+    protect(at);
+    const auto expect_none_in_a_child = [&] {
+      Mm& child = *m_.vm.dup_mm(mm_).value();
+      EXPECT_FALSE(child.mm_vmas.lookup(at)->has(VmFlags::kUffdWp));
+      const arch::Pte copied = *m_.vm.pgtable().pte_offset(child, at);
+      EXPECT_FALSE(copied.present() ? arch::pte_uffd_wp(copied) : arch::pte_swp_uffd_wp(copied));
+      m_.vm.mmput(child);
+    };
+    expect_none_in_a_child();
+    EXPECT_TRUE(arch::pte_uffd_wp(entry(at)));
+    ASSERT_TRUE(m_.swap_out(mm_, at));
+    EXPECT_TRUE(arch::pte_swp_uffd_wp(entry(at)));
+    expect_none_in_a_child();
+    EXPECT_EQ(m_.read(mm_, at), 1);
+    EXPECT_TRUE(arch::pte_uffd_wp(entry(at)));
+    ASSERT_TRUE(m_.swap_out(mm_, at));
+    hooks_.take();
     hooks_.answer = FaultOutcome::kSigbus;
-    EXPECT_EQ(m_.write(mm_, at, 1).signal, Signal::kBus);
-    EXPECT_EQ(hooks_.take(), "huge_pmd wp ");
+    EXPECT_EQ(m_.write(mm_, at, 2).signal, Signal::kBus) << "what a write reads in is protected, too";
+    EXPECT_EQ(hooks_.take(), "huge_pmd huge_pmd wp ");
     hooks_.answer = FaultOutcome::kFallback;
-    EXPECT_TRUE(m_.write(mm_, at, 1).ok());
+    EXPECT_EQ(m_.read(mm_, at), 1);
   });
 }
 
