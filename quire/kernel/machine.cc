@@ -220,6 +220,7 @@ void Machine::validate() {
   vfs_->validate();
   vm_->validate();
   reclaim_->validate();
+  shm_->validate();
 }
 
 }  // namespace quire::kernel

@@ -322,6 +322,18 @@ std::int32_t Shm::max_index() const {
   return last == nullptr ? 0 : static_cast<std::int32_t>(last->index);
 }
 
+// How many areas map it.
+std::uint64_t Shm::count_areas(const ShmSegment& segment) const {
+  std::uint64_t areas = 0;
+  for (const vm::Mm& mm : vm_.mms()) {
+    for (const vm::Vma& vma : mm.mm_vmas) {
+      const File* file = vma.vm_file;
+      areas += file != nullptr && file->area_ops == this && &file->inode() == &segment.shm_file->inode() ? 1 : 0;
+    }
+  }
+  return areas;
+}
+
 void Shm::validate() const {
   std::uint64_t count = 0;
   std::uint64_t pages = 0;
@@ -330,6 +342,8 @@ void Shm::validate() const {
     pages += bytes_to_pages_up(at->stat.segsz);
     QUIRE_BUG_ON(at->stat.id % static_cast<std::int32_t>(kIndices) != static_cast<std::int32_t>(at->index));
     QUIRE_BUG_ON(at->stat.nattch == 0 && (at->stat.mode & kShmDest) != 0);
+    QUIRE_BUG_ON(at->stat.nattch != count_areas(*at));
+    QUIRE_BUG_ON(at->stat.key != kIpcPrivate && find_key(at->stat.key) != at);
   }
   QUIRE_BUG_ON(count != in_use_ || pages != shm_tot_);
 }

@@ -112,6 +112,7 @@ class Shm final : private file::AreaOps {
   [[nodiscard]] ShmInfo shm_info() const;
   [[nodiscard]] std::int32_t max_index() const;  // 0 when there is none
 
+  // Counts areas, too; for a machine at rest.
   void validate() const;
 
  private:
@@ -130,6 +131,7 @@ class Shm final : private file::AreaOps {
   [[nodiscard]] ShmSegment* find_id(std::int32_t id) const;
   [[nodiscard]] ShmSegment* find_key(std::int32_t key) const;
   [[nodiscard]] ShmSegment& segment_of(const file::File& file) const;
+  [[nodiscard]] std::uint64_t count_areas(const ShmSegment& segment) const;
   void shm_destroy(ShmSegment& segment);
   void destroy_if_done(ShmSegment& segment);
   [[nodiscard]] std::uint64_t now() const;
