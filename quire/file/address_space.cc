@@ -27,19 +27,33 @@ AddressSpace* AddressSpace::of(const Folio& folio) {
   return reinterpret_cast<AddressSpace*>(folio.mapping);
 }
 
-void AddressSpace::i_mmap_insert(MappingNode& node, Pgoff first, std::uint64_t pages, Share share) {
+void AddressSpace::i_mmap_insert(MappingNode& node, Pgoff first, std::uint64_t pages) {
   i_mmap_rwsem_.assert_held_write();
-  if (share == Share::kSharedWritable) ++i_mmap_writable_;
   i_mmap_.insert(node, first.value(), first.value() + pages - 1);
 }
 
-void AddressSpace::i_mmap_remove(MappingNode& node, Share share) {
+void AddressSpace::i_mmap_remove(MappingNode& node) {
   i_mmap_rwsem_.assert_held_write();
-  if (share == Share::kSharedWritable) {
-    QUIRE_BUG_ON(i_mmap_writable_ == 0);
-    --i_mmap_writable_;
-  }
   i_mmap_.erase(node);
+}
+
+Status AddressSpace::mapping_map_writable() {
+  if (i_mmap_writable_ < 0) return fail(Errno::kPerm);
+  ++i_mmap_writable_;
+  return {};
+}
+
+Status AddressSpace::mapping_deny_writable() {
+  if (i_mmap_writable_ > 0) return fail(Errno::kBusy);
+  --i_mmap_writable_;
+  return {};
+}
+
+void AddressSpace::mapping_allow_writable() { ++i_mmap_writable_; }
+
+void AddressSpace::mapping_unmap_writable() {
+  QUIRE_BUG_ON(i_mmap_writable_ <= 0);
+  --i_mmap_writable_;
 }
 
 void AddressSpace::mapping_set_error(Errno error) {

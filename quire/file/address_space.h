@@ -124,18 +124,23 @@ class AddressSpace {
   [[nodiscard]] std::uint64_t nrpages() const { return nrpages_; }
   [[nodiscard]] bool mapping_tagged(unsigned tag) const { return i_pages_.marked(tag); }
 
-  // i_mmap; the caller holds i_mmap_rwsem for writing, `shared_writable` as VM_SHARED|VM_MAYWRITE areas count
-  // (i_mmap_writable).
-  enum class Share : std::uint8_t { kPrivate, kSharedWritable };
-  void i_mmap_insert(MappingNode& node, Pgoff first, std::uint64_t pages, Share share);
-  void i_mmap_remove(MappingNode& node, Share share);
+  // i_mmap; the caller holds i_mmap_rwsem for writing.
+  void i_mmap_insert(MappingNode& node, Pgoff first, std::uint64_t pages);
+  void i_mmap_remove(MappingNode& node);
   [[nodiscard]] bool mapping_mapped() const { return !i_mmap_.empty(); }
-  [[nodiscard]] bool mapping_writably_mapped() const { return i_mmap_writable_ > 0; }
   // Calls f(MappingNode&) for each area that maps a page of [first, last]; i_mmap_rwsem held for reading.
   template <class F>
   void i_mmap_for_each(Pgoff first, Pgoff last, F&& f) {
     i_mmap_.for_each(first.value(), last.value(), [&f](IntervalNode& n) { f(static_cast<MappingNode&>(n)); });
   }
+
+  // How many areas are shared and may be written (i_mmap_writable), mmap calls that are about to make one included; below 0
+  // there shall be none. Needs no lock, and is right at each moment, whatever happens to the areas.
+  [[nodiscard]] bool mapping_writably_mapped() const { return i_mmap_writable_ > 0; }
+  [[nodiscard]] Status mapping_map_writable();   // one more; kPerm: denied
+  [[nodiscard]] Status mapping_deny_writable();  // none from now on; kBusy: there is one
+  void mapping_allow_writable();                 // one more of what there is already; or takes a denial back
+  void mapping_unmap_writable();
 
   // AS_EIO / AS_ENOSPC. filemap_check_errors reports and clears them.
   void mapping_set_error(Errno error);
@@ -158,7 +163,7 @@ class AddressSpace {
   std::uint64_t nrpages_ = 0;
   std::uint64_t writeback_index_ = 0;  // where a range_cyclic writepages goes on
   IntervalTree i_mmap_;
-  std::uint32_t i_mmap_writable_ = 0;
+  std::int32_t i_mmap_writable_ = 0;
   AddressSpaceFlag flags_ = AddressSpaceFlag::kNone;
   sim::SpinLock i_pages_lock_;
   sim::RwSemaphore i_mmap_rwsem_;

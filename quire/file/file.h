@@ -41,10 +41,11 @@ struct FileRaState {
 
 class File;
 
-// Who wants to hear of the areas that map a file (vm_ops->open and ->close): each that comes to be, by mmap, fork, a split or
-// a move, and each that goes. mmap_lock is held for writing. Such areas are never merged.
+// Who wants to hear of the areas that map a file (f_op->mmap, vm_ops->open and ->close): each that comes to be, by mmap or from
+// another by fork, a split or a move, and each that goes. mmap_lock is held for writing. Such areas are never merged.
 class AreaOps {
  public:
+  virtual Status mmap(File& file) = 0;  // an error: there is nothing left to map; the area does not come to be
   virtual void vm_open(File& file) = 0;
   virtual void vm_close(File& file) = 0;  // the area's reference to the file is still there
 

@@ -3,10 +3,16 @@
 #include <array>
 
 #include "quire/file/vfs.h"
+#include "quire/sim/lock_guards.h"
 
 namespace quire::file {
 
 namespace {
+
+constexpr int kLastScan = 4;  // LAST_SCAN
+
+// Does anybody but the page cache and page tables hold it?
+bool pinned(const phys::Folio& folio) { return phys::folio_ref_count(folio) - phys::folio_mapcount(folio) != 1; }
 
 // Null: a file of another kind, which cannot be sealed.
 ShmemInode* shmem_inode_of(const File& file) {
@@ -26,16 +32,52 @@ Status memfd_add_seals(File& file, Seals seals) {
   if (any(seals, ~Seals::kAll)) return fail(Errno::kInval);
   ShmemInode* inode = shmem_inode_of(file);
   if (inode == nullptr) return fail(Errno::kInval);
-  const sim::WriteGuard guard(inode->i_rwsem);
-  if (any(inode->seals, Seals::kSeal)) return fail(Errno::kPerm);
-  if (any(seals, Seals::kExec) && inode->executable == ShmemInode::Executable::kYes) {
+  return static_cast<Shmem&>(file.sb()).memfd_add_seals(*inode, seals);
+}
+
+Status Shmem::memfd_add_seals(ShmemInode& inode, Seals seals) {
+  const sim::WriteGuard guard(inode.i_rwsem);
+  if (any(inode.seals, Seals::kSeal)) return fail(Errno::kPerm);
+  if (any(seals, Seals::kExec) && inode.executable == ShmemInode::Executable::kYes) {
     seals |= Seals::kShrink | Seals::kGrow | Seals::kWrite | Seals::kFutureWrite;  // what may be run stays as it is
   }
-  if (any(seals, Seals::kWrite) && !any(inode->seals, Seals::kWrite) && inode->mapping.mapping_writably_mapped()) {
-    return fail(Errno::kBusy);
+  if (any(seals, Seals::kWrite) && !any(inode.seals, Seals::kWrite)) {
+    if (Status denied = inode.mapping.mapping_deny_writable(); !denied) return denied;
+    if (Status waited = memfd_wait_for_pins(inode.mapping); !waited) {
+      inode.mapping.mapping_allow_writable();
+      return waited;
+    }
   }
-  inode->seals |= seals;
+  inode.seals |= seals;
   return {};
+}
+
+// Nobody may map the file for writing any more; who pinned a page of it while it was mapped has 150 ms to let it go.
+Status Shmem::memfd_wait_for_pins(AddressSpace& mapping) {
+  constexpr unsigned kTagPinned = kTagTowrite;  // of which shmem has no other use
+  XArray& i_pages = mapping.i_pages();
+  const auto held = [](XaEntry entry) { return entry.is_pointer() && pinned(*entry.pointer<phys::Folio>()); };
+  services_.lru.lru_add_drain();
+  {
+    const sim::SpinGuard guard(mapping.i_pages_lock());
+    i_pages.for_each([&](std::uint64_t index, XaEntry entry) {
+      if (held(entry)) i_pages.set_mark(index, kTagPinned);
+    });
+  }
+  Status result{};
+  for (int scan = 0; scan <= kLastScan && i_pages.marked(kTagPinned); ++scan) {
+    if (scan == 0) {
+      services_.lru.lru_add_drain_all();
+    } else {
+      services_.scheduler.sleep_for((sim::kSecond << scan) / 200);
+    }
+    const sim::SpinGuard guard(mapping.i_pages_lock());
+    i_pages.for_marked(0, XArray::kMaxIndex, kTagPinned, [&](std::uint64_t index, XaEntry entry) {
+      if (held(entry) && scan == kLastScan) result = fail(Errno::kBusy);
+      if (!held(entry) || scan == kLastScan) i_pages.clear_mark(index, kTagPinned);
+    });
+  }
+  return result;
 }
 
 Result<File*> Vfs::memfd_create(std::string_view name, MemfdFlags flags) {

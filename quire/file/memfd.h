@@ -46,7 +46,7 @@ class File;
 // F_GET_SEALS: kInval for a file that is no shmem file.
 [[nodiscard]] Result<Seals> memfd_get_seals(const File& file);
 // F_ADD_SEALS. kPerm: not opened for writing, or sealed against sealing; kInval: unknown bits, no shmem file; kBusy:
-// F_SEAL_WRITE while a shared mapping may write. Takes i_rwsem.
+// F_SEAL_WRITE while a shared mapping may write, or while somebody still holds a page after 150 ms. Takes i_rwsem; may sleep.
 Status memfd_add_seals(File& file, Seals seals);
 
 }  // namespace quire::file

@@ -88,6 +88,9 @@ class Shmem final : public SuperBlock, private AddressSpaceOps {
   // Frees pages, swap slots included, of bytes [start, end] (end included; ~0: all).
   void shmem_truncate_range(ShmemInode& inode, std::uint64_t start, std::uint64_t end);
 
+  // F_ADD_SEALS of a file that was opened for writing, see memfd.h.
+  Status memfd_add_seals(ShmemInode& inode, Seals seals);
+
   // --- SuperBlock ---
   [[nodiscard]] bool can_writeback() const override { return false; }
   Result<std::uint64_t> read_iter(File& file, std::uint64_t pos, std::uint64_t len, IovIter& to) override;
@@ -135,6 +138,7 @@ class Shmem final : public SuperBlock, private AddressSpaceOps {
   void shmem_inode_unacct_blocks(ShmemInode& inode, std::uint64_t pages);
   void shmem_recalc_inode(ShmemInode& inode);
   [[nodiscard]] Status shmem_allocate_range(ShmemInode& inode, std::uint64_t first, std::uint64_t last);
+  [[nodiscard]] Status memfd_wait_for_pins(AddressSpace& mapping);
   void zero_tail(ShmemInode& inode);
   void free_inode(ShmemInode& inode);
   void shmem_punch(ShmemInode& inode, std::uint64_t start, std::uint64_t end);

@@ -93,7 +93,6 @@ Result<std::uint64_t> Shmem::write_iter(File& file, std::uint64_t& pos, std::uin
   if (len == 0) return 0;
   if (pos >= kMaxLfsFilesize) return fail(Errno::kFBig);
   len = std::min(len, kMaxLfsFilesize - pos);
-  if (pos > inode.i_size) zero_tail(inode);
   const bool data = services_.phys.data_mode() == phys::DataMode::kData;
   std::uint64_t written = 0;
   Status status;
@@ -108,6 +107,7 @@ Result<std::uint64_t> Shmem::write_iter(File& file, std::uint64_t& pos, std::uin
       status = fail(Errno::kPerm);
       break;
     }
+    if (pos > inode.i_size) zero_tail(inode);
     const Result<ShmemGet> got = shmem_get_folio(inode, Pgoff(pos >> kPageShift), SgpType::kWrite);
     if (!got) {
       status = fail(got.error());

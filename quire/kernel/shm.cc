@@ -223,6 +223,14 @@ Status Shm::shmdt(Process& process, VirtAddr address) {
   return found ? Status{} : fail(Errno::kInval);
 }
 
+// remap_file_pages unmaps before it maps anew: the segment may have gone with that area, and its id be another's.
+Status Shm::mmap(File& file) {
+  const ShmSegment* segment = find_id(static_cast<std::int32_t>(file.inode().ino));
+  if (segment == nullptr || &segment->shm_file->inode() != &file.inode()) return fail(Errno::kInval);
+  vm_open(file);
+  return {};
+}
+
 void Shm::vm_open(File& file) {
   ShmStat& stat = segment_of(file).stat;
   stat.atime = now();

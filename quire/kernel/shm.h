@@ -138,6 +138,7 @@ class Shm final : private file::AreaOps {
   [[nodiscard]] int current_tgid() const;
 
   // file::AreaOps
+  Status mmap(file::File& file) override;
   void vm_open(file::File& file) override;
   void vm_close(file::File& file) override;
 

@@ -39,6 +39,25 @@ Status memfd_check_seals_mmap(const file::File& file, VmFlags& vm_flags) {
   return {};
 }
 
+// While a file is being mapped shared and for writing, from before its seals are looked at until the area is counted.
+class WritableMapping {
+ public:
+  WritableMapping() = default;
+  WritableMapping(const WritableMapping&) = delete;
+  WritableMapping& operator=(const WritableMapping&) = delete;
+  ~WritableMapping() {
+    if (mapping_ != nullptr) mapping_->mapping_unmap_writable();
+  }
+  Status begin(file::AddressSpace& mapping) {
+    const Status allowed = mapping.mapping_map_writable();
+    if (allowed) mapping_ = &mapping;
+    return allowed;
+  }
+
+ private:
+  file::AddressSpace* mapping_ = nullptr;
+};
+
 // What mapping this file this way allows; adds its flags.
 Status check_file_mapping(const file::File& file, Prot prot, MapFlags flags, std::uint64_t pages, std::uint64_t pgoff,
                           VmFlags& vm_flags) {
@@ -89,14 +108,14 @@ Result<VirtAddr> Vm::mmap(Mm& mm, VirtAddr hint, std::uint64_t length, Prot prot
   Result<VirtAddr> mapped = fail(Errno::kNoMem);
   {
     sim::WriteGuard guard(mm.mmap_lock);
-    mapped = do_mmap(mm, hint, length, prot, flags, file, offset, &populate);
+    mapped = do_mmap(mm, hint, length, prot, flags, file, Pgoff(offset >> kPageShift), &populate);
   }
   if (mapped && !populate.empty()) static_cast<void>(mm_populate(mm, populate));
   return mapped;
 }
 
 Result<VirtAddr> Vm::do_mmap(Mm& mm, VirtAddr hint, std::uint64_t length, Prot prot, MapFlags flags, file::File* file,
-                             std::uint64_t offset, Range<VirtAddr>* populate) {
+                             Pgoff pgoff, Range<VirtAddr>* populate) {
   if (length == 0) return fail(Errno::kInval);
   if (any(flags, MapFlags::kFixedNoReplace)) flags |= MapFlags::kFixed;
   if (!any(flags, MapFlags::kFixed)) {
@@ -106,7 +125,7 @@ Result<VirtAddr> Vm::do_mmap(Mm& mm, VirtAddr hint, std::uint64_t length, Prot p
   length = align_up(length, kPageSize);
   if (length == 0) return fail(Errno::kNoMem);
   const std::uint64_t pages = length >> kPageShift;
-  Pgoff pgoff(offset >> kPageShift);
+  if (pgoff + pages < pgoff) return fail(Errno::kOverflow);
   if (mm.map_count > tunables_.max_map_count) return fail(Errno::kNoMem);
 
   const Result<VirtAddr> area = get_unmapped_area(mm, hint, length, flags);
@@ -154,6 +173,10 @@ Result<VirtAddr> Vm::mmap_region(Mm& mm, Range<VirtAddr> range, VmFlags flags, f
   if (!may_expand_vm(mm, flags, pages) && !may_expand_vm(mm, flags, pages - count_vma_pages_range(mm, range))) {
     return fail(Errno::kNoMem);
   }
+  WritableMapping writable;
+  if (file != nullptr && all(flags, VmFlags::kShared | VmFlags::kMayWrite)) {
+    if (Status allowed = writable.begin(file->mapping()); !allowed) return fail(allowed.error());
+  }
   if (mm.mm_vmas.find_intersection(range) != nullptr) {
     if (Status unmapped = do_munmap(mm, range); !unmapped) return fail(unmapped.error());
   }
@@ -182,13 +205,13 @@ Result<VirtAddr> Vm::mmap_region(Mm& mm, Range<VirtAddr> range, VmFlags flags, f
   const MergeRequest request{
       .prev = mm.mm_vmas.find_prev(range.begin), .range = range, .flags = flags, .file = file, .pgoff = pgoff};
   if (vma_merge(mm, request) == nullptr) {
-    Vma* vma = vm_area_alloc(mm, range, flags, pgoff, file);
-    if (vma == nullptr) {
+    const Result<Vma*> vma = vm_area_map(mm, range, flags, pgoff, file);
+    if (!vma) {
       if (shm != nullptr) parts_.vfs.fput(*shm);
       commit_.vm_unacct_memory(charged);
-      return fail(Errno::kNoMem);
+      return fail(vma.error());
     }
-    vma_link(*vma);
+    vma_link(**vma);
   }
   if (shm != nullptr) parts_.vfs.fput(*shm);  // the area has its own reference
   vm_stat_account(mm, flags, static_cast<std::int64_t>(pages));

@@ -41,7 +41,7 @@ Status Vm::remap_file_pages(Mm& mm, VirtAddr start, std::uint64_t size, Prot pro
     if (vma->has(VmFlags::kLocked)) map_flags |= MapFlags::kLocked;
     file::File& file = *vma->vm_file;
     parts_.vfs.fget(file);  // the area that holds it is about to go
-    mapped = do_mmap(mm, start, size, prot_of(vma->vm_flags), map_flags, &file, pages_to_bytes(pgoff), &populate);
+    mapped = do_mmap(mm, start, size, prot_of(vma->vm_flags), map_flags, &file, Pgoff(pgoff), &populate);
     parts_.vfs.fput(file);
   }
   if (!mapped) return fail(mapped.error());

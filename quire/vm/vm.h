@@ -277,6 +277,7 @@ class Vm final : public file::MappingUpcalls {
   // mm.cc, vma.cc
   void exit_mmap(Mm& mm);
   [[nodiscard]] Vma* vm_area_alloc(Mm& mm, Range<VirtAddr> range, VmFlags flags, Pgoff pgoff, file::File* file);
+  [[nodiscard]] Result<Vma*> vm_area_map(Mm& mm, Range<VirtAddr> range, VmFlags flags, Pgoff pgoff, file::File* file);
   [[nodiscard]] Vma* vm_area_dup(const Vma& vma, Mm& mm);
   void vm_area_free(Vma& vma);
   void vma_link(Vma& vma);
@@ -296,7 +297,7 @@ class Vm final : public file::MappingUpcalls {
 
   // mmap.cc, munmap.cc, …; mmap_lock held for writing
   [[nodiscard]] Result<VirtAddr> do_mmap(Mm& mm, VirtAddr hint, std::uint64_t length, Prot prot, MapFlags flags,
-                                         file::File* file, std::uint64_t offset, Range<VirtAddr>* populate);
+                                         file::File* file, Pgoff pgoff, Range<VirtAddr>* populate);
   [[nodiscard]] Result<VirtAddr> mmap_region(Mm& mm, Range<VirtAddr> range, VmFlags flags, file::File* file, Pgoff pgoff);
   Status do_munmap(Mm& mm, Range<VirtAddr> range);
   [[nodiscard]] Result<VirtAddr> find_area(Mm& mm, VirtAddr hint, std::uint64_t length, MapFlags flags);

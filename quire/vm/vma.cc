@@ -10,10 +10,7 @@ using file::AddressSpace;
 
 namespace {
 
-AddressSpace::Share mapping_share(const Vma& vma) {
-  return all(vma.vm_flags, VmFlags::kShared | VmFlags::kMayWrite) ? AddressSpace::Share::kSharedWritable
-                                                                  : AddressSpace::Share::kPrivate;
-}
+void area_insert(AddressSpace& mapping, Vma& vma) { mapping.i_mmap_insert(vma.mapping_node, vma.vm_pgoff, vma.pages()); }
 
 }  // namespace
 
@@ -27,9 +24,20 @@ Vma* Vm::vm_area_alloc(Mm& mm, Range<VirtAddr> range, VmFlags flags, Pgoff pgoff
   if (file != nullptr) {
     parts_.vfs.fget(*file);
     vma->vm_file = file;
-    if (file->area_ops != nullptr) file->area_ops->vm_open(*file);
   }
   return vma;
+}
+
+// The area of a new mapping, which its file may refuse (call_mmap).
+Result<Vma*> Vm::vm_area_map(Mm& mm, Range<VirtAddr> range, VmFlags flags, Pgoff pgoff, file::File* file) {
+  Vma* vma = vm_area_alloc(mm, range, flags, pgoff, file);
+  if (vma == nullptr) return fail(Errno::kNoMem);
+  if (file == nullptr || file->area_ops == nullptr) return vma;
+  const Status allowed = file->area_ops->mmap(*file);
+  if (allowed) return vma;
+  parts_.vfs.fput(*file);
+  vma_cache_.free(vma);
+  return fail(allowed.error());
 }
 
 // A copy that is in no tree yet and has no AnonVmaChain; its anon_vma is that of the original.
@@ -38,6 +46,7 @@ Vma* Vm::vm_area_dup(const Vma& vma, Mm& mm) {
   if (copy == nullptr) return nullptr;
   copy->vm_flags = vma.vm_flags;
   copy->anon_vma = vma.anon_vma;
+  if (file::File* file = copy->vm_file; file != nullptr && file->area_ops != nullptr) file->area_ops->vm_open(*file);
   return copy;
 }
 
@@ -53,14 +62,16 @@ void Vm::vma_link_file(Vma& vma) {
   if (vma.vm_file == nullptr) return;
   AddressSpace& mapping = vma.vm_file->mapping();
   sim::WriteGuard guard(mapping.i_mmap_rwsem());
-  mapping.i_mmap_insert(vma.mapping_node, vma.vm_pgoff, vma.pages(), mapping_share(vma));
+  if (vma.is_shared_maywrite()) mapping.mapping_allow_writable();
+  area_insert(mapping, vma);
 }
 
 void Vm::unlink_file_vma(Vma& vma) {
   if (vma.vm_file == nullptr) return;
   AddressSpace& mapping = vma.vm_file->mapping();
   sim::WriteGuard guard(mapping.i_mmap_rwsem());
-  mapping.i_mmap_remove(vma.mapping_node, mapping_share(vma));
+  mapping.i_mmap_remove(vma.mapping_node);
+  if (vma.is_shared_maywrite()) mapping.mapping_unmap_writable();
 }
 
 void Vm::vma_link(Vma& vma) {
@@ -96,10 +107,12 @@ Status Vm::vma_adjust(const VmaChange& change) QUIRE_NO_THREAD_SAFETY_ANALYSIS {
   if (anon_vma == nullptr && change.next != nullptr) anon_vma = change.next->anon_vma;
   if (mapping != nullptr) {
     mapping->i_mmap_rwsem().down_write();
-    mapping->i_mmap_remove(vma.mapping_node, mapping_share(vma));
-    if (change.next != nullptr) mapping->i_mmap_remove(change.next->mapping_node, mapping_share(*change.next));
+    mapping->i_mmap_remove(vma.mapping_node);
+    if (change.next != nullptr) mapping->i_mmap_remove(change.next->mapping_node);
     for (Vma* gone : {change.remove, change.remove2}) {
-      if (gone != nullptr) mapping->i_mmap_remove(gone->mapping_node, mapping_share(*gone));
+      if (gone == nullptr) continue;
+      mapping->i_mmap_remove(gone->mapping_node);
+      if (gone->is_shared_maywrite()) mapping->mapping_unmap_writable();
     }
   }
   if (anon_vma != nullptr) {
@@ -135,14 +148,11 @@ Status Vm::vma_adjust(const VmaChange& change) QUIRE_NO_THREAD_SAFETY_ANALYSIS {
     anon_vma->root->rwsem.up_write();
   }
   if (mapping != nullptr) {
-    mapping->i_mmap_insert(vma.mapping_node, vma.vm_pgoff, vma.pages(), mapping_share(vma));
-    if (change.next != nullptr) {
-      mapping->i_mmap_insert(change.next->mapping_node, change.next->vm_pgoff, change.next->pages(),
-                             mapping_share(*change.next));
-    }
+    area_insert(*mapping, vma);
+    if (change.next != nullptr) area_insert(*mapping, *change.next);
     if (change.insert != nullptr) {
-      mapping->i_mmap_insert(change.insert->mapping_node, change.insert->vm_pgoff, change.insert->pages(),
-                             mapping_share(*change.insert));
+      if (change.insert->is_shared_maywrite()) mapping->mapping_allow_writable();
+      area_insert(*mapping, *change.insert);
     }
     mapping->i_mmap_rwsem().up_write();
   }

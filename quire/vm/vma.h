@@ -47,6 +47,8 @@ struct Vma {
   [[nodiscard]] bool is_anonymous() const { return vm_file == nullptr; }
   // The file that a program has mapped; nullptr behind the kernel's own pages, too (special mappings have no vm_file in Linux).
   [[nodiscard]] file::File* mapped_file() const;
+  // A shared area whose rights may include writing: what i_mmap_writable counts.
+  [[nodiscard]] bool is_shared_maywrite() const { return all(vm_flags, VmFlags::kShared | VmFlags::kMayWrite); }
   // A private area whose rights may include writing: its folios can be anonymous (is_cow_mapping).
   [[nodiscard]] bool is_cow_mapping() const {
     return (vm_flags & (VmFlags::kShared | VmFlags::kMayWrite)) == VmFlags::kMayWrite;

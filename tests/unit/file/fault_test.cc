@@ -134,9 +134,8 @@ TEST(MappingUpcalls, TruncateUnmapsAndWritingCleans) {
   MappingNode area;
   {
     const sim::WriteGuard guard(file.mapping().i_mmap_rwsem());
-    file.mapping().i_mmap_insert(area, Pgoff(0), 8, AddressSpace::Share::kSharedWritable);
+    file.mapping().i_mmap_insert(area, Pgoff(0), 8);
   }
-  EXPECT_TRUE(file.mapping().mapping_writably_mapped());
   m.run([&] {
     const Result<FilemapFault> fault = file.sb().fault(file, Pgoff(1), FaultHint::kNormal);
     ASSERT_TRUE(fault.has_value());
@@ -156,7 +155,7 @@ TEST(MappingUpcalls, TruncateUnmapsAndWritingCleans) {
   {
     const sim::WriteGuard guard(file.mapping().i_mmap_rwsem());
     file.mapping().i_mmap_for_each(Pgoff(7), Pgoff(9), [&](MappingNode& node) { found.push_back(&node); });
-    file.mapping().i_mmap_remove(area, AddressSpace::Share::kSharedWritable);
+    file.mapping().i_mmap_remove(area);
   }
   EXPECT_EQ(found, std::vector<MappingNode*>{&area});
   m.vfs->filemap().set_upcalls(nullptr);

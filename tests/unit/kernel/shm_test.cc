@@ -187,6 +187,26 @@ TEST_F(ShmTest, AttachmentsAreCountedOverForkExitSplitAndExec) {
   });
 }
 
+// remap_file_pages maps the area anew: the segment went with the area that was there before, unless another holds it.
+TEST_F(ShmTest, WhatIsLeftOfARemovedSegmentCannotBeMappedAnew) {
+  in_process([&](Process& self) {
+    const auto remap = [&](VirtAddr at, std::uint64_t pgoff) {
+      return vm().remap_file_pages(*self.mm, at, kPageSize, vm::Prot::kNone, pgoff, vm::MapFlags::kNone);
+    };
+    const std::int32_t id = segment(self, 2 * kPageSize);
+    const VirtAddr at = shm().shmat(self, id, kAt, ShmAt::kNone).value();
+    write(self, at + kPageSize, 7);
+    ASSERT_TRUE(shm().ipc_rmid(id));
+    ASSERT_TRUE(remap(at, 1));  // the second page stays mapped at its own place
+    EXPECT_EQ(read(self, at), 7);
+    EXPECT_EQ(nattch(id), 2u);
+    ASSERT_TRUE(vm().munmap(*self.mm, at + kPageSize, kPageSize));
+    EXPECT_EQ(error_of(remap(at, 0)), "EINVAL");
+    EXPECT_EQ(self.mm->map_count, 0);
+    EXPECT_EQ(error_of(shm().ipc_stat(id)), "EINVAL");
+  });
+}
+
 TEST_F(ShmTest, PiecesOfASegmentDoNotMergeAgain) {
   in_process([&](Process& self) {
     const std::int32_t id = segment(self, 4 * kPageSize);

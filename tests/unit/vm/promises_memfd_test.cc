@@ -1,4 +1,6 @@
 // What memfd_create(2) and its seals (fcntl(2)), process_vm_readv(2) and membarrier(2) promise.
+#include <array>
+
 #include "promises.h"
 
 namespace quire::vm {
@@ -144,6 +146,92 @@ TEST_F(MemfdPromise, ExecSealOfAnExecutableFileSealsItsContents) {
   file::File& file = memfd(1, MemfdFlags::kAllowSealing | MemfdFlags::kExec);
   ASSERT_TRUE(add(file, Seals::kExec));
   EXPECT_EQ(seals(file), Seals::kExec | Seals::kShrink | Seals::kGrow | Seals::kWrite | Seals::kFutureWrite);
+}
+
+TEST_F(MemfdPromise, ARefusedWriteLeavesTheFileAsItWas) {
+  for (const Seals seal : {Seals::kWrite, Seals::kGrow}) {
+    file::File& file = memfd(1);
+    ASSERT_TRUE(m_.vfs.ftruncate(file, 100));
+    ASSERT_TRUE(map(page(0), 1, kRw, MapFlags::kShared | MapFlags::kFixed, &file));
+    *m_.vm.to_host(write(0, 1).phys + 200) = std::byte{7};  // behind the end
+    ASSERT_TRUE(map(page(0), 1, Prot::kRead, MapFlags::kPrivate | MapFlags::kFixed, &file));
+    ASSERT_TRUE(add(file, seal));
+    EXPECT_TRUE(fails_with(pwrite(file, bytes(2), 1), Errno::kPerm));
+    EXPECT_EQ(m_.read(mm_, page(0) + 200), 7);
+  }
+}
+
+// A pin outlives the mapping that it came from, and its holder may write at any time.
+TEST_F(MemfdPromise, WriteSealWaitsForPins) {
+  file::File& file = memfd(1);
+  ASSERT_TRUE(map(page(0), 1, kRw, MapFlags::kShared | MapFlags::kFixed, &file));
+  std::array<phys::Page*, 1> pinned{};
+  m_.run([&] {
+    ASSERT_EQ(m_.vm.pin_user_pages(mm_, page(0), pinned, arch::Access::kWrite), 1u);
+    ASSERT_TRUE(m_.vm.munmap(mm_, page(0), bytes(1)));
+    const sim::Nanos begun = m_.scheduler.now();
+    EXPECT_TRUE(fails_with(add(file, Seals::kWrite), Errno::kBusy));
+    EXPECT_GE(m_.scheduler.now() - begun, 150 * sim::kMillisecond);
+    EXPECT_EQ(seals(file), Seals::kNone);
+    ASSERT_TRUE(map(page(0), 1, kRw, MapFlags::kShared | MapFlags::kFixed, &file));  // nothing is denied
+    ASSERT_TRUE(m_.vm.munmap(mm_, page(0), bytes(1)));
+    m_.scheduler.spawn("holder", [&] {
+      m_.scheduler.sleep_for(50 * sim::kMillisecond);
+      m_.vm.unpin_user_pages(pinned);
+    });
+    EXPECT_TRUE(add(file, Seals::kWrite));
+  });
+}
+
+// Whichever of the two comes first wins: the other sees it.
+TEST(MemfdRace, ASealedFileIsNotMappedWritable) {
+  for (std::uint64_t seed = 0; seed < 60; ++seed) {
+    VmMachine m({.cpus = 2, .seed = seed, .preempt_permille = 300});
+    Mm& mm = m.mm_alloc();
+    file::File& file = *m.vfs.memfd_create("race", MemfdFlags::kAllowSealing).value();
+    m.run([&] { ASSERT_TRUE(m.vfs.ftruncate(file, kPageSize)); });
+    Status mapped;
+    Status sealed;
+    m.scheduler.spawn("map", [&] {
+      const auto at = m.vm.mmap(mm, kArena, kPageSize, kRw, MapFlags::kShared | MapFlags::kFixed, &file, 0);
+      if (!at) mapped = fail(at.error());
+      m.scheduler.charge(seed * 100);
+    });
+    m.scheduler.spawn("seal", [&] {
+      m.scheduler.charge(seed * 10);
+      m.scheduler.sync_point();
+      sealed = file::memfd_add_seals(file, Seals::kWrite);
+    });
+    ASSERT_TRUE(m.scheduler.run().done());
+    EXPECT_NE(mapped.has_value(), sealed.has_value()) << "seed " << seed;
+    EXPECT_TRUE(mapped || mapped.error() == Errno::kPerm);
+    EXPECT_TRUE(sealed || sealed.error() == Errno::kBusy);
+    m.vm.mmput(mm);
+    m.vfs.fput(file);
+    m.validate();
+  }
+}
+
+// An area that is split or merged does not go from the count of those that may write, not even for a moment.
+TEST(MemfdRace, AMappingThatIsBeingSplitIsStillWritable) {
+  VmMachine m({.cpus = 2});
+  Mm& mm = m.mm_alloc();
+  file::File& file = *m.vfs.memfd_create("race", MemfdFlags::kAllowSealing).value();
+  m.run([&] {
+    ASSERT_TRUE(m.vfs.ftruncate(file, 4 * kPageSize));
+    ASSERT_TRUE(m.vm.mmap(mm, kArena, 4 * kPageSize, kRw, MapFlags::kShared | MapFlags::kFixed, &file, 0));
+    ASSERT_TRUE(m.vm.madvise(mm, kArena, kPageSize, Advice::kGuardInstall));  // gives it an AnonVma
+    AnonVma* anon_vma = mm.mm_vmas.lookup(kArena)->anon_vma;
+    ASSERT_NE(anon_vma, nullptr);
+    anon_vma->root->rwsem.down_read();
+    m.scheduler.spawn("split", [&] { ASSERT_TRUE(m.vm.mprotect(mm, kArena, kPageSize, Prot::kRead)); });
+    m.scheduler.sleep_for(sim::kMillisecond);  // it waits for the AnonVma now
+    EXPECT_TRUE(fails_with(file::memfd_add_seals(file, Seals::kWrite), Errno::kBusy));
+    anon_vma->root->rwsem.up_read();
+  });
+  m.vm.mmput(mm);
+  m.vfs.fput(file);
+  m.validate();
 }
 
 // --- process_vm_readv, process_vm_writev ------------------------------------------------------------------------------------

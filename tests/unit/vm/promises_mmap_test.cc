@@ -329,12 +329,13 @@ TEST_F(RemapFilePagesPromise, TheAddressAndSizeAreRoundedDown) {
 TEST_F(RemapFilePagesPromise, Errors) {
   ASSERT_TRUE(map(page(0), 2, kRw, MapFlags::kShared | MapFlags::kFixed, &memfd(2)));
   at(8, 2);
-  EXPECT_TRUE(fails_with(remap(0, 1, 0, Prot::kRead), Errno::kInval));     // prot must be 0
-  EXPECT_TRUE(fails_with(remap(0, 0, 0), Errno::kInval));                  // nothing
-  EXPECT_TRUE(fails_with(remap(0, 1, ~std::uint64_t{0}), Errno::kInval));  // the offset wraps
-  EXPECT_TRUE(fails_with(remap(4, 1, 0), Errno::kInval));                  // nothing mapped there
-  EXPECT_TRUE(fails_with(remap(8, 1, 0), Errno::kInval));                  // private
-  EXPECT_TRUE(fails_with(remap(1, 2, 0), Errno::kInval));                  // beyond the area
+  EXPECT_TRUE(fails_with(remap(0, 1, 0, Prot::kRead), Errno::kInval));             // prot must be 0
+  EXPECT_TRUE(fails_with(remap(0, 0, 0), Errno::kInval));                          // nothing
+  EXPECT_TRUE(fails_with(remap(0, 1, ~std::uint64_t{0}), Errno::kInval));          // the offset wraps
+  EXPECT_TRUE(fails_with(remap(0, 1, std::uint64_t{1} << 52), Errno::kOverflow));  // beyond any file
+  EXPECT_TRUE(fails_with(remap(4, 1, 0), Errno::kInval));                          // nothing mapped there
+  EXPECT_TRUE(fails_with(remap(8, 1, 0), Errno::kInval));                          // private
+  EXPECT_TRUE(fails_with(remap(1, 2, 0), Errno::kInval));                          // beyond the area
   EXPECT_EQ(maps(), "0-2 rw-s\n8-10 rw-p\n");
 }
 
