@@ -13,6 +13,7 @@ inline constexpr std::uint64_t kRlimInfinity = ~std::uint64_t{0};
 struct Rlimits {
   std::uint64_t as = kRlimInfinity;
   std::uint64_t data = kRlimInfinity;
+  std::uint64_t data_max = kRlimInfinity;  // the hard limit, which alone bounds mappings where the soft one is 0
   std::uint64_t stack = 8 * kMiB;
   std::uint64_t memlock = 8 * kMiB;
 };

@@ -184,7 +184,9 @@ Status Vm::madvise_vma(Vma** vma, Vma** prev, Range<VirtAddr> range, Advice advi
     default: {
       const Result<VmFlags> flags = advised_flags(area, advice);
       if (!flags) return fail(flags.error());
-      return vma_set_flags(vma, prev, range, *flags);
+      const Status set = vma_set_flags(vma, prev, range, *flags);
+      // What there is no memory for now may work later; kNoMem is for a hole.
+      return !set && set.error() == Errno::kNoMem ? fail(Errno::kAgain) : set;
     }
   }
 }

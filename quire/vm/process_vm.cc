@@ -13,7 +13,7 @@ namespace quire::vm {
 namespace {
 
 constexpr std::size_t kPagesAtOnce = 16;             // PVM_MAX_PP_ARRAY_COUNT
-constexpr std::uint64_t kMaxTransfer = 0x7fff'f000;  // MAX_RW_COUNT, of the local parts
+constexpr std::uint64_t kMaxTransfer = 0x7fff'f000;  // MAX_RW_COUNT: of the local parts, or of those to advise
 
 // The parts together, or what is wrong with them (import_iovec).
 Result<std::uint64_t> iov_length(std::span<const UserIovec> parts) {
@@ -137,7 +137,8 @@ Result<std::uint64_t> Vm::process_vm_writev(Mm& mm, std::span<const UserIovec> l
 Result<std::uint64_t> Vm::process_madvise(Mm& caller, Result<Mm*> target, std::span<const UserIovec> parts, Advice advice,
                                           std::uint32_t flags) {
   if (flags != 0) return fail(Errno::kInval);
-  if (const Result<std::uint64_t> bytes = iov_length(parts); !bytes) return bytes;
+  const Result<std::uint64_t> bytes = iov_length(parts);
+  if (!bytes) return bytes;
   for (const UserIovec& part : parts) {
     if (!access_ok(caller, part)) return fail(Errno::kFault);
   }
@@ -146,15 +147,17 @@ Result<std::uint64_t> Vm::process_madvise(Mm& caller, Result<Mm*> target, std::s
   const bool harmless =
       advice == Advice::kCold || advice == Advice::kPageOut || advice == Advice::kWillNeed || advice == Advice::kCollapse;
   if (*target != &caller && !harmless) return fail(Errno::kInval);
-  std::uint64_t done = 0;
+  std::uint64_t left = *bytes;
   for (const UserIovec& part : parts) {
-    if (Status advised = madvise(**target, part.iov_base, part.iov_len, advice); !advised) {
-      if (done == 0) return fail(advised.error());
+    if (left == 0) break;
+    const std::uint64_t length = std::min(part.iov_len, left);
+    if (Status advised = madvise(**target, part.iov_base, length, advice); !advised) {
+      if (left == *bytes) return fail(advised.error());
       break;
     }
-    done += part.iov_len;
+    left -= length;
   }
-  return done;
+  return *bytes - left;
 }
 
 }  // namespace quire::vm

@@ -70,9 +70,6 @@ void VmValidator::check_area(const Vma& vma, Sizes& sizes) {
     QUIRE_BUG_ON(!vma.mapping_node.linked());
     QUIRE_BUG_ON(vma.mapping_node.first != vma.vm_pgoff.value());
     QUIRE_BUG_ON(vma.mapping_node.last != vma.vm_pgoff.value() + pages - 1);
-  } else if (vma.anon_vma == nullptr) {
-    QUIRE_BUG_ON(vma.vm_pgoff.value() != vma.vm_start.value() >> kPageShift && vma.anon_vma_chain.empty() &&
-                 !vma.has(VmFlags::kWipeOnFork));
   }
   check_chain(vma);
 }

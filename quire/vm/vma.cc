@@ -207,7 +207,8 @@ void Vm::vm_stat_account(Mm& mm, VmFlags flags, std::int64_t pages) {
 bool Vm::may_expand_vm(const Mm& mm, VmFlags flags, std::uint64_t pages) const {
   if (mm.total_vm + pages > mm.rlimits.as >> kPageShift) return false;
   const bool data = any(flags, VmFlags::kWrite) && !any(flags, VmFlags::kShared | VmFlags::kGrowsDown);
-  return !data || mm.data_vm + pages <= mm.rlimits.data >> kPageShift;
+  if (!data || mm.data_vm + pages <= mm.rlimits.data >> kPageShift) return true;
+  return mm.rlimits.data == 0 && mm.data_vm + pages <= mm.rlimits.data_max >> kPageShift;
 }
 
 }  // namespace quire::vm

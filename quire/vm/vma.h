@@ -1,8 +1,9 @@
 // One area of a process's address space: a page-aligned range with one set of rights and one backing (Linux's
 // vm_area_struct).
 //
-// Invariants: vm_start < vm_end, both page aligned; areas of one Mm do not overlap; for a private anonymous area without
-// AnonVma, vm_pgoff is vm_start's page number, so that neighbours merge. vm_file is referenced as long as the area lives.
+// Invariants: vm_start < vm_end, both page aligned; areas of one Mm do not overlap. vm_file is referenced as long as the area
+// lives. A private anonymous area begins with vm_start's page number as vm_pgoff, so that neighbours merge; one that was moved
+// with pages keeps its offsets, even when it loses the pages and its AnonVma (MREMAP_DONTUNMAP, MADV_WIPEONFORK).
 // Everything here is guarded by the Mm's mmap_lock (read to look, write to change); anon_vma may go from null to set under
 // the read lock with the page-table lock held.
 #pragma once

@@ -161,12 +161,16 @@ class Program {
   void remap(Process& process) {
     const Run from = random_run();
     const bool fixed = rng_.chance(1, 2);
+    const bool keeps = fixed && rng_.chance(1, 3);  // MREMAP_DONTUNMAP
     const std::uint64_t new_count = fixed ? from.count : 1 + rng_.below(kMaxRun);
     const std::uint64_t to_first = rng_.below(kWindow);
     const VirtAddr to = kBase + to_first * kPageSize;
     const bool mapped = process.model.contains(from.first);
-    const MremapFlags flags = fixed ? MremapFlags::kMayMove | MremapFlags::kFixed : MremapFlags::kNone;
-    note("mremap to " + (fixed ? std::to_string(to_first) : "size " + std::to_string(new_count)), process, from);
+    MremapFlags flags = fixed ? MremapFlags::kMayMove | MremapFlags::kFixed : MremapFlags::kNone;
+    if (keeps) flags |= MremapFlags::kDontUnmap;
+    note((keeps ? "mremap without unmapping to " : "mremap to ") +
+             (fixed ? std::to_string(to_first) : "size " + std::to_string(new_count)),
+         process, from);
     const Result<VirtAddr> at = machine_.vm.mremap(*process.mm, from.start(), from.bytes(), new_count * kPageSize, flags, to);
     if (!mapped) {
       ASSERT_TRUE(fails_with(at, Errno::kFault));
@@ -189,6 +193,7 @@ class Program {
       for (std::uint64_t i = 0; i < new_count; ++i) process.model.erase(to_first + i);
     }
     if (!at) return;
+    if (keeps) leave_empty(process, from, moved);
     const std::uint64_t first = (*at - kBase) / kPageSize;
     for (std::uint64_t i = 0; i < new_count; ++i) {
       if (moved.contains(i)) {
@@ -202,6 +207,19 @@ class Program {
       grown.lazyfree = false;
       if (grown.locked) grown.populate();
       process.model[first + i] = grown;
+    }
+  }
+
+  // Where pages were moved away from and the area stays: as never written, and of the whole area no lock.
+  void leave_empty(Process& process, const Run& from, const ModelMm& moved) {
+    const Vma* area = process.mm->mm_vmas.lookup(from.start());
+    for (const auto& [i, page] : moved) {
+      ModelPage& left = process.model[from.first + i] = page;
+      left.drop();
+    }
+    for (std::uint64_t number = 0; number < kWindow; ++number) {
+      if (!area->range().contains(kBase + number * kPageSize)) continue;
+      process.model[number].locked = false;
     }
   }
 

@@ -148,6 +148,21 @@ TEST_F(MadvisePromise, WipeOnForkGivesTheChildZeroes) {
   EXPECT_EQ(read(0), 5);
 }
 
+TEST_F(MadvisePromise, WhatWasWipedMayBeKeptAgain) {
+  at(0, 1);
+  write(0, 5);
+  ASSERT_TRUE(m_.vm.mremap(mm_, page(0), bytes(1), bytes(1), MremapFlags::kMayMove | MremapFlags::kFixed, page(4)));
+  ASSERT_TRUE(advise(4, 1, Advice::kWipeOnFork));
+  Mm& child = fork();
+  ASSERT_TRUE(m_.vm.madvise(child, page(4), bytes(1), Advice::kKeepOnFork));
+  m_.vm.validate();
+  EXPECT_EQ(m_.read(child, page(4)), 0);
+  EXPECT_TRUE(m_.write(child, page(4), 6).ok());
+  Mm& grandchild = *m_.vm.dup_mm(child).value();
+  EXPECT_EQ(m_.read(grandchild, page(4)), 6);
+  m_.vm.mmput(grandchild);
+}
+
 TEST_F(MadvisePromise, WipeOnForkIsForPrivateAnonymousMemoryOnly) {
   at(0, 1, kRw, MapFlags::kShared);
   EXPECT_TRUE(fails_with(advise(0, 1, Advice::kWipeOnFork), Errno::kInval));
@@ -204,6 +219,16 @@ TEST_F(MadvisePromise, Errors) {
   EXPECT_TRUE(fails_with(advise(0, 1, Advice::kSoftOffline), Errno::kPerm));
   EXPECT_TRUE(fails_with(advise(0, 1, Advice::kCollapse), Errno::kInval));
   EXPECT_TRUE(m_.vm.madvise(mm_, page(9), 0, Advice::kNormal));
+}
+
+// ENOMEM says that something is not mapped; what the kernel runs out of may be there again soon.
+TEST_F(MadvisePromise, WithoutRoomForAnotherAreaItIsEagain) {
+  at(0, 3);
+  m_.vm.tunables().max_map_count = 1;
+  EXPECT_TRUE(fails_with(advise(1, 1, Advice::kDontFork), Errno::kAgain));
+  const std::array parts{UserIovec{page(1), bytes(1)}};
+  EXPECT_TRUE(fails_with(m_.vm.process_madvise(mm_, &mm_, parts, Advice::kDontFork), Errno::kAgain));
+  EXPECT_EQ(maps(), "0-3 rw-p\n");
 }
 
 // --- guards ---------------------------------------------------------------------------------------------------------------
@@ -293,6 +318,28 @@ TEST_F(MadvisePromise, OthersLoseNothingByAdvice) {
   const std::array parts{UserIovec{page(0), bytes(1)}};
   EXPECT_TRUE(fails_with(m_.vm.process_madvise(mm_, &other, parts, Advice::kDontNeed), Errno::kInval));
   EXPECT_TRUE(m_.vm.process_madvise(mm_, &mm_, parts, Advice::kDontNeed));  // oneself may
+}
+
+TEST_F(MadvisePromise, OneCallAdvisesNoMoreThan2GiB) {
+  constexpr std::uint64_t kMost = 0x7fff'f000;  // MAX_RW_COUNT
+  const std::uint64_t size = 4 * kGiB;
+  const VirtAddr start(0x2'0000'0000);
+  ASSERT_TRUE(m_.vm.mmap(mm_, start, size, kRw, kPrivateAnon | MapFlags::kFixed | MapFlags::kNoReserve, nullptr, 0));
+  m_.write(mm_, start + kMost - kPageSize, 1);
+  m_.write(mm_, start + kMost, 2);
+  const std::array parts{UserIovec{start, size}, UserIovec{start + 1, 0}};  // what comes behind is not looked at
+  EXPECT_EQ(*m_.vm.process_madvise(mm_, &mm_, parts, Advice::kDontNeed), kMost);
+  EXPECT_EQ(m_.read(mm_, start + kMost - kPageSize), 0);
+  EXPECT_EQ(m_.read(mm_, start + kMost), 2);
+}
+
+TEST_F(MadvisePromise, EmptyPartsBehindTheLastAreNotLookedAt) {
+  at(0, 1);
+  const std::array parts{UserIovec{page(0), bytes(1)}, UserIovec{page(0) + 1, 0}};
+  EXPECT_EQ(*m_.vm.process_madvise(mm_, &mm_, parts, Advice::kCold), bytes(1));
+  const std::array front{UserIovec{page(0) + 1, 0}, UserIovec{page(0), bytes(1)}};
+  EXPECT_TRUE(fails_with(m_.vm.process_madvise(mm_, &mm_, front, Advice::kCold), Errno::kInval));
+  EXPECT_EQ(*m_.vm.process_madvise(mm_, &mm_, std::span(front).first(1), Advice::kCold), 0u);
 }
 
 TEST_F(MadvisePromise, ErrorsOfProcessMadvise) {

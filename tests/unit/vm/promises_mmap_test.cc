@@ -273,6 +273,16 @@ TEST_F(MmapPromise, RlimitDataCountsPrivateWritableMemory) {
   at(8, 1, kRw, MapFlags::kShared);
 }
 
+// A soft limit of 0 is how some programs forbid only the heap: mappings go up to the hard one.
+TEST_F(MmapPromise, RlimitDataOf0LeavesMappingsToTheHardLimit) {
+  mm_.rlimits.data = 0;
+  at(0, 4);
+  mm_.start_brk = mm_.brk = page(100);
+  EXPECT_EQ(m_.vm.brk(mm_, page(101)), page(100));
+  mm_.rlimits.data_max = bytes(4);
+  EXPECT_TRUE(fails_with(map(page(4), 1, kRw, kPrivateAnon | MapFlags::kFixed), Errno::kNoMem));
+}
+
 TEST_F(MmapPromise, MaxMapCountEndsMapping) {
   m_.vm.tunables().max_map_count = 3;
   for (std::uint64_t i = 0; i < 4; ++i) at(2 * i, 1);  // "more than", not "as many as"

@@ -60,6 +60,20 @@ TEST_F(MremapPromise, DontUnmapLeavesAnEmptyAreaBehind) {
   EXPECT_EQ(read(8), 1);
 }
 
+// The page offsets of an area that was moved are those of where it came from, also when it has no pages any more.
+TEST_F(MremapPromise, AnAreaThatWasMovedAndLosesItsPagesIsUsedOn) {
+  at(0, 1);
+  write(0, 1);
+  ASSERT_TRUE(remap(0, 1, 1, kMove, page(4)));
+  ASSERT_TRUE(remap(4, 1, 1, kMove | MremapFlags::kDontUnmap, page(8)));
+  m_.vm.validate();
+  EXPECT_EQ(read(4), 0);
+  EXPECT_TRUE(write(4, 2).ok());
+  ASSERT_TRUE(remap(4, 1, 1, kMove, page(12)));
+  EXPECT_EQ(read(12), 2);
+  EXPECT_EQ(read(8), 1);
+}
+
 TEST_F(MremapPromise, AnOldSizeOf0MapsSharedPagesTwice) {
   at(0, 2, kRw, MapFlags::kShared);
   write(1, 6);
