@@ -23,9 +23,12 @@ ProcessTable::ProcessTable(phys::PhysMem& phys, slab::SlabSystem& slab, kvirt::K
       objects_(phys, slab, kernel_space.vmalloc()),
       files_(slab, kernel_space.kv(), vfs),
       pseudo_fs_(phys, slab, vfs),
-      exec_(phys, slab, vfs, vm) {}
+      exec_(phys, slab, vfs, vm) {
+  vm_.commit().set_current(this);
+}
 
 ProcessTable::~ProcessTable() {
+  vm_.commit().set_current(nullptr);
   // Who still has memory and files was stopped in the middle of something, which may have left them half changed: they go with the
   // machine's memory, as they are.
   for (const auto& process : processes_) free_task(*process);  // what was being reaped, too
@@ -341,16 +344,24 @@ void ProcessTable::oom_kill_process(std::uint64_t pid, std::uint64_t /*points*/)
   }
 }
 
-std::uint64_t ProcessTable::current_pid() const {
+const Process* ProcessTable::current() const {
   const sim::Task* task = phys_.scheduler().current();
-  if (task == nullptr || task->local == nullptr) return 0;
-  return static_cast<std::uint64_t>(static_cast<const Thread*>(task->local)->process->pid);
+  return task == nullptr || task->local == nullptr ? nullptr : static_cast<const Thread*>(task->local)->process;
+}
+
+std::uint64_t ProcessTable::current_pid() const {
+  const Process* process = current();
+  return process == nullptr ? 0 : static_cast<std::uint64_t>(process->pid);
 }
 
 bool ProcessTable::fatal_signal_pending() const {
-  const sim::Task* task = phys_.scheduler().current();
-  if (task == nullptr || task->local == nullptr) return false;
-  return static_cast<const Thread*>(task->local)->process->killed();
+  const Process* process = current();
+  return process != nullptr && process->killed();
+}
+
+const vm::Mm* ProcessTable::current_mm() const {
+  const Process* process = current();
+  return process == nullptr ? nullptr : process->mm;
 }
 
 Process* ProcessTable::find(int pid) {

@@ -23,7 +23,7 @@
 
 namespace quire::kernel {
 
-class ProcessTable final : public reclaim::OomVictims {
+class ProcessTable final : public reclaim::OomVictims, private vm::CurrentMm {
  public:
   ProcessTable(phys::PhysMem& phys, slab::SlabSystem& slab, kvirt::KernelSpace& kernel_space, file::Vfs& vfs, vm::Vm& vm);
   ~ProcessTable() override;
@@ -70,6 +70,10 @@ class ProcessTable final : public reclaim::OomVictims {
   [[nodiscard]] bool fatal_signal_pending() const override;
 
  private:
+  [[nodiscard]] const Process* current() const;  // null: a task of the kernel's own, or nobody
+  // vm::CurrentMm
+  [[nodiscard]] const vm::Mm* current_mm() const override;
+
   enum class CopyMm : std::uint8_t { kNone, kCopy, kShare };
 
   Result<Process*> copy_process(Process* parent, std::string comm, CopyMm copy, Body body);

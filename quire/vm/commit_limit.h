@@ -15,16 +15,27 @@ namespace quire::vm {
 
 struct Mm;
 
+// Who runs; the floor that has processes implements it. Null: a task of the kernel's own, or nobody.
+class CurrentMm {
+ public:
+  virtual ~CurrentMm() = default;
+  [[nodiscard]] virtual const Mm* current_mm() const = 0;
+};
+
 class CommitLimit final : public file::CommitAccounting {
  public:
   CommitLimit(phys::PhysMem& phys, swap::SwapSystem& swap, const VmTunables& tunables)
       : phys_(phys), swap_(swap), tunables_(tunables) {}
 
   // Accounts `pages` more, or kNoMem: always in mode 1; in mode 0 unless it is more than RAM and swap together; in mode 2
-  // while Committed_AS stays below CommitLimit less reserves. (security_vm_enough_memory_mm)
+  // while Committed_AS stays below CommitLimit less reserves, a part of `mm` among them: that of who asks, which for a fork is
+  // the parent. (security_vm_enough_memory_mm)
   Status vm_enough_memory(const Mm& mm, std::uint64_t pages) { return enough_memory(&mm, pages); }
-  // For memory of no address space: no reserve is left for the user's own.
-  Status security_vm_enough_memory(std::uint64_t pages) override { return enough_memory(nullptr, pages); }
+  // For memory of no address space; it is the current one that asks.
+  Status security_vm_enough_memory(std::uint64_t pages) override {
+    return enough_memory(current_ == nullptr ? nullptr : current_->current_mm(), pages);
+  }
+  void set_current(const CurrentMm* current) { current_ = current; }
   void vm_acct_memory(std::int64_t pages) { committed_as_ += pages; }
   void vm_unacct_memory(std::uint64_t pages) override { committed_as_ -= static_cast<std::int64_t>(pages); }
 
@@ -37,6 +48,7 @@ class CommitLimit final : public file::CommitAccounting {
   phys::PhysMem& phys_;
   swap::SwapSystem& swap_;
   const VmTunables& tunables_;
+  const CurrentMm* current_ = nullptr;
   std::int64_t committed_as_ = 0;
 };
 

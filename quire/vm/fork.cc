@@ -72,7 +72,7 @@ Status Vm::dup_mmap(Mm& mm, Mm& parent) {
 Status Vm::dup_vma(Mm& mm, Vma& src) {
   const std::uint64_t charged = src.has(VmFlags::kAccount) ? src.pages() : 0;
   if (charged != 0) {
-    if (Status enough = commit_.vm_enough_memory(mm, charged); !enough) return enough;
+    if (Status enough = commit_.vm_enough_memory(*src.vm_mm, charged); !enough) return enough;
   }
   Vma* vma = vm_area_dup(src, mm);
   if (vma == nullptr) {

@@ -137,6 +137,36 @@ TEST_F(ShmTest, MemoryIsPromisedWithTheSegmentUnlessItIsNoreserve) {
   });
 }
 
+// Shared memory belongs to no process, but it is the caller's reserve that stays free.
+TEST_F(ShmTest, NeverOvercommitLeavesTheCallersReserve) {
+  in_process([&](Process& self) {
+    constexpr auto kShared = vm::MapFlags::kShared | vm::MapFlags::kAnonymous;
+    const auto map = [&](std::uint64_t pages, vm::Prot prot, vm::MapFlags flags) {
+      return vm().mmap(*self.mm, VirtAddr(0), pages * kPageSize, prot, flags, nullptr, 0);
+    };
+    ASSERT_TRUE(map(16384, vm::Prot::kRead, vm::MapFlags::kPrivate | vm::MapFlags::kAnonymous));  // a 32nd: 512 pages
+    file::File& memfd = *machine_->vfs().memfd_create("", file::MemfdFlags::kNone).value();
+    std::array<std::byte, 1> byte{};
+    const auto write_page = [&] {
+      file::KernelBuffer from(byte);
+      return machine_->vfs().pwrite(memfd, 0, 1, from);
+    };
+    vm::VmTunables& tunables = vm().tunables();
+    tunables.overcommit_memory = vm::OvercommitMode::kNever;
+    tunables.admin_reserve_kbytes = 0;
+    tunables.user_reserve_kbytes = 1000 * 4;
+    tunables.overcommit_kbytes = (vm().commit().committed_as() + 500) * 4;
+    EXPECT_EQ(error_of(shm().shmget(self, kIpcPrivate, 10 * kPageSize, kNew)), "ENOMEM");
+    EXPECT_EQ(error_of(map(10, vm::Prot::kRead, kShared)), "ENOMEM");
+    EXPECT_EQ(error_of(write_page()), "ENOSPC");
+    tunables.user_reserve_kbytes = 0;
+    EXPECT_TRUE(shm().ipc_rmid(segment(self, 10 * kPageSize)));
+    EXPECT_TRUE(map(10, vm::Prot::kRead, kShared));
+    EXPECT_TRUE(write_page());
+    machine_->vfs().fput(memfd);
+  });
+}
+
 // --- shmat, shmdt -----------------------------------------------------------------------------------------------------------
 
 TEST_F(ShmTest, ProcessesSeeOneMemory) {

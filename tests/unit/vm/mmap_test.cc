@@ -234,6 +234,23 @@ TEST_F(MmapTest, OvercommitModes) {
   EXPECT_TRUE(fails_with(map(VirtAddr(0), kPageSize, kRw, kPrivateAnon), Errno::kNoMem));
 }
 
+// A part of what the forking process has stays free for it, however little the child has yet.
+TEST_F(MmapTest, ForkLeavesTheReserveOfTheParent) {
+  at(0, 300);
+  ASSERT_TRUE(map(page(1000), 16384 * kPageSize, Prot::kRead, kPrivateAnon));  // a 32nd: 512 pages and some
+  VmTunables& tunables = m_.vm.tunables();
+  tunables.overcommit_memory = OvercommitMode::kNever;
+  tunables.overcommit_kbytes = 1000 * kPageSize / kKiB;
+  tunables.admin_reserve_kbytes = 0;
+  EXPECT_TRUE(fails_with(m_.vm.dup_mm(mm_), Errno::kNoMem));
+  EXPECT_EQ(m_.vm.commit().committed_as(), 300u);
+  tunables.user_reserve_kbytes = 0;
+  const Result<Mm*> child = m_.vm.dup_mm(mm_);
+  ASSERT_TRUE(child);
+  EXPECT_EQ(m_.vm.commit().committed_as(), 600u);
+  m_.vm.mmput(**child);
+}
+
 TEST_F(MmapTest, SharedMemoryIsPromisedToo) {
   const auto shared = MapFlags::kShared | MapFlags::kAnonymous;
   ASSERT_TRUE(map(page(0), 8 * kPageSize, kRw, shared | MapFlags::kFixed));
