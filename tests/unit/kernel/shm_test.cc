@@ -237,6 +237,19 @@ TEST_F(ShmTest, WhatIsLeftOfARemovedSegmentCannotBeMappedAnew) {
   });
 }
 
+TEST_F(ShmTest, DetachingLeavesSealedPieces) {
+  in_process([&](Process& self) {
+    const std::int32_t id = segment(self, 4 * kPageSize);
+    const VirtAddr at = shm().shmat(self, id, kAt, ShmAt::kNone).value();
+    ASSERT_TRUE(vm().mseal(*self.mm, at + kPageSize, kPageSize));
+    EXPECT_EQ(error_of(shm().shmdt(self, at)), "none");
+    EXPECT_EQ(self.mm->map_count, 1);
+    EXPECT_EQ(nattch(id), 1u);
+    EXPECT_EQ(read(self, at), -1);
+    EXPECT_EQ(read(self, at + kPageSize), 0);
+  });
+}
+
 TEST_F(ShmTest, PiecesOfASegmentDoNotMergeAgain) {
   in_process([&](Process& self) {
     const std::int32_t id = segment(self, 4 * kPageSize);
