@@ -64,9 +64,9 @@ Status check_file_mapping(const file::File& file, Prot prot, MapFlags flags, std
   constexpr std::uint64_t kMaxPages = file::kMaxLfsFilesize >> kPageShift;
   if (pages > kMaxPages || pgoff > kMaxPages - pages) return fail(Errno::kOverflow);
   const MapFlags type = flags & MapFlags::kTypeMask;
-  if (type == MapFlags::kSharedValidate && any(flags, ~kLegacyMapMask)) {
-    return fail(Errno::kOpNotSupp);
-  }
+  // Disk file systems know MAP_SYNC and say later that this file is not on DAX.
+  const MapFlags known = kLegacyMapMask | (file.sb().can_writeback() ? MapFlags::kSync : MapFlags::kNone);
+  if (type == MapFlags::kSharedValidate && any(flags, ~known)) return fail(Errno::kOpNotSupp);
   if (type == MapFlags::kShared || type == MapFlags::kSharedValidate) {
     if (any(prot, Prot::kWrite) && !any(file.f_mode, file::FileMode::kWrite)) return fail(Errno::kAcces);
     vm_flags |= VmFlags::kShared | VmFlags::kMayShare;

@@ -283,6 +283,18 @@ TEST_F(MmapPromise, RlimitDataOf0LeavesMappingsToTheHardLimit) {
   EXPECT_TRUE(fails_with(map(page(4), 1, kRw, kPrivateAnon | MapFlags::kFixed), Errno::kNoMem));
 }
 
+// Only DAX can be synchronous. Who knows the flag at all is asked first; who has it not, when what lay there is gone.
+TEST_F(MmapPromise, SynchronousMappingsAreRefusedByTheFile) {
+  constexpr MapFlags kSync = MapFlags::kFixed | MapFlags::kSync;
+  file::File& disk = disk_file(1);
+  file::File& memory = memfd(1);
+  for (std::uint64_t i = 0; i < 3; ++i) at(2 * i, 1);
+  EXPECT_TRUE(fails_with(map(page(0), 1, kRw, kSync | MapFlags::kShared, &disk), Errno::kOpNotSupp));
+  EXPECT_TRUE(fails_with(map(page(2), 1, kRw, kSync | MapFlags::kSharedValidate, &disk), Errno::kOpNotSupp));
+  EXPECT_TRUE(fails_with(map(page(4), 1, kRw, kSync | MapFlags::kSharedValidate, &memory), Errno::kOpNotSupp));
+  EXPECT_EQ(maps(), "4-5 rw-p\n");
+}
+
 TEST_F(MmapPromise, MaxMapCountEndsMapping) {
   m_.vm.tunables().max_map_count = 3;
   for (std::uint64_t i = 0; i < 4; ++i) at(2 * i, 1);  // "more than", not "as many as"
