@@ -95,6 +95,21 @@ Result<VmFlags> advised_flags(const Vma& vma, Advice advice) {
   }
 }
 
+void read_swap_ahead(const VmParts& parts, swap::SwapEntry entry) {
+  phys::Folio* folio = parts.swap.read_swap_cache_async(entry, phys::Gfp::kHighUserMovable);
+  if (folio != nullptr) parts.lru.folio_put(*folio);
+}
+
+// MADV_WILLNEED on a file of memory, whose cache knows what is in swap.
+void force_shm_swapin_readahead(const VmParts& parts, const Vma& vma, Range<VirtAddr> range) {
+  const std::uint64_t first = vma.linear_page_index(range.begin).value();
+  const std::uint64_t last = first + (range.size() >> kPageShift) - 1;
+  vma.vm_file->mapping().i_pages().for_range(first, last, [&](std::uint64_t, XaEntry entry) {
+    if (entry.is_value()) read_swap_ahead(parts, swap::SwapEntry::from_value(entry.value().value()));
+  });
+  parts.lru.lru_add_drain();
+}
+
 }  // namespace
 
 Status Vm::madvise(Mm& mm, VirtAddr start, std::uint64_t length, Advice advice) {
@@ -296,6 +311,8 @@ Status Vm::madvise_io(Mm& mm, Range<VirtAddr> range, Advice advice) {
         if (!all(vma->vm_flags, VmFlags::kShared | VmFlags::kWrite)) return fail(Errno::kAcces);
       } else if (vma->is_anonymous()) {
         swapin_range(*vma, part);
+      } else if (parts_.vfs.shmem().shmem_mapping(vma->vm_file->mapping())) {
+        force_shm_swapin_readahead(parts_, *vma, part);
       }
       offset = pages_to_bytes(vma->linear_page_index(at).value());
       bytes = part.size();
@@ -325,8 +342,7 @@ void Vm::swapin_range(Vma& vma, Range<VirtAddr> range) {
       continue;
     }
     if (!arch::is_swap_pte(*pte) || arch::non_swap_entry(arch::pte_to_swp_entry(*pte))) continue;
-    phys::Folio* folio = parts_.swap.read_swap_cache_async(arch::pte_to_swp_entry(*pte), phys::Gfp::kHighUserMovable);
-    if (folio != nullptr) parts_.lru.folio_put(*folio);
+    read_swap_ahead(parts_, arch::pte_to_swp_entry(*pte));
   }
   parts_.lru.lru_add_drain();
 }

@@ -11,8 +11,10 @@ namespace quire::vm {
 // Markers into every empty entry of one range that a page table covers; false: pages are in the way, or no memory.
 bool Vm::guard_range(Vma& vma, Range<VirtAddr> range) {
   arch::Pte* pte = pgtable_.pte_offset(*vma.vm_mm, range.begin);
+  const sim::Nanos cost = parts_.scheduler.costs().pte_zap;
   sim::SpinGuard guard(vma.vm_mm->page_table_lock);
   for (VirtAddr at = range.begin; at < range.end; at += kPageSize, ++pte) {
+    parts_.scheduler.charge(cost);
     if (pte->none()) {
       *pte = arch::make_pte_marker(arch::kPteMarkerGuard);
     } else if (pte->present() || !arch::is_guard_swp_entry(arch::pte_to_swp_entry(*pte))) {
@@ -38,8 +40,11 @@ Status Vm::madvise_guard_install(Vma& vma, Range<VirtAddr> range) {
 }
 
 void Vm::madvise_guard_remove(Vma& vma, Range<VirtAddr> range) {
-  walk_page_range(*vma.vm_mm, range, [](VirtAddr, arch::Pte& pte) {
-    if (!pte.none() && !pte.present() && arch::is_guard_swp_entry(arch::pte_to_swp_entry(pte))) arch::pte_clear(&pte);
+  const sim::Nanos cost = parts_.scheduler.costs().pte_zap;
+  walk_page_range(*vma.vm_mm, range, [&](VirtAddr, arch::Pte& pte) {
+    if (pte.none() || pte.present() || !arch::is_guard_swp_entry(arch::pte_to_swp_entry(pte))) return;
+    parts_.scheduler.charge(cost);
+    arch::pte_clear(&pte);
   });
 }
 

@@ -1,8 +1,8 @@
 // membarrier(2): every thread of a process passes a full memory barrier before the call returns.
 //
 // One host thread runs the whole machine, so memory is in order by itself; what is left is who may ask (registration, which
-// fork passes on and exec takes away) and the price: an interrupt to the CPUs that hold translations of the process, or a
-// grace period for MEMBARRIER_CMD_GLOBAL. Linux asks which CPUs run the process now; cpumask may hold a few more.
+// fork passes on and exec takes away) and the price: an interrupt to the other CPUs that run the process now, or, for
+// MEMBARRIER_CMD_GLOBAL_EXPEDITED, any process that has registered for that; a grace period for MEMBARRIER_CMD_GLOBAL.
 #include "quire/vm/vm.h"
 
 namespace quire::vm {
@@ -59,12 +59,22 @@ Result<std::uint32_t> Vm::membarrier(Mm& mm, MembarrierCmd cmd, std::uint32_t fl
       return 0;
     }
     if (cmd != kind.cmd) continue;
-    // The global one reaches who registered; whoever asks need not have.
-    if (kind.state != State::kGlobalExpedited && !any(mm.membarrier_state, kind.state)) return fail(Errno::kPerm);
     const bool one_cpu = flags == kMembarrierCmdFlagCpu;
-    bool others = false;
     const unsigned self = scheduler.cpu();
-    mm.cpumask.for_each([&](unsigned n) { others |= n != self && (!one_cpu || static_cast<int>(n) == cpu); });
+    bool others = false;
+    const auto reach = [&](const Mm& target) {
+      target.cpumask.for_each([&](unsigned n) {
+        others |= n != self && (!one_cpu || static_cast<int>(n) == cpu) && !shootdown_.is_lazy(n, target);
+      });
+    };
+    if (kind.state != State::kGlobalExpedited) {
+      if (!any(mm.membarrier_state, kind.state)) return fail(Errno::kPerm);
+      reach(mm);
+    } else {  // whoever asks need not have registered
+      for (const Mm& target : mms_) {
+        if (any(target.membarrier_state, kind.state)) reach(target);
+      }
+    }
     if (others) scheduler.charge(scheduler.costs().ipi);
     return 0;
   }

@@ -64,6 +64,7 @@ bool Vm::process_vm_rw_page(IovWalk& local, phys::Page& page, Range<std::uint64_
     std::uint64_t moved = 0;
     if (!real) {
       moved = touch_user(local.mm, piece.iov_base, want, write ? arch::Access::kRead : arch::Access::kWrite);
+      parts_.scheduler.charge(parts_.scheduler.costs().memcpy_bytes(moved));
     } else if (write) {
       moved = copy_from_user(local.mm, {bytes + done, want}, piece.iov_base);
     } else {

@@ -124,6 +124,39 @@ TEST_F(MadvisePromise, AHoleInTheFileLeavesPrivateCopiesAndTheFilesEndTakesThem)
   EXPECT_EQ(read(2), -static_cast<int>(Signal::kBus));
 }
 
+TEST_F(MadvisePromise, AHoleInTheFileLeavesPrivateCopiesThatAreInSwap) {
+  VmMachine swapping({.zram = 8 * kMiB});
+  Mm& mm = swapping.mm_alloc();
+  swapping.run([&] {
+    file::File& file = *swapping.vfs.memfd_create("", file::MemfdFlags::kNone).value();
+    ASSERT_TRUE(swapping.vfs.ftruncate(file, kPageSize));
+    const VirtAddr shared = swapping.vm.mmap(mm, VirtAddr(0), kPageSize, kRw, MapFlags::kShared, &file, 0).value();
+    const VirtAddr copy = swapping.vm.mmap(mm, VirtAddr(0), kPageSize, kRw, MapFlags::kPrivate, &file, 0).value();
+    swapping.write(mm, copy, 9);
+    ASSERT_TRUE(swapping.swap_out(mm, copy));
+    ASSERT_TRUE(swapping.vm.madvise(mm, shared, kPageSize, Advice::kRemove));
+    EXPECT_EQ(swapping.read(mm, copy), 9);
+    ASSERT_TRUE(swapping.swap_out(mm, copy));
+    ASSERT_TRUE(swapping.vfs.ftruncate(file, 0));
+    EXPECT_EQ(swapping.read(mm, copy), -static_cast<int>(Signal::kBus));
+    swapping.vm.mmput(mm);
+    swapping.vfs.fput(file);
+  });
+  swapping.validate();
+}
+
+TEST_F(MadvisePromise, TheEndOfADiskFileTakesPrivateCopies) {
+  file::File& file = disk_file(2);
+  ASSERT_TRUE(map(page(0), 2, kRw, MapFlags::kPrivate | MapFlags::kFixed, &file));
+  m_.run([&] {
+    write(0, 5);
+    write(1, 6);
+    ASSERT_TRUE(m_.vfs.ftruncate(file, bytes(1)));
+    EXPECT_EQ(read(0), 5);
+    EXPECT_EQ(read(1), -static_cast<int>(Signal::kBus));
+  });
+}
+
 TEST_F(MadvisePromise, RemoveErrors) {
   file::File& file = memfd(1);
   at(0, 1);
@@ -202,6 +235,51 @@ TEST_F(MadvisePromise, WillNeedReadsWhatWasSwappedOut) {
   });
 }
 
+TEST_F(MadvisePromise, WillNeedReadsSharedMemoryToo) {
+  VmMachine swapping({.zram = 8 * kMiB});
+  Mm& mm = swapping.mm_alloc();
+  swapping.run([&] {
+    file::File& file = *swapping.vfs.memfd_create("", file::MemfdFlags::kNone).value();
+    std::array<std::byte, 4 * kPageSize> bytes;
+    bytes.fill(std::byte{5});
+    file::KernelBuffer from(bytes);
+    ASSERT_TRUE(swapping.vfs.pwrite(file, 0, bytes.size(), from));
+    const VirtAddr at = swapping.vm.mmap(mm, VirtAddr(0), bytes.size(), kRw, MapFlags::kShared, &file, 0).value();
+    auto& inode = static_cast<file::ShmemInode&>(file.inode());
+    for (std::uint64_t i = 0; i < 4; ++i) {
+      phys::Folio& folio = *inode.mapping.i_pages().load(i).pointer<phys::Folio>();
+      swapping.lru.lru_add_drain_all();
+      ASSERT_TRUE(swapping.lru.folio_isolate_lru(folio));
+      ASSERT_TRUE(phys::folio_trylock(folio));
+      phys::folio_clear_dirty(folio);
+      ASSERT_EQ(swapping.vfs.shmem().shmem_writepage(folio), file::WritepageOutcome::kStarted);
+      swapping.lru.folio_putback_lru(folio);
+    }
+    EXPECT_EQ(inode.swapped, 4u);
+    for (std::uint64_t i = 0; i < 4; ++i) {  // what is in the swap cache still is there
+      if (phys::Folio* folio =
+              swapping.swap.lookup_swap_cache(swap::SwapEntry::from_value(inode.mapping.i_pages().load(i).value().value()))) {
+        swapping.lru.folio_put(*folio);
+        ASSERT_TRUE(swapping.reclaim(*folio));
+      }
+    }
+    const auto resident = [&] {
+      std::array<std::uint8_t, 4> vec{};
+      EXPECT_TRUE(swapping.vm.mincore(mm, at, bytes.size(), vec));
+      std::string text;
+      for (const std::uint8_t page : vec) text += (page & 1) != 0 ? '1' : '0';
+      return text;
+    };
+    EXPECT_EQ(resident(), "0000");
+    ASSERT_TRUE(swapping.vm.madvise(mm, at + kPageSize, 2 * kPageSize, Advice::kWillNeed));
+    EXPECT_EQ(resident(), "0110");
+    EXPECT_EQ(swapping.read(mm, at + kPageSize), 5);
+    swapping.vm.mmput(mm);
+    swapping.vfs.fput(file);
+  });
+  swapping.validate();
+}
+
 TEST_F(MadvisePromise, AHoleIsAnErrorInTheEnd) {
   at(0, 1);
   at(2, 1);
@@ -229,6 +307,20 @@ TEST_F(MadvisePromise, WithoutRoomForAnotherAreaItIsEagain) {
   const std::array parts{UserIovec{page(1), bytes(1)}};
   EXPECT_TRUE(fails_with(m_.vm.process_madvise(mm_, &mm_, parts, Advice::kDontFork), Errno::kAgain));
   EXPECT_EQ(maps(), "0-3 rw-p\n");
+}
+
+TEST_F(MadvisePromise, GuardsTakeTheirTime) {
+  at(0, 512, kRw);
+  const auto cost = [&](std::uint64_t pages, Advice advice) {
+    const sim::Nanos begun = m_.scheduler.now();
+    EXPECT_TRUE(advise(0, pages, advice));
+    return m_.scheduler.now() - begun;
+  };
+  ASSERT_TRUE(advise(0, 1, Advice::kGuardInstall));  // with the table
+  const sim::Nanos each = m_.scheduler.costs().pte_zap;
+  EXPECT_GE(cost(512, Advice::kGuardInstall), 512 * each);
+  EXPECT_GE(cost(512, Advice::kGuardRemove), 512 * each);
+  EXPECT_LT(cost(512, Advice::kGuardRemove), 512 * each);  // nothing there any more
 }
 
 // --- guards ---------------------------------------------------------------------------------------------------------------

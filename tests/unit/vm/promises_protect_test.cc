@@ -187,6 +187,14 @@ TEST_F(MprotectPromise, PrivateMemoryMadeWritableIsAccountedFor) {
 
 class MsealPromise : public PromiseTest {};
 
+TEST_F(MsealPromise, WithoutRoomForAnotherAreaItIsEnomem) {
+  at(0, 3);
+  m_.vm.tunables().max_map_count = 1;
+  EXPECT_TRUE(fails_with(seal(1, 1), Errno::kNoMem));
+  EXPECT_TRUE(fails_with(m_.vm.mlock(mm_, page(1), bytes(1)), Errno::kNoMem));
+  EXPECT_EQ(maps(), "0-3 rw-p\n");
+}
+
 TEST_F(MsealPromise, ASealedAreaIsNeitherUnmappedMovedNorChanged) {
   at(0, 3);
   write(1, 8);
