@@ -101,6 +101,10 @@ ThreadReplay::Handled ThreadReplay::file_call(const trace::Record& r) {
         diverged("pipe", pipe.error());
       }
       break;
+    case SYS_memfd_create:
+      new_memfd_ = static_cast<file::MemfdFlags>(r.args[1]) &
+                   (file::MemfdFlags::kAllowSealing | file::MemfdFlags::kNoexecSeal | file::MemfdFlags::kExec);
+      break;
     case SYS_close: (void)process().files->close(fd); break;
     case SYS_close_range:
       for (std::uint64_t n = r.args[0]; n <= std::min<std::uint64_t>(r.args[1], 1u << 16); ++n) {

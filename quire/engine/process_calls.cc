@@ -135,8 +135,9 @@ void ThreadReplay::file(const trace::Record& r) {
     case trace::FileKind::kMemfd: {
       file::File*& memfd = program_.memfds[r.inode];
       if (memfd == nullptr) {
-        // Which seals it may get is not recorded; those that it got are.
-        auto made = machine_.vfs().memfd_create(memfd_name(text(r.path)), file::MemfdFlags::kAllowSealing);
+        // One that was there before the recording began may be sealed: the seals that it got are recorded.
+        const auto flags = std::exchange(new_memfd_, file::MemfdFlags::kAllowSealing);
+        auto made = machine_.vfs().memfd_create(memfd_name(text(r.path)), flags);
         if (!made) {
           program_.memfds.erase(r.inode);
           return diverged("memfd_create", made.error());

@@ -105,6 +105,8 @@ class ThreadReplay {
   std::set<int> unconfirmed_;
   // After pipe(2): the ends that the next two file records name.
   kernel::PseudoFs::PipeFiles new_pipe_;
+  // After memfd_create(2): what the file that the next record names may be sealed against.
+  file::MemfdFlags new_memfd_ = file::MemfdFlags::kAllowSealing;
 };
 
 }  // namespace quire::engine

@@ -1,5 +1,6 @@
 // Traces that nobody vouches for: records in any order with any numbers. Replay ends, every time, and the machine is whole.
 // QUIRE_SEEDS=5000 runs more; QUIRE_SEED=17 starts there.
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sched.h>
 #include <sys/syscall.h>
@@ -13,6 +14,10 @@
 #include "quire/engine/replay.h"
 #include "trace_builder.h"
 
+#ifndef SYS_mseal
+#define SYS_mseal 462  // headers older than 6.10
+#endif
+
 namespace quire::engine {
 namespace {
 
@@ -20,13 +25,14 @@ using trace::Record;
 using trace::RecordKind;
 
 // clang-format off
-constexpr std::array<std::uint32_t, 48> kCalls{
+constexpr std::array<std::uint32_t, 52> kCalls{
     SYS_mmap,    SYS_munmap,   SYS_mremap,   SYS_mprotect,        SYS_brk,       SYS_madvise,   SYS_mlock,           SYS_mlock2,
     SYS_munlock, SYS_mlockall, SYS_msync,    SYS_munlockall,      SYS_mincore,   SYS_read,      SYS_write,           SYS_pread64,
     SYS_pwrite64, SYS_readv,   SYS_writev,   SYS_lseek,           SYS_sendfile,  SYS_splice,    SYS_copy_file_range, SYS_ftruncate,
     SYS_truncate, SYS_fallocate, SYS_fsync,  SYS_sync,            SYS_dup,       SYS_dup2,      SYS_dup3,            SYS_close,
     SYS_close_range, SYS_pipe, SYS_pipe2,    SYS_shmget,          SYS_shmat,     SYS_shmdt,     SYS_shmctl,          SYS_memfd_create,
-    SYS_open,    SYS_openat,   SYS_unlink,   SYS_rename,          SYS_readahead, SYS_fadvise64, SYS_wait4,           SYS_sync_file_range};
+    SYS_open,    SYS_openat,   SYS_unlink,   SYS_rename,          SYS_readahead, SYS_fadvise64, SYS_wait4,           SYS_sync_file_range,
+    SYS_mseal,   SYS_membarrier, SYS_fcntl,  SYS_remap_file_pages};
 // clang-format on
 
 class HostileTrace {
@@ -93,6 +99,7 @@ class HostileTrace {
     }
     r.number = kCalls[rng_.below(kCalls.size())];
     for (std::uint64_t& arg : r.args) arg = number();
+    if (r.number == SYS_fcntl) r.args[1] = F_ADD_SEALS;
     r.result = static_cast<std::int64_t>(number());
     r.area = static_cast<trace::AreaKind>(rng_.below(7));
     r.file = static_cast<trace::FileKind>(rng_.below(9));
