@@ -57,7 +57,7 @@ Status Vm::dup_mmap(Mm& mm, Mm& parent) {
   sim::WriteGuard parent_guard(parent.mmap_lock);
   sim::WriteGuard guard(mm.mmap_lock, sim::kSingleDepthNesting);
   copy_layout(mm, parent);
-  const TlbFlushPending pending(parent);
+  const TlbFlushPending pending(parent.fork_flush_pending);
   Status result{};
   for (Vma& src : parent.mm_vmas) {
     if (parent.killed()) result = fail(Errno::kIntr);

@@ -94,7 +94,8 @@ struct Mm {
     std::uint32_t flushed = 0;  // that many of them were settled since
   };
   DeferredFlushes tlb_flush_batched;
-  unsigned tlb_flush_pending = 0;  // who stands between a change of entries and its flush
+  unsigned tlb_flush_pending = 0;   // gathers that stand between a change of entries and its flush
+  unsigned fork_flush_pending = 0;  // forks that have made entries read-only and have not flushed yet
 
   void* owner = nullptr;  // the process, for who made this Mm
   ListNode mmlist;        // all Mms of a Vm

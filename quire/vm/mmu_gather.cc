@@ -25,7 +25,7 @@ MmuGather::Room MmuGather::next_batch() {
 }
 
 void MmuGather::flush_tlb_only(FlushSite site) {
-  if (range_.empty()) return;
+  if (range_.empty() && freed_tables_ == FreedTables::kNo) return;
   if (scope_ == Scope::kFullMm) {
     vm_.shootdown_.flush_tlb_mm(mm_, site);
   } else {
@@ -49,7 +49,13 @@ void MmuGather::flush() {
   full_ = false;
 }
 
+// Where another gather of the Mm is under way, entries that this one found as they should be may be that one's changes, whose
+// flush is still to come: then everything is flushed.
 void MmuGather::finish() {
+  if (mm_.tlb_flush_pending > 1) {  // mm_tlb_flush_nested
+    scope_ = Scope::kFullMm;
+    freed_tables_ = FreedTables::kYes;
+  }
   flush();
   while (Batch* batch = local_.next) {
     local_.next = batch->next;

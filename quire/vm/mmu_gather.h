@@ -7,7 +7,7 @@
 // The first few folios lie in the gather itself, more in frames that are taken without waiting, kMaxBatches of them at most:
 // 8 + 19 · 510 folios as in Linux. When there is no room for another, need_flush() tells the zapper to leave the page-table
 // lock and call flush(). finish() must be called before destruction, unless the task is being unwound. From construction to
-// destruction the Mm counts as having a flush pending.
+// destruction the Mm counts as having a flush pending; a gather that finishes while there are others flushes all of the Mm.
 #pragma once
 
 #include <cstdint>
@@ -26,7 +26,7 @@ class [[nodiscard]] MmuGather {
  public:
   enum class Scope : std::uint8_t { kRange, kFullMm };
   MmuGather(Vm& vm, Mm& mm, FlushSite site, Scope scope = Scope::kRange)
-      : vm_(vm), mm_(mm), pending_(mm), site_(site), scope_(scope) {}
+      : vm_(vm), mm_(mm), pending_(mm.tlb_flush_pending), site_(site), scope_(scope) {}
   MmuGather(const MmuGather&) = delete;
   MmuGather& operator=(const MmuGather&) = delete;
   ~MmuGather() {

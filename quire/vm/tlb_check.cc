@@ -69,7 +69,7 @@ std::optional<StaleTranslation> TlbChecker::judge(unsigned cpu, const arch::TlbE
     found.what = arch::Staleness::kUnmapped;
     return found;
   }
-  if (mm->tlb_flush_pending != 0) return std::nullopt;
+  if (mm->tlb_flush_pending + mm->fork_flush_pending != 0) return std::nullopt;
   if (ctx.tlb_gen != mm->tlb_gen && vm_.shootdown().pending(cpu)) return std::nullopt;
   found.what = state.mmu.tlb().staleness(entry.asid(), address, vm_.pgtable().tables().probe(mm->pgd, address));
   if (found.what == arch::Staleness::kFresh) return std::nullopt;
@@ -114,7 +114,7 @@ std::optional<StaleTranslation> TlbChecker::find_reaching(Pfn first, std::uint64
 std::optional<StaleTranslation> TlbChecker::find_used(Mm& mm, VirtAddr address) {
   const unsigned cpu = vm_.parts().scheduler.cpu();
   const CpuTlbState& state = vm_.shootdown().cpu_state(cpu);
-  if (mm.tlb_flush_pending != 0) return std::nullopt;
+  if (mm.tlb_flush_pending + mm.fork_flush_pending != 0) return std::nullopt;
   if (state.ctxs[state.loaded_mm_asid].tlb_gen != mm.tlb_gen && vm_.shootdown().pending(cpu)) return std::nullopt;
   const arch::WalkResult now = vm_.pgtable().tables().probe(mm.pgd, address);
   const arch::Staleness what = state.mmu.tlb().staleness(CpuTlbState::kern_pcid(state.loaded_mm_asid), address, now);

@@ -145,16 +145,17 @@ class TlbShootdown {
   Stats stats_;
 };
 
-// Entries of the Mm are being changed, and the flush for them is still to come (inc_tlb_flush_pending).
+// Entries of an Mm are being changed, and the flush for them is still to come (inc_tlb_flush_pending). Counted in one of the
+// Mm's two counts.
 class [[nodiscard]] TlbFlushPending {
  public:
-  explicit TlbFlushPending(Mm& mm) : mm_(mm) { ++mm.tlb_flush_pending; }
-  ~TlbFlushPending() { --mm_.tlb_flush_pending; }
+  explicit TlbFlushPending(unsigned& count) : count_(count) { ++count; }
+  ~TlbFlushPending() { --count_; }
   TlbFlushPending(const TlbFlushPending&) = delete;
   TlbFlushPending& operator=(const TlbFlushPending&) = delete;
 
  private:
-  Mm& mm_;
+  unsigned& count_;
 };
 
 }  // namespace quire::vm

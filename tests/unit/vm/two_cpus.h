@@ -47,9 +47,18 @@ class TwoCpus {
   }
   // From `body`: `job` on CPU 1, to its end.
   void on_other(std::function<void()> job) {
-    job_ = std::move(job);
+    start_on_other(std::move(job));
+    finish_other();
+  }
+  // The two halves of it: what lies between runs at the same time.
+  void start_on_other(std::function<void()> job) { job_ = std::move(job); }
+  void finish_other() {
     while (job_) pass_time();
     for (int i = 0; i < 10; ++i) pass_time();  // until it is what it is in between
+  }
+  void pass_time() {
+    m.scheduler.charge(2000);
+    m.scheduler.sync_point();
   }
   // What CPU 1 does in between. Asleep: it is idle, so lazy in whatever it has loaded.
   enum class Between : std::uint8_t { kBusy, kAsleep };
@@ -66,10 +75,6 @@ class TwoCpus {
   std::vector<std::string> found;
 
  private:
-  void pass_time() {
-    m.scheduler.charge(2000);
-    m.scheduler.sync_point();
-  }
   void other() {
     while (!stop_) {
       if (job_) {
