@@ -94,6 +94,7 @@ struct Mm {
     std::uint32_t flushed = 0;  // that many of them were settled since
   };
   DeferredFlushes tlb_flush_batched;
+  std::uint64_t last_deferred = 0;  // which of all deferrals was the last of its own (TlbShootdown::Stats::deferred)
   unsigned tlb_flush_pending = 0;   // gathers that stand between a change of entries and its flush
   unsigned fork_flush_pending = 0;  // forks that have made entries read-only and have not flushed yet
 

@@ -52,10 +52,13 @@ void MmuGather::flush() {
 // Where another gather of the Mm is under way, entries that this one found as they should be may be that one's changes, whose
 // flush is still to come: then everything is flushed.
 void MmuGather::finish() {
-  if (mm_.tlb_flush_pending > 1) {  // mm_tlb_flush_nested
+  const bool nested = mm_.tlb_flush_pending > 1;  // mm_tlb_flush_nested
+  if (nested) {
     scope_ = Scope::kFullMm;
     freed_tables_ = FreedTables::kYes;
   }
+  flush_tlb_only(nested ? FlushSite::kNested : site_);
+  vm_.tlb_checker_.after_gather(mm_);
   flush();
   while (Batch* batch = local_.next) {
     local_.next = batch->next;

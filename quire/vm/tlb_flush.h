@@ -16,6 +16,7 @@ enum class FlushSite : std::uint8_t {
   kZap,           // zap_page_range: MADV_DONTNEED and its kin
   kTruncate,      // unmap_mapping_pages
   kZapDirty,      // zap_pte_range: before a dirty file page may be cleaned
+  kNested,        // tlb_finish_mmu: for what another gather, still under way, has changed
   kMprotect,      // change_protection
   kMremap,        // move_page_tables
   kFork,          // dup_mmap: the parent's pages are read-only now

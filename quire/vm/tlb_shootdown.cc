@@ -119,7 +119,8 @@ void TlbShootdown::defer(Mm& mm, Dirty dirty) {
   noted.flush_required = true;
   if (dirty == Dirty::kYes) noted.writable = Dirty::kYes;
   ++mm.tlb_flush_batched.pending;
-  ++stats_.deferred;
+  noted.last = mm.last_deferred = ++stats_.deferred;
+  if (noted.first == 0) noted.first = noted.last;
 }
 
 void TlbShootdown::flush_tlb_batched_pending(Mm& mm) {
@@ -147,8 +148,10 @@ void TlbShootdown::flush_pending_dirty() {
 
 bool TlbShootdown::pending() const { return std::ranges::any_of(batches_, &UnmapBatch::flush_required); }
 
-bool TlbShootdown::pending(unsigned cpu) const {
-  return std::ranges::any_of(batches_, [cpu](const UnmapBatch& b) { return b.flush_required && b.cpumask.test(cpu); });
+bool TlbShootdown::pending(unsigned cpu, const Mm& mm) const {
+  return std::ranges::any_of(batches_, [&](const UnmapBatch& b) {
+    return b.flush_required && b.cpumask.test(cpu) && b.first <= mm.last_deferred && mm.last_deferred <= b.last;
+  });
 }
 
 }  // namespace quire::vm

@@ -96,8 +96,8 @@ class TlbShootdown {
   void flush_pending();        // try_to_unmap_flush: the current task's
   void flush_pending_dirty();  // only when an entry that was noted could still be written through
   [[nodiscard]] bool pending() const;
-  // Will some batch still flush this CPU?
-  [[nodiscard]] bool pending(unsigned cpu) const;
+  // Will some batch still flush this CPU for the Mm's sake?
+  [[nodiscard]] bool pending(unsigned cpu, const Mm& mm) const;
 
   // For tests: asked before each flush; where it says true, the flush does not happen and everything goes on as if it had.
   using Omit = std::function<bool(FlushSite)>;
@@ -109,6 +109,7 @@ class TlbShootdown {
   };
   [[nodiscard]] const Stats& stats() const { return stats_; }
   void validate() const;
+  void validate(const Mm& mm) const;  // its cpumask
 
   Tracepoint<TlbFlush> tlb_flush;
 
@@ -124,6 +125,7 @@ class TlbShootdown {
     CpuMask cpumask;
     bool flush_required = false;
     Dirty writable = Dirty::kNo;
+    std::uint64_t first = 0, last = 0;  // which of all deferrals (Stats::deferred) it took in
   };
 
   [[nodiscard]] bool omitted(FlushSite site) const { return omit_ != nullptr && omit_(site); }

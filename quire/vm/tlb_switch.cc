@@ -91,10 +91,15 @@ void TlbShootdown::validate() const {
       QUIRE_BUG_ON(!state.mmu.loaded(0));
       continue;
     }
+    QUIRE_BUG_ON(!state.mmu.loaded(0) && !state.mmu.loaded(state.loaded_mm->context_id));
     QUIRE_BUG_ON(!state.loaded_mm->cpumask.test(cpu));
     QUIRE_BUG_ON(state.ctxs[state.loaded_mm_asid].ctx_id != state.loaded_mm->context_id);
     QUIRE_BUG_ON(state.ctxs[state.loaded_mm_asid].tlb_gen > state.loaded_mm->tlb_gen);
   }
+}
+
+void TlbShootdown::validate(const Mm& mm) const {
+  mm.cpumask.for_each([&](unsigned cpu) { QUIRE_BUG_ON(cpus_[cpu]->loaded_mm != &mm); });
 }
 
 }  // namespace quire::vm

@@ -182,12 +182,13 @@ void Vm::validate() {
   for (Mm& mm : mms_) {
     exiting |= any(mm.flags, MmFlags::kExiting);
     validator.check_mm(mm);
+    shootdown_.validate(mm);
   }
+  shootdown_.validate();
+  tlb_checker_.check();
   // While an address space is being taken down, sums do not add up.
   if (exiting) return;
   validator.check_totals();
-  shootdown_.validate();
-  tlb_checker_.check();
 }
 
 }  // namespace quire::vm

@@ -197,7 +197,7 @@ TEST_F(TlbTest, AFlushIsPutOffOnlyWhereItWouldInterruptAnother) {
     ASSERT_TRUE(m_.vm.rmap().try_to_unmap(shared, TtuFlags::kBatchFlush));
     phys::folio_unlock(*m_.phys, shared);
     EXPECT_EQ(stats().ipis, before.ipis);
-    EXPECT_TRUE(m_.vm.shootdown().pending(0) && m_.vm.shootdown().pending(1));
+    EXPECT_TRUE(m_.vm.shootdown().pending(0, mm) && m_.vm.shootdown().pending(1, mm));
     // The batch is the task's own: another task's flush leaves it.
     two_.on_other([&] { m_.vm.shootdown().flush_pending(); });
     EXPECT_TRUE(m_.vm.shootdown().pending());
