@@ -67,6 +67,34 @@ void take_slab_reports(kernel::Machine& machine, RunReport& report) {
   for (const slab::ObjectReport& found : machine.slab().object_reports().kept()) report.slab_reports.push_back(found.text);
 }
 
+TlbReport tlb_report(kernel::Machine& machine) {
+  const vm::TlbShootdown& shootdown = machine.vm().shootdown();
+  TlbReport report{.hardware = {}, .flushes = shootdown.stats()};
+  for (unsigned cpu = 0; cpu < machine.scheduler().cpus(); ++cpu) {
+    const arch::TlbStats& one = shootdown.cpu_state(cpu).mmu.tlb().stats();
+    report.hardware.l1_hits += one.l1_hits;
+    report.hardware.l2_hits += one.l2_hits;
+    report.hardware.misses += one.misses;
+    report.hardware.evictions += one.evictions;
+  }
+  return report;
+}
+
+nlohmann::json tlb_json(const TlbReport& tlb) {
+  return {{"l1_hits", tlb.hardware.l1_hits},
+          {"l2_hits", tlb.hardware.l2_hits},
+          {"misses", tlb.hardware.misses},
+          {"evictions", tlb.hardware.evictions},
+          {"local_flushes", tlb.flushes.local_flushes},
+          {"full_flushes", tlb.flushes.full_flushes},
+          {"remote_flushes", tlb.flushes.remote_flushes},
+          {"ipis", tlb.flushes.ipis},
+          {"lazy_skipped", tlb.flushes.lazy_skipped},
+          {"deferred", tlb.flushes.deferred},
+          {"switches", tlb.flushes.switches},
+          {"switch_flushes", tlb.flushes.switch_flushes}};
+}
+
 }  // namespace
 
 RunReport make_report(kernel::Machine& machine, const Replay& replay, double host_seconds) {
@@ -76,6 +104,7 @@ RunReport make_report(kernel::Machine& machine, const Replay& replay, double hos
   report.replay = replay.stats();
   report.vmstat = observe::vmstat(machine.phys());
   report.swap = swap_report(machine);
+  report.tlb = tlb_report(machine);
   report.managed_pages = machine.phys().totalram_pages();
   for (const ProgramOutcome& outcome : replay.outcomes()) {
     report.programs.push_back({outcome.name, outcome.exit_status, outcome.whole, outcome.warnings});
@@ -194,6 +223,7 @@ nlohmann::json report_json(const RunReport& report) {
             {"free_pages", report.swap.free},
             {"zram_stored_bytes", report.swap.zram_stored},
             {"zram_used_max_bytes", report.swap.zram_used_max}}},
+          {"tlb", tlb_json(report.tlb)},
           {"slab", {{"problems", report.slab_problems}, {"reports", report.slab_reports}}},
           {"vmstat", std::move(counters)},
           {"host", {{"seconds", report.host_seconds}, {"accesses_per_second", rate}}}};

@@ -33,6 +33,12 @@ struct SwapReport {
   std::uint64_t zram_used_max = 0;  // bytes of RAM
 };
 
+// What address translation came to, of all CPUs together. Loads of an id that made it forget its entries are switch_flushes.
+struct TlbReport {
+  arch::TlbStats hardware;
+  vm::TlbShootdown::Stats flushes;
+};
+
 struct RunReport {
   kernel::MachineConfig machine;
   std::vector<ProcessReport> processes;
@@ -46,6 +52,7 @@ struct RunReport {
   ReplayStats replay;
   observe::CounterList vmstat;
   SwapReport swap;
+  TlbReport tlb;
   // What the debugging of kernel objects found: how much, and the text of the first.
   std::uint64_t slab_problems = 0;
   std::vector<std::string> slab_reports;

@@ -214,7 +214,9 @@ Checked<void> check(const MachineConfig& config) {
   if (auto ok = check_alloc_policy(config); !ok) return ok;
   if (auto ok = check_arch(config); !ok) return ok;
   if (auto slab = slab_config(config); !slab) return std::unexpected(slab.error());
-  if (auto tlb = parse_tlb(config.tlb); !tlb) return std::unexpected(tlb.error());
+  const auto tlb = parse_tlb(config.tlb);
+  if (!tlb) return std::unexpected(tlb.error());
+  if (auto ok = check_tlbs(*tlb, config.cpus); !ok) return ok;
   if (config.preempt_permille > 1000) {
     return user_error(fmt::format("--preempt {}: per mille, so at most 1000", config.preempt_permille));
   }

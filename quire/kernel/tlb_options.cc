@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <charconv>
@@ -53,10 +54,12 @@ Checked<TlbArray> parse_shape(std::string_view text, std::string_view part) {
 
 Checked<arch::TlbConfig> parse_tlb(std::string_view text) {
   arch::TlbConfig config;
-  while (!text.empty()) {
+  std::vector<std::string_view> given;
+  for (bool more = !text.empty(); more;) {
     const auto comma = text.find(',');
     const std::string_view part = text.substr(0, comma);
-    text = comma == std::string_view::npos ? "" : text.substr(comma + 1);
+    more = comma != std::string_view::npos;
+    text.remove_prefix(more ? comma + 1 : text.size());
     const auto equals = part.find('=');
     const std::string_view name = part.substr(0, equals);
     TlbArray arch::TlbConfig::* array = nullptr;
@@ -70,6 +73,8 @@ Checked<arch::TlbConfig> parse_tlb(std::string_view text) {
       return user_error(fmt::format("tlb '{}': there is no array '{}'; {}there are: {}", part, name,
                                     guess.empty() ? "" : fmt::format("did you mean '{}'? ", guess), fmt::join(names, ", ")));
     }
+    if (std::ranges::find(given, name) != given.end()) return user_error(fmt::format("tlb: '{}' is given twice", name));
+    given.push_back(name);
     const auto shape = parse_shape(equals == std::string_view::npos ? "" : part.substr(equals + 1), part);
     if (!shape) return std::unexpected(shape.error());
     config.*array = *shape;
@@ -79,6 +84,15 @@ Checked<arch::TlbConfig> parse_tlb(std::string_view text) {
     return user_error(fmt::format("tlb: the first level has {} entries in all; at most {}", l1, arch::TlbConfig::kMaxL1));
   }
   return config;
+}
+
+Checked<void> check_tlbs(const arch::TlbConfig& config, unsigned cpus) {
+  const std::uint64_t one =
+      config.l1_4k.entries + config.l1_2m.entries + config.l1_1g.entries + config.l2.entries + config.l2_1g.entries;
+  if (one * cpus <= kMostTlbEntries) return {};
+  return user_error(
+      fmt::format("tlb: {} entries on each of {} CPUs are more than this host is asked to hold; at most {} in all", one, cpus,
+                  kMostTlbEntries));
 }
 
 }  // namespace quire::kernel

@@ -16,4 +16,8 @@ namespace quire::kernel {
 // The error names the part that is wrong. An empty text is Skylake.
 [[nodiscard]] Checked<arch::TlbConfig> parse_tlb(std::string_view text);
 
+// Of all CPUs together: some 700 MB of the host's memory.
+inline constexpr std::uint64_t kMostTlbEntries = 1ull << 24;
+[[nodiscard]] Checked<void> check_tlbs(const arch::TlbConfig& config, unsigned cpus);
+
 }  // namespace quire::kernel

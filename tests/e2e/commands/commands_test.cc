@@ -126,6 +126,9 @@ TEST_F(Commands, ATraceReplaysOnFiveLevelsOfTablesAndOnASmallTlb) {
   const json small = replayed("--tlb l1_4k=4x4,l2=16x4");
   EXPECT_EQ(small["replay"]["diverged_calls"], 0);
   EXPECT_EQ(small["vmstat"]["pgfault"], four["vmstat"]["pgfault"]);
+  EXPECT_GT(four["tlb"]["l1_hits"], four["tlb"]["misses"]);
+  EXPECT_GT(small["tlb"]["misses"], four["tlb"]["misses"]);
+  EXPECT_GT(small["tlb"]["evictions"], four["tlb"]["evictions"]);
   expect_sentence(quire("replay --tlb l2=10x4 sort.qtr"), "power of two", 2);
   expect_sentence(quire("replay --arch x86-64-la75 sort.qtr"), "did you mean 'x86-64-la57'?", 2);
 }

@@ -97,6 +97,9 @@ TEST(TlbOption, GivesTheArraysItNamesAndLeavesTheRest) {
 
 TEST(TlbOption, SaysWhatIsWrong) {
   const auto sentence = [](std::string_view text) { return parse_tlb(text).error().sentence; };
+  EXPECT_EQ(sentence("l2=1024x8,l2=512x8"), "tlb: 'l2' is given twice");
+  EXPECT_FALSE(parse_tlb("l2=1024x8,").has_value());
+  EXPECT_FALSE(parse_tlb(",").has_value());
   EXPECT_THAT(sentence("l3=64x4"), HasSubstr("there is no array 'l3'"));
   EXPECT_THAT(sentence("l2"), HasSubstr("ENTRIESxWAYS"));
   EXPECT_THAT(sentence("l2=64"), HasSubstr("ENTRIESxWAYS"));
@@ -108,6 +111,11 @@ TEST(TlbOption, SaysWhatIsWrong) {
   EXPECT_THAT(sentence("l2=0x4"), HasSubstr("power of two"));
   EXPECT_THAT(sentence("l1_4k=256x4"), HasSubstr("first level has 292 entries"));
   MachineConfig config;
+  config.tlb = "l2=1048576x1";
+  EXPECT_TRUE(check(config).has_value());
+  config.cpus = 256;
+  EXPECT_THAT(check(config).error().sentence, testing::HasSubstr("on each of 256 CPUs"));
+  config.cpus = 1;
   config.tlb = "l2=7x3";
   EXPECT_THAT(Machine::boot(config).error().sentence, HasSubstr("l2=7x3"));
 }
