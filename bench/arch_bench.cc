@@ -3,7 +3,7 @@
 //   tlb_hit_*          lookup + rights + address, ≤ 2 ns (budget of a whole replayed access: 5 ns)
 //   peer_direct_map    the least any TLB could do: one direct-mapped table, no sets, no replacement
 //   walk*              four or five levels in cache, ≤ 15 ns
-//   flush_asid         an address space, however many entries it has
+//   flush_asid         an address space of one entry; more cost nothing more
 #include <benchmark/benchmark.h>
 
 #include <cstdint>

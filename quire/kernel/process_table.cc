@@ -93,6 +93,7 @@ void ProcessTable::start_thread(Process& process, Thread& thread, Body body) {
   ++process.signal->nr_threads;
   thread.task = &phys_.scheduler().spawn(process.comm, [&thread, run = std::move(body)] { run(thread); },
                                          {.kind = sim::TaskKind::kUser, .local = &thread});
+  if (process.mm != nullptr) vm::TlbShootdown::begins_in(*thread.task, *process.mm);
 }
 
 Result<Process*> ProcessTable::create(std::string comm, Body body) {
@@ -195,6 +196,10 @@ void ProcessTable::let_go_of(Process& process, vm::Mm& mm) {
     process.shared_mm = Process::SharedMm::kNo;
     if (process.real_parent != nullptr) process.real_parent->signal->vfork_done.wake_all();
   }
+  // Not where a parent gives back what its child was about to share.
+  const sim::Task* task = phys_.scheduler().current();
+  const auto* thread = task != nullptr ? static_cast<const Thread*>(task->local) : nullptr;
+  if (thread != nullptr && thread->process == &process) vm_.shootdown().enter_lazy_tlb(mm);
   vm_.mmput(mm);
 }
 
@@ -210,6 +215,8 @@ void ProcessTable::exit_thread(Thread& thread, ExitStatus status) {
   if (--signal.live == 0) {
     process.settle_exit(status);
     put_memory_and_files(process);
+  } else if (process.mm != nullptr) {
+    vm_.shootdown().enter_lazy_tlb(*process.mm);
   }
   // The host's fiber runs on for a moment, without the machine's task behind it.
   thread.task->local = nullptr;

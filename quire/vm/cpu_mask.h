@@ -13,7 +13,6 @@ class CpuMask {
 
   void set(unsigned cpu) { words_[cpu / 64] |= std::uint64_t{1} << (cpu % 64); }
   void clear(unsigned cpu) { words_[cpu / 64] &= ~(std::uint64_t{1} << (cpu % 64)); }
-  void clear_all() { words_ = {}; }
   [[nodiscard]] bool test(unsigned cpu) const { return (words_[cpu / 64] >> (cpu % 64) & 1) != 0; }
   [[nodiscard]] bool empty() const {
     for (const std::uint64_t word : words_) {

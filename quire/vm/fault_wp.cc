@@ -121,8 +121,7 @@ FaultOutcome Vm::wp_page_copy(VmFault& vmf, phys::Folio* old) {
       }
       const arch::Pte entry = arch::mk_pte(parts_.phys.page_to_pfn(*fresh), vma_page_prot(vma));
       // No CPU may see the old page once another may see the new one.
-      arch::pte_clear(vmf.pte);
-      shootdown_.flush_tlb_page(mm, vmf.address, FlushSite::kCow);
+      static_cast<void>(shootdown_.ptep_clear_flush(mm, vmf.pte, vmf.address, FlushSite::kCow));
       rmap_.page_add_new_anon_rmap(*fresh, vma, vmf.address);
       folio_add_lru_vma(*fresh, vma);
       *vmf.pte = vmf.unshare() ? unshared_entry(entry, vmf.orig_pte) : maybe_mkwrite(arch::pte_mkdirty(entry), vma);

@@ -211,7 +211,7 @@ void Vm::madvise_free_range(Vma& vma, Range<VirtAddr> range) {
   Mm& mm = *vma.vm_mm;
   parts_.lru.lru_add_drain();
   MmuGather tlb(*this, mm, FlushSite::kFree);
-  walk_page_range(mm, range, [&](VirtAddr address, arch::Pte& pte) {
+  walk_page_range(mm, range, Deferred::kSettle, [&](VirtAddr address, arch::Pte& pte) {
     if (pte.none()) return;
     if (!pte.present()) {
       if (!arch::non_swap_entry(arch::pte_to_swp_entry(pte))) zap_nonpresent(mm, &pte, ZapCows::kYes);
@@ -252,7 +252,7 @@ void Vm::madvise_cold_or_pageout(Vma& vma, Range<VirtAddr> range, Advice advice)
       continue;
     }
     const VirtAddr stop = pgtable_.geometry().addr_end(at, range.end, arch::kPmdLevel);
-    walk_page_range(mm, {at, stop}, [&](VirtAddr address, arch::Pte& pte) {
+    walk_page_range(mm, {at, stop}, Deferred::kSettle, [&](VirtAddr address, arch::Pte& pte) {
       if (!pte.present()) return;
       phys::Page* page = vm_normal_page(pte);
       if (page == nullptr) return;

@@ -41,7 +41,7 @@ Status Vm::madvise_guard_install(Vma& vma, Range<VirtAddr> range) {
 
 void Vm::madvise_guard_remove(Vma& vma, Range<VirtAddr> range) {
   const sim::Nanos cost = parts_.scheduler.costs().pte_zap;
-  walk_page_range(*vma.vm_mm, range, [&](VirtAddr, arch::Pte& pte) {
+  walk_page_range(*vma.vm_mm, range, Deferred::kLeave, [&](VirtAddr, arch::Pte& pte) {
     if (pte.none() || pte.present() || !arch::is_guard_swp_entry(arch::pte_to_swp_entry(pte))) return;
     parts_.scheduler.charge(cost);
     arch::pte_clear(&pte);

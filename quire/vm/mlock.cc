@@ -30,7 +30,7 @@ Status Vm::mlock_fixup(Vma** vma, Vma** prev, Range<VirtAddr> range, VmFlags fla
 void Vm::mlock_vma_pages_range(Vma& vma, Range<VirtAddr> range, VmFlags new_flags) {
   // The folios' last batches must be drained, or they would join an evictable list afterwards.
   parts_.lru.lru_add_drain();
-  walk_page_range(*vma.vm_mm, range, [&](VirtAddr, arch::Pte& pte) {
+  walk_page_range(*vma.vm_mm, range, Deferred::kLeave, [&](VirtAddr, arch::Pte& pte) {
     if (!pte.present()) return;
     phys::Page* page = vm_normal_page(pte);
     if (page == nullptr) return;

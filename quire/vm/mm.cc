@@ -48,7 +48,6 @@ void Vm::exit_mmap(Mm& mm) {
   {
     MmuGather tlb(*this, mm, FlushSite::kExit, MmuGather::Scope::kFullMm);
     for (Vma& vma : mm.mm_vmas) unmap_page_range(tlb, vma, vma.range(), ZapCows::kAreaGoes);
-    tlb.flush();
     mm.flags |= MmFlags::kOomSkip;
     for (Vma& vma : mm.mm_vmas) unlink_rmap(vma);
     const Range<VirtAddr> user_space{VirtAddr(0), pgtable_.geometry().task_size + kPageSize};

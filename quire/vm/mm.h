@@ -88,7 +88,7 @@ struct Mm {
 
   // TLBs (tlb_shootdown.h).
   CpuMask cpumask;            // CPUs that have this Mm loaded, lazy ones too
-  std::uint64_t tlb_gen = 1;  // raised by each flush
+  std::uint64_t tlb_gen = 1;  // raised by each flush, and by each entry whose flush is put off
   struct DeferredFlushes {
     std::uint32_t pending = 0;  // how often reclaim cleared an entry and left the flush for later
     std::uint32_t flushed = 0;  // that many of them were settled since

@@ -20,27 +20,33 @@ MmuGather::Room MmuGather::next_batch() {
   phys::Page* page = phys.alloc_page(phys::Gfp::kNoWait | phys::Gfp::kNoWarn);
   if (page == nullptr) return Room::kNone;
   ++batches_;
-  active_ = active_->next = new (phys.page_address(*page)) Batch{nullptr, 0, kMaxGatherBatch};
+  active_ = active_->next = new (phys.page_address(*page)) Batch{nullptr, 0, 0, kMaxGatherBatch};
   return Room::kMore;
 }
 
 void MmuGather::flush_tlb_only(FlushSite site) {
   if (range_.empty() && freed_tables_ == FreedTables::kNo) return;
-  if (scope_ == Scope::kFullMm) {
-    vm_.shootdown_.flush_tlb_mm(mm_, site);
-  } else {
-    vm_.shootdown_.flush_tlb_range(mm_, range_, site, freed_tables_);
-  }
+  const Range<VirtAddr> range = scope_ == Scope::kFullMm ? kAllAddresses : range_;
+  vm_.shootdown_.flush_tlb_range(mm_, range, site, freed_tables_);
   range_ = {};
   freed_tables_ = FreedTables::kNo;
+}
+
+void MmuGather::free_table(VirtAddr address, phys::Page& table) {
+  note_range(address);
+  freed_tables_ = FreedTables::kYes;
+  tables_.push_back(table);
+  ++active_->tables;
+  take_place();
+  if (full_) flush();
 }
 
 void MmuGather::flush() {
   flush_tlb_only();
   while (!tables_.empty()) vm_.parts_.phys.free_page(*tables_.pop_front());
   for (Batch* batch = &local_; batch != nullptr; batch = batch->next) {
+    if (batch->nr + std::exchange(batch->tables, 0) == 0) break;
     const std::span folios(batch->folios(), std::exchange(batch->nr, 0));
-    if (folios.empty()) break;
     // free_pages_and_swap_cache: what only the swap cache would keep is not kept.
     for (phys::Folio* folio : folios) vm_.free_swap_cache(*folio);
     vm_.parts_.lru.release_folios(folios);

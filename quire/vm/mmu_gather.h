@@ -5,7 +5,7 @@
 //   tlb.finish();                   flush_tlb_range(what was gathered) → release_folios   (no page_table_lock)
 //
 // The first few folios lie in the gather itself, more in frames that are taken without waiting, kMaxBatches of them at most:
-// 8 + 19 · 510 folios as in Linux. When there is no room for another, need_flush() tells the zapper to leave the page-table
+// 8 + 19 · 510 folios and tables together, as in Linux. When there is no room for another, need_flush() tells the zapper to leave the page-table
 // lock and call flush(). finish() must be called before destruction, unless the task is being unwound. From construction to
 // destruction the Mm counts as having a flush pending; a gather that finishes while there are others flushes all of the Mm.
 #pragma once
@@ -44,30 +44,30 @@ class [[nodiscard]] MmuGather {
   void unmap_page(VirtAddr address, phys::Folio& folio) {
     note_range(address);
     active_->folios()[active_->nr++] = &folio;
-    if (active_->nr == active_->max) [[unlikely]]
-      full_ = next_batch() == Room::kNone;
+    take_place();
   }
-  // A table that served `address` was unhooked; it is freed with the batch (tlb_remove_table).
-  void free_table(VirtAddr address, phys::Page& table) {
-    note_range(address);
-    freed_tables_ = FreedTables::kYes;
-    tables_.push_back(table);
-  }
+  // A table that served `address` was unhooked; it is freed with the batch (tlb_remove_table). May flush.
+  void free_table(VirtAddr address, phys::Page& table);
   [[nodiscard]] bool need_flush() const { return full_; }
+  // Flushes TLBs at once, with page_table_lock held; what is gathered goes when the zapper has left it.
+  void force_flush(FlushSite site) {
+    flush_tlb_only(site);
+    full_ = true;
+  }
   void flush_tlb_only() { flush_tlb_only(site_); }
   void flush_tlb_only(FlushSite site);  // tlb_flush_mmu_tlbonly
   void flush();                         // tlb_flush_mmu
   void finish();                        // tlb_finish_mmu
 
   [[nodiscard]] Mm& mm() const { return mm_; }
-  [[nodiscard]] Scope scope() const { return scope_; }
 
  private:
   enum class Room : std::uint8_t { kNone, kMore };
   // mmu_gather_batch: a head, and the folios behind it.
   struct Batch {
     Batch* next = nullptr;
-    std::uint32_t nr = 0;
+    std::uint16_t nr = 0;      // folios
+    std::uint16_t tables = 0;  // places that tables take; they are in tables_
     std::uint32_t max = 0;
     [[nodiscard]] phys::Folio** folios() { return reinterpret_cast<phys::Folio**>(this + 1); }
   };
@@ -80,6 +80,10 @@ class [[nodiscard]] MmuGather {
   static_assert(sizeof(Batch) + kMaxGatherBatch * sizeof(phys::Folio*) == kPageSize);
 
   [[nodiscard]] Room next_batch();
+  void take_place() {
+    if (active_->nr + active_->tables == active_->max) [[unlikely]]
+      full_ = next_batch() == Room::kNone;
+  }
 
   Vm& vm_;
   Mm& mm_;
@@ -92,7 +96,7 @@ class [[nodiscard]] MmuGather {
   Range<VirtAddr> range_;
   phys::PageList tables_;
   Batch* active_ = &local_;
-  FirstBatch local_{{nullptr, 0, kBundle}, {}};
+  FirstBatch local_{{nullptr, 0, 0, kBundle}, {}};
 };
 
 }  // namespace quire::vm

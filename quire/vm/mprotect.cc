@@ -90,21 +90,30 @@ Status Vm::mprotect(Mm& mm, VirtAddr start, std::uint64_t length, Prot prot) {
     if (any(grows, Prot::kGrowsUp)) return fail(Errno::kInval);
   }
 
-  Vma* prev = start > vma->vm_start ? vma : VmaTree::prev(*vma);
   const auto access = static_cast<VmFlags>(static_cast<std::uint64_t>(prot)) & VmFlags::kAccessFlags;
-  for (VirtAddr at = start;;) {
+  MmuGather tlb(*this, mm, FlushSite::kMprotect);
+  const Status done = mprotect_areas(tlb, *vma, {start, end}, access);
+  tlb.finish();
+  return done;
+}
+
+// The areas of the range from the first one on, until one is missing or refuses.
+Status Vm::mprotect_areas(MmuGather& tlb, Vma& first, Range<VirtAddr> range, VmFlags access) {
+  Vma* vma = &first;
+  Vma* prev = range.begin > vma->vm_start ? vma : VmaTree::prev(*vma);
+  for (VirtAddr at = range.begin;;) {
     const VmFlags flags = (vma->vm_flags & ~VmFlags::kAccessFlags) | access;
     if (exceeds_may(flags)) return fail(Errno::kAcces);
-    const VirtAddr stop = std::min(vma->vm_end, end);
-    if (Status fixed = mprotect_fixup(*vma, &prev, {at, stop}, flags); !fixed) return fixed;
+    const VirtAddr stop = std::min(vma->vm_end, range.end);
+    if (Status fixed = mprotect_fixup(tlb, *vma, &prev, {at, stop}, flags); !fixed) return fixed;
     at = std::max(stop, prev->vm_end);
-    if (at >= end) return {};
+    if (at >= range.end) return {};
     vma = VmaTree::next(*prev);
     if (vma == nullptr || vma->vm_start != at) return fail(Errno::kNoMem);
   }
 }
 
-Status Vm::mprotect_fixup(Vma& area, Vma** prev, Range<VirtAddr> range, VmFlags new_flags) {
+Status Vm::mprotect_fixup(MmuGather& tlb, Vma& area, Vma** prev, Range<VirtAddr> range, VmFlags new_flags) {
   Mm& mm = *area.vm_mm;
   const VmFlags old_flags = area.vm_flags;
   if (any(old_flags, VmFlags::kSealed)) return fail(Errno::kPerm);
@@ -129,7 +138,7 @@ Status Vm::mprotect_fixup(Vma& area, Vma** prev, Range<VirtAddr> range, VmFlags 
     commit_.vm_unacct_memory(charged);
     return set;
   }
-  change_protection(*vma, range);
+  change_protection(tlb, *vma, range);
   if ((old_flags & (VmFlags::kWrite | VmFlags::kShared | VmFlags::kLocked)) == VmFlags::kLocked &&
       any(new_flags, VmFlags::kWrite)) {
     static_cast<void>(populate_vma_range(*vma, range, arch::Access::kWrite));
@@ -151,12 +160,10 @@ void Vm::protect_migration_entry(arch::Pte& pte) {
 
 // Gives present entries of the range the area's present rights. An entry whose page needs no copy or notice is made writable
 // at once (can_change_pte_writable).
-void Vm::change_protection(Vma& vma, Range<VirtAddr> range) {
-  Mm& mm = *vma.vm_mm;
+void Vm::change_protection(MmuGather& tlb, Vma& vma, Range<VirtAddr> range) {
   const arch::Pgprot prot = vma_page_prot(vma);
   const bool try_writable = vma.has(VmFlags::kWrite) && (!vma.has(VmFlags::kShared) || vma_wants_writenotify(vma));
-  MmuGather tlb(*this, mm, FlushSite::kMprotect);
-  walk_page_range(mm, range, [&](VirtAddr address, arch::Pte& pte) {
+  walk_page_range(*vma.vm_mm, range, Deferred::kSettle, [&](VirtAddr address, arch::Pte& pte) {
     if (!pte.present()) return protect_migration_entry(pte);
     arch::Pte fresh = arch::pte_modify(pte, prot);
     if (try_writable && !arch::pte_write(fresh) && !arch::pte_uffd_wp(fresh)) {
@@ -168,7 +175,6 @@ void Vm::change_protection(Vma& vma, Range<VirtAddr> range) {
     if (arch::pte_needs_flush(pte, fresh)) tlb.note_range(address);
     pte = fresh;
   });
-  tlb.finish();
 }
 
 }  // namespace quire::vm

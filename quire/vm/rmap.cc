@@ -175,8 +175,8 @@ int Rmap::folio_mkclean(Folio& folio) {
     sim::SpinGuard guard(vma.vm_mm->page_table_lock);
     arch::Pte* pte = page_vma_mapped(folio, vma, address);
     if (pte == nullptr || (!arch::pte_dirty(*pte) && !arch::pte_write(*pte))) return Walk::kContinue;
-    *pte = arch::pte_mkclean(arch::pte_wrprotect(*pte));
-    vm_.shootdown_.flush_tlb_page(*vma.vm_mm, address, FlushSite::kMkclean);
+    const arch::Pte old = vm_.shootdown_.ptep_clear_flush(*vma.vm_mm, pte, address, FlushSite::kMkclean);
+    *pte = arch::pte_mkclean(arch::pte_wrprotect(old));
     ++cleaned;
     return Walk::kContinue;
   }));

@@ -37,8 +37,7 @@ void Rmap::try_to_migrate_one(Folio& folio, Vma& vma, VirtAddr address) {
   arch::Pte* pte = page_vma_mapped(folio, vma, address);
   if (pte == nullptr) return;
   scheduler.charge(scheduler.costs().reclaim_unmap_page);
-  const arch::Pte old = arch::ptep_get_and_clear(pte);
-  vm_.shootdown_.flush_tlb_page(mm, address, FlushSite::kMigrate);
+  const arch::Pte old = vm_.shootdown_.ptep_clear_flush(mm, pte, address, FlushSite::kMigrate);
   if (arch::pte_dirty(old)) vm_.parts_.vfs.filemap().folio_mark_dirty(folio);
   mm.update_hiwater_rss();
 

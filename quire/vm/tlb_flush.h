@@ -50,11 +50,12 @@ struct TlbFlush {
   std::uint64_t pages;  // kTlbFlushAll: everything
   void fields(auto&& f) const {
     f("reason", static_cast<unsigned>(reason));
-    f("pages", pages);
+    f("pages", static_cast<std::int64_t>(pages));  // everything: -1
   }
 };
 
 inline constexpr std::uint64_t kTlbFlushAll = ~std::uint64_t{0};
+inline constexpr Range<VirtAddr> kAllAddresses{VirtAddr(0), VirtAddr(kTlbFlushAll)};
 
 // Were page tables taken out as well? Then lazy CPUs have to hear of it too.
 enum class FreedTables : std::uint8_t { kNo, kYes };

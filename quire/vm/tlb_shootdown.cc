@@ -14,9 +14,7 @@ TlbShootdown::TlbShootdown(sim::Scheduler& scheduler, const arch::PageTables& ta
   for (unsigned cpu = 0; cpu < scheduler.cpus(); ++cpu) cpus_.push_back(std::make_unique<CpuTlbState>(tables, config));
 }
 
-void TlbShootdown::flush_tlb_mm(Mm& mm, FlushSite site) {
-  flush_tlb_range(mm, {VirtAddr(0), VirtAddr(kTlbFlushAll)}, site, FreedTables::kYes);
-}
+void TlbShootdown::flush_tlb_mm(Mm& mm, FlushSite site) { flush_tlb_range(mm, kAllAddresses, site, FreedTables::kYes); }
 
 void TlbShootdown::flush_tlb_range(Mm& mm, Range<VirtAddr> range, FlushSite site, FreedTables freed_tables) {
   if (omitted(site)) return;
@@ -25,6 +23,13 @@ void TlbShootdown::flush_tlb_range(Mm& mm, Range<VirtAddr> range, FlushSite site
   ++mm.tlb_gen;                     // inc_mm_tlb_gen
   const CpuMask mask = mm.cpumask;  // those that leave it now change it
   flush_cpus(mask, {&mm, range, pages, freed_tables});
+}
+
+arch::Pte TlbShootdown::ptep_clear_flush(Mm& mm, arch::Pte* pte, VirtAddr address, FlushSite site) {
+  const arch::Pte old = arch::ptep_get_and_clear(pte);
+  const bool accessible = !old.protnone() || mm.tlb_flush_pending != 0;  // pte_accessible
+  if (accessible) flush_tlb_page(mm, address, site);
+  return old;
 }
 
 // By an interrupt where another CPU is concerned, else by ourselves.
@@ -66,8 +71,8 @@ void TlbShootdown::flush_tlb_func(unsigned cpu, const Info& info) {
   if (state.loaded_mm == nullptr) return;
   if (is_lazy(cpu, *state.loaded_mm)) return leave_mm(cpu);
   const std::uint64_t invalidated = flush_local(state, info);
-  if (invalidated == 0) return;  // an earlier flush did our work
-  if (local) {
+  if (invalidated == 0 && info.mm != nullptr) return;  // an earlier flush did our work
+  if (local && invalidated != 0) {
     ++stats_.local_flushes;
     const bool whole = invalidated == kTlbFlushAll;
     vmstat_.count_vm_events(whole ? VmEvent::kNrTlbLocalFlushAll : VmEvent::kNrTlbLocalFlushOne,
@@ -137,8 +142,6 @@ void TlbShootdown::flush_pending() {
   const CpuMask mask = noted.cpumask;
   noted = UnmapBatch();
   if (omitted(FlushSite::kUnmapBatch)) return;
-  const unsigned self = scheduler_.cpu();
-  if (!mask.any_but(self) && !mask.test(self)) return;
   flush_cpus(mask, {nullptr, {}, kTlbFlushAll, FreedTables::kNo});
 }
 

@@ -11,7 +11,7 @@
 // freed, and then it leaves the Mm), and compares when it goes on.
 //
 // A switch happens when a task first touches memory of an Mm that its CPU does not have loaded; a CPU is lazy towards an Mm
-// while the task it runs has last used another one, or none (sim::Task::mm_context).
+// while the task it runs has last used, or begun in, another one, or none (sim::Task::mm_context).
 //
 // reclaim batches: try_to_unmap with kBatchFlush only notes the CPUs of the Mm in a batch of the task's own; flush_pending()
 // later flushes them all, and no frame is freed before. Until then a CPU may still use a translation whose entry is gone, so
@@ -44,6 +44,9 @@ inline constexpr unsigned kTlbNrDynAsids = 6;  // TLB_NR_DYN_ASIDS
 // Above this many pages a flush of the whole address space is cheaper (tlb_single_page_flush_ceiling).
 inline constexpr std::uint64_t kTlbSinglePageFlushCeiling = 33;
 
+// init_mm's Mm::context_id: a CPU that leaves an Mm loads it, and it takes an id like any other.
+inline constexpr std::uint64_t kInitMmContext = 1;
+
 // What one address-space id of a CPU stands for (tlb_context).
 struct TlbContext {
   std::uint64_t ctx_id = 0;   // Mm::context_id; 0: nobody yet
@@ -57,8 +60,8 @@ struct CpuTlbState {
   arch::Mmu mmu;
   Mm* loaded_mm = nullptr;  // null: init_mm
   unsigned loaded_mm_asid = 0;
-  unsigned next_asid = 0;
-  std::array<TlbContext, kTlbNrDynAsids> ctxs{};
+  unsigned next_asid = 1;
+  std::array<TlbContext, kTlbNrDynAsids> ctxs{TlbContext{kInitMmContext, 1}};
 
   // The hardware's number of an id: 0 is the kernel's own.
   [[nodiscard]] static arch::Asid kern_pcid(unsigned asid) { return asid + 1; }
@@ -75,6 +78,8 @@ class TlbShootdown {
   // --- which Mm a CPU has loaded (tlb_switch.cc) -----------------------------------------------------------------------
   // The current task goes on in `mm` on this CPU: loads it if need be, flushes what is out of date (switch_mm_irqs_off).
   void switch_mm(Mm& mm);
+  // A task is about to begin that runs in `mm`, without having touched its memory yet.
+  static void begins_in(sim::Task& task, const Mm& mm) { task.mm_context = mm.context_id; }
   // The current task uses the Mm no more; its CPU may keep it (enter_lazy_tlb).
   void enter_lazy_tlb(const Mm& mm);
   // Nobody can use the Mm any more: CPUs that have it loaded still load init_mm.
@@ -86,6 +91,10 @@ class TlbShootdown {
   void flush_tlb_mm(Mm& mm, FlushSite site = FlushSite::kOther);
   void flush_tlb_range(Mm& mm, Range<VirtAddr> range, FlushSite site, FreedTables freed_tables = FreedTables::kNo);
   void flush_tlb_page(Mm& mm, VirtAddr address, FlushSite site) { flush_tlb_range(mm, {address, address + kPageSize}, site); }
+
+  // Clears an entry and flushes its page, where a CPU could have it: a page without rights (PROT_NONE) is in no TLB, unless the
+  // flush for what took its rights is still to come.
+  [[nodiscard]] arch::Pte ptep_clear_flush(Mm& mm, arch::Pte* pte, VirtAddr address, FlushSite site);
 
   // Deferred flushes. Should the flush for an entry of this Mm be put off? Only when it would interrupt another CPU.
   [[nodiscard]] bool should_defer_flush(const Mm& mm) const;
@@ -129,9 +138,9 @@ class TlbShootdown {
   };
 
   [[nodiscard]] bool omitted(FlushSite site) const { return omit_ != nullptr && omit_(site); }
-  [[nodiscard]] unsigned choose_new_asid(CpuTlbState& state, const Mm& next);
+  [[nodiscard]] unsigned choose_new_asid(CpuTlbState& state, std::uint64_t next);
   void load(CpuTlbState& state, Mm& mm, unsigned asid);
-  void flush_loaded(CpuTlbState& state, FlushSite site);
+  void flush_loaded(unsigned cpu, const TlbContext& now, FlushSite site);
   void leave_mm(unsigned cpu);
   void flush_cpus(const CpuMask& mask, const Info& info);
   void flush_tlb_multi(const CpuMask& mask, const Info& info);

@@ -28,11 +28,12 @@ Rmap::Walk Rmap::try_to_unmap_one(Folio& folio, Vma& vma, VirtAddr address, TtuF
     return Walk::kStop;
   }
   scheduler.charge(scheduler.costs().reclaim_unmap_page);
-  const arch::Pte old = arch::ptep_get_and_clear(pte);
+  arch::Pte old;
   if (any(flags, TtuFlags::kBatchFlush) && vm_.shootdown_.should_defer_flush(mm)) {
+    old = arch::ptep_get_and_clear(pte);
     vm_.shootdown_.defer(mm, arch::pte_dirty(old) ? TlbShootdown::Dirty::kYes : TlbShootdown::Dirty::kNo);
   } else {
-    vm_.shootdown_.flush_tlb_page(mm, address, FlushSite::kUnmap);
+    old = vm_.shootdown_.ptep_clear_flush(mm, pte, address, FlushSite::kUnmap);
   }
   if (arch::pte_dirty(old) && !vma.has(VmFlags::kDroppable)) vm_.parts_.vfs.filemap().folio_mark_dirty(folio);
   mm.update_hiwater_rss();

@@ -310,24 +310,26 @@ class Vm final : public file::MappingUpcalls {
   void unmap_page_range(MmuGather& tlb, Vma& vma, Range<VirtAddr> range, ZapCows cows = ZapCows::kYes);
   VirtAddr zap_pte_range(MmuGather& tlb, Vma& vma, Range<VirtAddr> range, ZapCows cows);
   // f(address, entry) for every entry of the range that has a table: one page of entries at a time with page_table_lock held,
-  // so that others get their turn between, deferred flushes settled, and each present entry paid for.
+  // so that others get their turn between, and each present entry paid for. Who clears or tightens entries settles reclaim's
+  // deferred flushes of the Mm first.
+  enum class Deferred : std::uint8_t { kLeave, kSettle };
   template <class F>
-  void walk_page_range(Mm& mm, Range<VirtAddr> range, F&& f) {
+  void walk_page_range(Mm& mm, Range<VirtAddr> range, Deferred deferred, F&& f) {
     for (VirtAddr at = range.begin; at < range.end;) {
       if (pgtable_.pte_offset(mm, at) == nullptr) {
         at = pgtable_.end_of_hole(mm, at, range.end);
         continue;
       }
       const VirtAddr stop = pgtable_.geometry().addr_end(at, range.end, arch::kPmdLevel);
-      walk_pte_range(mm, {at, stop}, f);
+      walk_pte_range(mm, {at, stop}, deferred, f);
       at = stop;
     }
   }
   template <class F>
-  void walk_pte_range(Mm& mm, Range<VirtAddr> range, F&& f) {
+  void walk_pte_range(Mm& mm, Range<VirtAddr> range, Deferred deferred, F&& f) {
     const sim::Nanos cost = parts_.scheduler.costs().pte_zap;
     sim::SpinGuard guard(mm.page_table_lock);
-    shootdown_.flush_tlb_batched_pending(mm);
+    if (deferred == Deferred::kSettle) shootdown_.flush_tlb_batched_pending(mm);
     pgtable_.for_each_pte(mm, range, [&](VirtAddr address, arch::Pte& pte) {
       if (pte.present()) parts_.scheduler.charge(cost);
       f(address, pte);
@@ -348,9 +350,10 @@ class Vm final : public file::MappingUpcalls {
   std::uint64_t count_vma_pages_range(const Mm& mm, Range<VirtAddr> range) const;
   Status expand_stack(Vma& vma, VirtAddr address);
   Status acct_stack_growth(Vma& vma, std::uint64_t size, std::uint64_t grow);
-  Status mprotect_fixup(Vma& vma, Vma** prev, Range<VirtAddr> range, VmFlags new_flags);
+  Status mprotect_areas(MmuGather& tlb, Vma& first, Range<VirtAddr> range, VmFlags access);
+  Status mprotect_fixup(MmuGather& tlb, Vma& vma, Vma** prev, Range<VirtAddr> range, VmFlags new_flags);
   void protect_migration_entry(arch::Pte& pte);
-  void change_protection(Vma& vma, Range<VirtAddr> range);
+  void change_protection(MmuGather& tlb, Vma& vma, Range<VirtAddr> range);
   [[nodiscard]] bool vma_wants_writenotify(const Vma& vma) const;
   [[nodiscard]] arch::Pgprot vma_page_prot(const Vma& vma) const;
   [[nodiscard]] Result<VirtAddr> move_vma(Vma& vma, VirtAddr old_address, std::uint64_t old_length, std::uint64_t new_length,
@@ -428,7 +431,7 @@ class Vm final : public file::MappingUpcalls {
   FuncGraph graph_;
   Tracepoint<PageFaultUser> page_fault_user_;
   Pageout* pageout_ = nullptr;
-  std::uint64_t next_context_id_ = 1;
+  std::uint64_t next_context_id_ = kInitMmContext + 1;
   Rng layout_rng_{0};
 };
 

@@ -45,7 +45,7 @@ VirtAddr Vm::zap_pte_range(MmuGather& tlb, Vma& vma, Range<VirtAddr> range, ZapC
     rmap_.page_remove_rmap(*page, vma);
     tlb.unmap_page(at, folio);
   }
-  if (force_flush) tlb.flush_tlb_only(FlushSite::kZapDirty);
+  if (force_flush) tlb.force_flush(FlushSite::kZapDirty);
   return at;
 }
 

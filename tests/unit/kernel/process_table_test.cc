@@ -109,6 +109,59 @@ TEST(ProcessTable, AVforkChildIsNotKilledForItsParentsMemory) {
   EXPECT_EQ(parent.state, ProcessState::kReaped);
 }
 
+// A thread that has touched nothing yet runs in its address space all the same: its CPU flushes a page, and does not leave.
+TEST(ProcessTable, ANewThreadIsNotLazyInItsAddressSpace) {
+  const auto machine = boot_small();
+  ProcessTable& table = machine->processes();
+  vm::Vm& vm = machine->vm();
+  const auto flushed = [&] { return machine->phys().vmstat()[phys::VmEvent::kNrTlbLocalFlushOne]; };
+  const auto process = table.create("threads", [&](Thread& thread) {
+    vm::Mm& mm = *thread.process->mm;
+    const VirtAddr at = *vm.mmap(mm, VirtAddr(0), 3 * kPageSize, vm::Prot::kRead | vm::Prot::kWrite,
+                                 vm::MapFlags::kPrivate | vm::MapFlags::kAnonymous, nullptr, 0);
+    ASSERT_EQ(vm.touch_user(mm, at, 3 * kPageSize, arch::Access::kWrite), 3 * kPageSize);
+    bool done = false;
+    const auto unmapper = [&](Thread& second) {
+      const std::int64_t before = flushed();
+      EXPECT_TRUE(vm.munmap(mm, at, kPageSize));
+      EXPECT_EQ(flushed(), before + 1);
+      EXPECT_TRUE(mm.cpumask.test(0));
+      done = true;
+      table.exit_thread(second, {});
+    };
+    ASSERT_TRUE(table.clone_thread(*thread.process, unmapper));
+    while (!done) machine->scheduler().sleep_for(sim::kMicrosecond);
+    table.exit_thread(thread, {});
+  });
+  ASSERT_TRUE(process);
+  ASSERT_TRUE(machine->run().done());
+}
+
+// A child of vfork that ends uses its parent's memory no more; a parent whose vfork failed goes on in it.
+TEST(ProcessTable, WhoEndsIsLazyFromThenOn) {
+  const auto machine = boot_small();
+  ProcessTable& table = machine->processes();
+  vm::Vm& vm = machine->vm();
+  start(*machine, "parent", [&](Process& parent) {
+    const VirtAddr at = *vm.mmap(*parent.mm, VirtAddr(0), kPageSize, vm::Prot::kRead | vm::Prot::kWrite,
+                                 vm::MapFlags::kPrivate | vm::MapFlags::kAnonymous, nullptr, 0);
+    ASSERT_EQ(vm.touch_user(*parent.mm, at, kPageSize, arch::Access::kWrite), kPageSize);
+    const std::uint64_t context = parent.mm->context_id;
+    const auto child = [&](Thread& thread) {
+      const sim::Task& task = *thread.task;
+      EXPECT_EQ(task.mm_context, context);
+      table.exit_thread(thread, {});
+      EXPECT_EQ(task.mm_context, 0u);
+    };
+    machine->faults().set(FaultPoint::kPageAlloc, {.nth = 1});
+    static_cast<void>(table.vfork(parent, child));
+    machine->faults().set(FaultPoint::kPageAlloc, {});
+    EXPECT_EQ(machine->scheduler().current()->mm_context, context);
+    ASSERT_TRUE(table.vfork(parent, child));
+  });
+  ASSERT_TRUE(machine->run().done());
+}
+
 // exit_group(0) is an end like any other: that its other threads are killed for it does not show.
 TEST(ProcessTable, TheFirstWordOnTheExitStatusStands) {
   const auto machine = boot_small(32 * kMiB, 2);

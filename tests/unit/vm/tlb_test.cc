@@ -3,6 +3,7 @@
 
 #include <array>
 #include <utility>
+#include <vector>
 
 #include "quire/vm/mmu_gather.h"
 #include "two_cpus.h"
@@ -123,11 +124,12 @@ TEST_F(TlbTest, ABusyCpuIsInterruptedAndTheCallerPays) {
 }
 
 TEST_F(TlbTest, UpToTheCeilingPagesAreFlushedOneByOneAndCounted) {
-  std::vector<std::pair<std::uint64_t, std::uint64_t>> seen;  // reason, pages
+  std::vector<std::pair<std::uint64_t, std::int64_t>> seen;  // reason, pages
   m_.vm.shootdown().tlb_flush.listen([&](const EventView& event) {
-    std::pair<std::uint64_t, std::uint64_t> fields;
+    std::pair<std::uint64_t, std::int64_t> fields;
     event.fields([&](std::string_view name, const FieldValue& value) {
-      (name == "reason" ? fields.first : fields.second) = std::get<std::uint64_t>(value);
+      if (name == "reason") fields.first = std::get<std::uint64_t>(value);
+      if (name == "pages") fields.second = std::get<std::int64_t>(value);
     });
     seen.push_back(fields);
   });
@@ -145,8 +147,8 @@ TEST_F(TlbTest, UpToTheCeilingPagesAreFlushedOneByOneAndCounted) {
     EXPECT_EQ(m_.event(VmEvent::kNrTlbLocalFlushAll), all + 1);
     EXPECT_EQ(m_.event(VmEvent::kNrTlbRemoteFlush), 0);
     ASSERT_EQ(seen.size(), 2u);
-    EXPECT_EQ(seen[0], std::pair(reason(TlbFlushReason::kLocalMmShootdown), std::uint64_t{33}));
-    EXPECT_EQ(seen[1], std::pair(reason(TlbFlushReason::kLocalMmShootdown), kTlbFlushAll));
+    EXPECT_EQ(seen[0], std::pair(reason(TlbFlushReason::kLocalMmShootdown), std::int64_t{33}));
+    EXPECT_EQ(seen[1], std::pair(reason(TlbFlushReason::kLocalMmShootdown), std::int64_t{-1}));
 
     two_.touch_on_other(mm, at);
     seen.clear();
@@ -154,9 +156,9 @@ TEST_F(TlbTest, UpToTheCeilingPagesAreFlushedOneByOneAndCounted) {
     EXPECT_EQ(m_.event(VmEvent::kNrTlbRemoteFlush), 1);
     EXPECT_EQ(m_.event(VmEvent::kNrTlbRemoteFlushReceived), 1);
     ASSERT_EQ(seen.size(), 3u);
-    EXPECT_EQ(seen[0], std::pair(reason(TlbFlushReason::kRemoteSendIpi), std::uint64_t{2}));
-    EXPECT_EQ(seen[1], std::pair(reason(TlbFlushReason::kLocalMmShootdown), std::uint64_t{2}));
-    EXPECT_EQ(seen[2], std::pair(reason(TlbFlushReason::kRemoteShootdown), std::uint64_t{2}));
+    EXPECT_EQ(seen[0], std::pair(reason(TlbFlushReason::kRemoteSendIpi), std::int64_t{2}));
+    EXPECT_EQ(seen[1], std::pair(reason(TlbFlushReason::kLocalMmShootdown), std::int64_t{2}));
+    EXPECT_EQ(seen[2], std::pair(reason(TlbFlushReason::kRemoteShootdown), std::int64_t{2}));
   });
 }
 
@@ -173,6 +175,101 @@ TEST_F(TlbTest, ProtectingWhatNoCpuRemembersFlushesNothing) {
     ASSERT_TRUE(m_.vm.mprotect(mm, at, 4 * kPageSize, kReadWrite));  // an entry that was not there for the hardware
     EXPECT_EQ(mm.tlb_gen, gen + 1);
     EXPECT_EQ(m_.read(mm, at), 1);
+  });
+}
+
+TEST_F(TlbTest, InitMmTakesAnIdLikeAnyOther) {
+  run([&](Mm& mm) {
+    ASSERT_EQ(m_.read(mm, m_.anon(mm, 1)), 0);
+    std::array<Mm*, kTlbNrDynAsids - 1> mms{};
+    std::array<VirtAddr, kTlbNrDynAsids - 1> at{};
+    for (std::size_t i = 0; i < mms.size(); ++i) at[i] = m_.anon(*(mms[i] = &m_.mm_alloc()), 1);
+    const auto round = [&] {
+      const std::uint64_t before = stats().switch_flushes;
+      for (std::size_t i = 0; i < mms.size(); ++i) EXPECT_EQ(m_.read(*mms[i], at[i]), 0);
+      return stats().switch_flushes - before;
+    };
+    static_cast<void>(round());
+    EXPECT_EQ(round(), 0u);
+    // One that ends frees its tables: the CPU goes over to init_mm, which has lost its id and takes one that is in use.
+    Mm& ended = m_.mm_alloc();
+    ASSERT_EQ(m_.read(ended, m_.anon(ended, 1)), 0);
+    const std::uint64_t before = stats().switch_flushes;
+    m_.vm.mmput(ended);
+    EXPECT_EQ(stats().switch_flushes, before + 1);
+    EXPECT_EQ(cpu(0).ctxs[cpu(0).loaded_mm_asid].ctx_id, kInitMmContext);
+    EXPECT_GT(round(), 0u);
+    for (Mm* other : mms) m_.vm.mmput(*other);
+  });
+}
+
+TEST_F(TlbTest, OneCallOfMprotectIsOneFlush) {
+  run([&](Mm& mm) {
+    const VirtAddr at = written(mm, 8);
+    for (std::uint64_t i = 0; i < 8; i += 2) {  // eight areas
+      ASSERT_TRUE(m_.vm.madvise(mm, at + i * kPageSize, kPageSize, Advice::kDontFork));
+    }
+    two_.touch_on_other(mm, at);
+    const std::uint64_t gen = mm.tlb_gen;
+    const auto before = stats();
+    ASSERT_TRUE(m_.vm.mprotect(mm, at, 8 * kPageSize, Prot::kRead));
+    EXPECT_EQ(mm.tlb_gen, gen + 1);
+    EXPECT_EQ(stats().ipis, before.ipis + 1);
+    // What was changed before the call failed is flushed as well.
+    ASSERT_TRUE(m_.vm.munmap(mm, at + 7 * kPageSize, kPageSize));
+    two_.touch_on_other(mm, at);
+    const std::uint64_t gen_of_unmap = mm.tlb_gen;
+    EXPECT_TRUE(fails_with(m_.vm.mprotect(mm, at, 8 * kPageSize, Prot::kNone), Errno::kNoMem));
+    EXPECT_EQ(mm.tlb_gen, gen_of_unmap + 1);
+  });
+}
+
+TEST_F(TlbTest, LockingPagesSettlesNobodysBatch) {
+  run([&](Mm& mm) {
+    const VirtAddr at = written(mm, 4);
+    two_.touch_on_other(mm, at);
+    m_.lru.lru_add_drain_all();
+    ASSERT_TRUE(m_.reclaim(m_.folio_at(mm, at), TtuFlags::kBatchFlush));
+    ASSERT_NE(mm.tlb_flush_batched.pending, mm.tlb_flush_batched.flushed);
+    const std::uint64_t gen = mm.tlb_gen;
+    ASSERT_TRUE(m_.vm.mlock(mm, at + kPageSize, kPageSize));
+    ASSERT_TRUE(m_.vm.munlock(mm, at + kPageSize, kPageSize));
+    ASSERT_TRUE(m_.vm.madvise(mm, at + kPageSize, kPageSize, Advice::kGuardRemove));
+    EXPECT_EQ(mm.tlb_gen, gen);
+    ASSERT_TRUE(m_.vm.madvise(mm, at + kPageSize, kPageSize, Advice::kCold));
+    EXPECT_EQ(mm.tlb_flush_batched.pending, mm.tlb_flush_batched.flushed);
+  });
+}
+
+TEST_F(TlbTest, APageWithoutRightsGoesWithoutAFlush) {
+  run([&](Mm& mm) {
+    const VirtAddr at = written(mm, 2);
+    ASSERT_TRUE(m_.vm.mprotect(mm, at, kPageSize, Prot::kNone));
+    const std::uint64_t gen = mm.tlb_gen;
+    ASSERT_TRUE(m_.swap_out(mm, at));
+    EXPECT_EQ(mm.tlb_gen, gen);
+    ASSERT_TRUE(m_.swap_out(mm, at + kPageSize));
+    EXPECT_EQ(mm.tlb_gen, gen + 1);
+  });
+}
+
+TEST_F(TlbTest, EverySwitchIsTraced) {
+  std::vector<std::int64_t> pages;
+  m_.vm.shootdown().tlb_flush.listen([&](const EventView& event) {
+    event.fields([&](std::string_view name, const FieldValue& value) {
+      if (name == "pages") pages.push_back(std::get<std::int64_t>(value));
+    });
+  });
+  run([&](Mm& mm) {
+    Mm& other = m_.mm_alloc();
+    const VirtAddr at = m_.anon(mm, 1);
+    const VirtAddr there = m_.anon(other, 1);
+    for (int i = 0; i < 2; ++i) {
+      ASSERT_EQ(m_.read(mm, at), 0);
+      ASSERT_EQ(m_.read(other, there), 0);
+    }
+    EXPECT_EQ(pages, (std::vector<std::int64_t>{-1, -1, 0, 0}));
+    m_.vm.mmput(other);
   });
 }
 
@@ -249,9 +346,51 @@ class GatherTest : public testing::Test {
   }
 };
 
-TEST_F(GatherTest, OneFlushServesAFullGather) { EXPECT_EQ(flushes_of_munmap(8 + 19 * 510 - 1), 1u); }
+// Pages and tables; the tables of so many pages are 19 or 20, and a few above them.
+constexpr std::uint64_t kPlaces = 8 + 19 * 510;
 
-TEST_F(GatherTest, WhatDoesNotFitWaitsForAnother) { EXPECT_EQ(flushes_of_munmap(8 + 19 * 510 + 1), 2u); }
+TEST_F(GatherTest, OneFlushServesAFullGather) { EXPECT_EQ(flushes_of_munmap(kPlaces - 30), 1u); }
+
+TEST_F(GatherTest, WhatDoesNotFitWaitsForAnother) { EXPECT_EQ(flushes_of_munmap(kPlaces + 1), 2u); }
+
+TEST_F(GatherTest, TablesTakePlacesToo) { EXPECT_EQ(flushes_of_munmap(kPlaces - 10), 2u); }
+
+// A lazy CPU is spared each full batch's flush; the last one, with the tables, throws it out.
+TEST_F(GatherTest, AnExitInterruptsALazyCpuWhenItsTablesGo) {
+  two_.run([&] {
+    Mm& mm = m_.mm_alloc();
+    const VirtAddr at = m_.anon(mm, kPlaces + 100);
+    EXPECT_EQ(m_.vm.touch_user(mm, at, (kPlaces + 100) * kPageSize, arch::Access::kWrite), (kPlaces + 100) * kPageSize);
+    two_.touch_on_other(mm, at);
+    two_.other_is(TwoCpus::Between::kAsleep);
+    const TlbShootdown::Stats before = m_.vm.shootdown().stats();
+    m_.vm.mmput(mm);
+    EXPECT_EQ(m_.vm.shootdown().stats().remote_flushes, before.remote_flushes + 2);
+    EXPECT_EQ(m_.vm.shootdown().stats().ipis, before.ipis + 1);
+    m_.lru.lru_add_drain_all();
+  });
+  m_.validate();
+  EXPECT_TRUE(two_.found.empty()) << two_.found.front();
+}
+
+// Dirty pages of a file are flushed, and let go, a table at a time.
+TEST_F(GatherTest, DirtyPagesOfAFileGoATableAtATime) {
+  two_.run([&] {
+    constexpr std::uint64_t kTwoTables = 2 * 512;
+    constexpr VirtAddr kAt{512 * kMiB};
+    file::File& file = m_.open("/f", kTwoTables * kPageSize, 3);
+    Mm& mm = m_.mm_alloc();
+    ASSERT_TRUE(m_.vm.mmap(mm, kAt, kTwoTables * kPageSize, kReadWrite, MapFlags::kShared | MapFlags::kFixed, &file, 0));
+    ASSERT_EQ(m_.vm.touch_user(mm, kAt, kTwoTables * kPageSize, arch::Access::kWrite), kTwoTables * kPageSize);
+    const std::uint64_t gen = mm.tlb_gen;
+    ASSERT_TRUE(m_.vm.madvise(mm, kAt, kTwoTables * kPageSize, Advice::kDontNeed));
+    EXPECT_EQ(mm.tlb_gen, gen + 2);
+    m_.vm.mmput(mm);
+    m_.vfs.fput(file);
+    m_.lru.lru_add_drain_all();
+  });
+  EXPECT_TRUE(two_.found.empty()) << two_.found.front();
+}
 
 TEST_F(GatherTest, WithoutAFrameForTheBatchEveryEightPagesAreFlushed) {
   two_.run([&] {
