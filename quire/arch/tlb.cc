@@ -320,18 +320,18 @@ Staleness judge(const TlbEntry& entry, VirtAddr va, const WalkResult& now) {
   return any(beyond, Rights::kDirty) && any(entry.rights, Rights::kWrite) ? Staleness::kDirty : Staleness::kFresh;
 }
 
+}  // namespace
+
 std::string_view staleness_name(Staleness s) {
   switch (s) {
-    case Staleness::kFresh: return "fresh";
+    case Staleness::kFresh: return "mapped just so";
     case Staleness::kUnmapped: return "no longer mapped";
     case Staleness::kOtherFrame: return "mapped to another frame";
-    case Staleness::kRights: return "rights were taken away";
-    case Staleness::kDirty: return "the dirty bit was cleared";
+    case Staleness::kRights: return "mapped with fewer rights";
+    case Staleness::kDirty: return "mapped by a clean entry";
   }
   return "?";
 }
-
-}  // namespace
 
 Staleness Tlb::staleness(Asid asid, VirtAddr va, const WalkResult& now) const {
   Staleness found = Staleness::kFresh;

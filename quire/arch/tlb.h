@@ -13,7 +13,7 @@
 //
 // An entry caches the frame, the rights and the dirty state that the walk found. It is not kept coherent: a changed page
 // table is seen only after the matching flush, exactly as on hardware. So a write that hits an entry with Rights::kDirty clear
-// must walk again (permits() says no), and a missed flush gives a stale translation. check_against() finds those.
+// must walk again (permits() says no), and a missed flush gives a stale translation (staleness() compares; vm::TlbChecker looks).
 //
 // Entries carry an address-space id (a PCID), so switching address spaces flushes nothing by itself; which Mm has which id on
 // which CPU is vm's to say. A translation whose leaf has the G bit is global: it serves every id. Replacement is
@@ -28,12 +28,13 @@
 // INVPCID's four kinds, and INVLPG: flush_page (INVLPG: global entries too), flush_asid (single context), flush_all (all, with
 // global ones), flush_nonglobal.
 //
-// Differs from hardware: one L1 serves instructions and data; no paging-structure caches; 15 ids of the 4096 (Linux uses
-// seven).
+// Differs from hardware: one L1 serves instructions and data; no paging-structure caches; 15 ids of the 4096 (Linux's six
+// dynamic ones are PCIDs 1 to 6, and as many again for user space where page tables are isolated).
 #pragma once
 
 #include <cstdint>
 #include <functional>
+#include <string_view>
 #include <vector>
 
 #include "quire/arch/page_tables.h"
@@ -99,7 +100,7 @@ struct TlbStats {
   std::uint64_t flushed_entries = 0;
 };
 
-// What check_against found.
+// What an entry is against the tables.
 enum class Staleness : std::uint8_t {
   kFresh,       // no entry, or one that the tables still justify
   kUnmapped,    // the tables no longer translate the address
@@ -107,6 +108,8 @@ enum class Staleness : std::uint8_t {
   kRights,      // the entry allows what the tables do not
   kDirty,       // the entry takes D for set, the leaf has it clear: a write would be lost to write-back
 };
+
+[[nodiscard]] std::string_view staleness_name(Staleness s);
 
 class Tlb {
  public:

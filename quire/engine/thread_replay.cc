@@ -86,7 +86,7 @@ ThreadReplay::Next ThreadReplay::touch(std::span<const trace::Access> accesses) 
     }
     const VirtAddr address(a.page() << kPageShift);
     const auto kind = static_cast<arch::Access>(a.kind());
-    if (mmu->lookup_in(mm.context_id, address, kind, arch::Privilege::kUser) != nullptr) [[likely]]
+    if (vm_.tlb_hit(*mmu, mm, address, kind) != nullptr) [[likely]]
       continue;
     charge();
     const vm::AccessOutcome outcome = vm_.access(mm, address, kind);

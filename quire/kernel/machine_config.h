@@ -33,7 +33,7 @@
 #include "quire/phys/firmware_map.h"
 #include "quire/phys/memory_hotplug.h"
 #include "quire/phys/phys_config.h"
-#include "quire/vm/cpu_mask.h"
+#include "quire/sim/cpu_mask.h"
 
 namespace quire::kernel {
 
@@ -84,7 +84,7 @@ struct MachineConfig {
   std::uint64_t preempt_permille = 0;          // extra seeded preemption at sync points, for race hunting
 };
 
-inline constexpr unsigned kMaxCpus = vm::CpuMask::kMaxCpus;
+inline constexpr unsigned kMaxCpus = sim::CpuMask::kMaxCpus;
 inline constexpr unsigned kMaxNodes = 64;
 
 // "zram:128M", "disk:1G,priority=5", "zram:1G,ratio=2.5,limit=200M".

@@ -11,6 +11,7 @@
 #include <string_view>
 
 #include "quire/base/intrusive_list.h"
+#include "quire/sim/cpu_mask.h"
 #include "quire/sim/event_queue.h"
 #include "quire/sim/lock_order.h"
 #include "quire/sim/time.h"
@@ -67,6 +68,15 @@ struct KmapCtrl {
   std::array<std::uint64_t, kMost> pteval{};
 };
 
+// Flushes that a task has put off while it unmaps (struct tlbflush_unmap_batch): vm's.
+struct UnmapBatch {
+  CpuMask cpumask;
+  bool flush_required = false;
+  bool writable = false;
+  std::uint64_t first = 0, last = 0;  // which of all flushes that were put off it took in
+  ListNode open;                      // batches that have to be flushed
+};
+
 class Task {
  public:
   Task(const Task&) = delete;
@@ -94,6 +104,7 @@ class Task {
   std::uint32_t pf_flags = 0;        // PF_MEMALLOC and its kin (phys/task_flags.h); never touched here
 
   std::uint64_t mm_context = 0;     // the address space it last used; vm's, never touched here
+  UnmapBatch tlb_ubc;               // never touched here
   KmapCtrl kmap_ctrl;               // never touched here
   unsigned migration_disabled = 0;  // keeps its CPU while it is not 0 (migrate_disable)
 

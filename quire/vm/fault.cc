@@ -28,9 +28,7 @@ AccessOutcome Vm::access_slow(Mm& mm, VirtAddr address, arch::Access kind) {
     arch::Mmu& mmu = this->mmu();
     if (!mmu.loaded(mm.context_id)) {
       shootdown_.switch_mm(mm);
-      if (const auto* hit = mmu.lookup_in(mm.context_id, address, kind, arch::Privilege::kUser)) {
-        return {.phys = hit->translate(address)};
-      }
+      if (const auto* hit = tlb_hit(mmu, mm, address, kind)) return {.phys = hit->translate(address)};
     }
     parts_.scheduler.charge(parts_.scheduler.costs().tlb_walk);
     const arch::WalkResult walk = mmu.refill(address, kind, arch::Privilege::kUser);

@@ -10,8 +10,8 @@
 
 #include "quire/base/intrusive_list.h"
 #include "quire/base/types.h"
+#include "quire/sim/cpu_mask.h"
 #include "quire/sim/lock_guards.h"
-#include "quire/vm/cpu_mask.h"
 #include "quire/vm/limits.h"
 #include "quire/vm/vma_tree.h"
 
@@ -87,7 +87,7 @@ struct Mm {
   CapIpcLock ipc_lock = CapIpcLock::kNo;
 
   // TLBs (tlb_shootdown.h).
-  CpuMask cpumask;            // CPUs that have this Mm loaded, lazy ones too
+  sim::CpuMask cpumask;       // CPUs that have this Mm loaded, lazy ones too
   std::uint64_t tlb_gen = 1;  // raised by each flush, and by each entry whose flush is put off
   struct DeferredFlushes {
     std::uint32_t pending = 0;  // how often reclaim cleared an entry and left the flush for later

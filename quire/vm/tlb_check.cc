@@ -10,17 +10,6 @@ namespace quire::vm {
 
 namespace {
 
-std::string_view what_is_wrong(arch::Staleness s) {
-  switch (s) {
-    case arch::Staleness::kFresh: return "nothing";
-    case arch::Staleness::kUnmapped: return "no longer mapped";
-    case arch::Staleness::kOtherFrame: return "mapped to another frame";
-    case arch::Staleness::kRights: return "with fewer rights";
-    case arch::Staleness::kDirty: return "with a clean entry";
-  }
-  return "?";
-}
-
 std::string_view occasion(StaleTranslation::When when) {
   switch (when) {
     case StaleTranslation::When::kAtRest: return "can be used";
@@ -35,7 +24,7 @@ std::string_view occasion(StaleTranslation::When when) {
 
 std::string StaleTranslation::text() const {
   return fmt::format("stale TLB entry {}: CPU {} has {:#x} of address space {} at frame {:#x}, which is {}", occasion(when),
-                     cpu, address.value(), context, frame.value() >> kPageShift, what_is_wrong(what));
+                     cpu, address.value(), context, frame.value() >> kPageShift, arch::staleness_name(what));
 }
 
 void TlbChecker::report(const std::optional<StaleTranslation>& found) const {
@@ -76,8 +65,7 @@ bool TlbChecker::flush_to_come(unsigned cpu, unsigned asid, const Mm& mm, arch::
 // An entry of the CPU against the tables of the Mm that its id stands for.
 std::optional<StaleTranslation> TlbChecker::judge(unsigned cpu, const Ids& ids, const arch::TlbEntry& entry, Gathers gathers) {
   const unsigned asid = entry.asid() - 1;
-  QUIRE_BUG_ON(asid >= kTlbNrDynAsids);
-  if (!ids.usable[asid]) return std::nullopt;
+  if (!ids.can_use(asid)) return std::nullopt;
   const CpuTlbState& state = vm_.shootdown().cpu_state(cpu);
   const Mm* mm = ids.mms[asid];
   StaleTranslation found{.cpu = cpu,
@@ -132,7 +120,7 @@ std::optional<StaleTranslation> TlbChecker::find_reaching(Pfn first, std::uint64
       if (found || entry.frame >= frames.end || entry.frame + bytes <= frames.begin) return;
       if (!ids) ids = ids_of(cpu);
       const unsigned asid = entry.asid() - 1;
-      if (!ids->usable[asid]) return;
+      if (!ids->can_use(asid)) return;
       found = StaleTranslation{.when = StaleTranslation::When::kFreed,
                                .cpu = cpu,
                                .context = state.ctxs[asid].ctx_id,

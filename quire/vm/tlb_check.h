@@ -12,7 +12,7 @@
 // When a gather has flushed, the first exception does not hold: whoever called it may rely on all of the Mm's translations,
 // whatever other gathers are in the middle of. A frame that is freed must not be reached by any usable translation at all.
 //
-// find() looks at everything and is part of validate(). QUIRE_DEBUG builds also check each access that hits a TLB, each frame
+// find() looks at everything and is part of validate(). QUIRE_DEBUG builds also check each access that hits a TLB (Vm::tlb_hit), each frame
 // that is freed, and the Mm after each gather (the last wherever somebody listens). What is found is a BUG unless a test
 // listens.
 #pragma once
@@ -76,6 +76,8 @@ class TlbChecker final : public phys::FreeWatch {
   struct Ids {
     std::array<const Mm*, kTlbNrDynAsids> mms{};
     std::array<bool, kTlbNrDynAsids> usable{};
+    // Not what is beyond the ids that Mms have: global entries are no Mm's.
+    [[nodiscard]] bool can_use(unsigned asid) const { return asid < kTlbNrDynAsids && usable[asid]; }
   };
   enum class Gathers : std::uint8_t { kMayBeUnderWay, kDone };
   [[nodiscard]] Ids ids_of(unsigned cpu);

@@ -9,8 +9,8 @@ using phys::VmEvent;
 
 TlbShootdown::TlbShootdown(sim::Scheduler& scheduler, const arch::PageTables& tables, phys::VmStat& vmstat,
                            TraceRegistry& traces, const arch::TlbConfig& config)
-    : tlb_flush(traces), scheduler_(scheduler), vmstat_(vmstat), batches_(1) {
-  QUIRE_BUG_ON(scheduler.cpus() > CpuMask::kMaxCpus);
+    : tlb_flush(traces), scheduler_(scheduler), vmstat_(vmstat) {
+  QUIRE_BUG_ON(scheduler.cpus() > sim::CpuMask::kMaxCpus);
   for (unsigned cpu = 0; cpu < scheduler.cpus(); ++cpu) cpus_.push_back(std::make_unique<CpuTlbState>(tables, config));
 }
 
@@ -20,8 +20,8 @@ void TlbShootdown::flush_tlb_range(Mm& mm, Range<VirtAddr> range, FlushSite site
   if (omitted(site)) return;
   std::uint64_t pages = range.size() >> kPageShift;
   if (pages > kTlbSinglePageFlushCeiling) pages = kTlbFlushAll;
-  ++mm.tlb_gen;                     // inc_mm_tlb_gen
-  const CpuMask mask = mm.cpumask;  // those that leave it now change it
+  ++mm.tlb_gen;                          // inc_mm_tlb_gen
+  const sim::CpuMask mask = mm.cpumask;  // those that leave it now change it
   flush_cpus(mask, {&mm, range, pages, freed_tables});
 }
 
@@ -33,14 +33,14 @@ arch::Pte TlbShootdown::ptep_clear_flush(Mm& mm, arch::Pte* pte, VirtAddr addres
 }
 
 // By an interrupt where another CPU is concerned, else by ourselves.
-void TlbShootdown::flush_cpus(const CpuMask& mask, const Info& info) {
+void TlbShootdown::flush_cpus(const sim::CpuMask& mask, const Info& info) {
   if (mask.empty()) return;
   const unsigned self = scheduler_.cpu();
   if (mask.any_but(self)) return flush_tlb_multi(mask, info);
   flush_tlb_func(self, info);
 }
 
-void TlbShootdown::flush_tlb_multi(const CpuMask& mask, const Info& info) {
+void TlbShootdown::flush_tlb_multi(const sim::CpuMask& mask, const Info& info) {
   vmstat_.count_vm_event(VmEvent::kNrTlbRemoteFlush);
   ++stats_.remote_flushes;
   tlb_flush([&] { return TlbFlush{TlbFlushReason::kRemoteSendIpi, info.pages}; });
@@ -108,24 +108,21 @@ std::uint64_t TlbShootdown::flush_local(CpuTlbState& state, const Info& info) {
 
 // --- deferred flushes ----------------------------------------------------------------------------------------------------
 
-TlbShootdown::UnmapBatch& TlbShootdown::batch() {
-  const sim::Task* task = scheduler_.current();
-  const unsigned id = task != nullptr ? task->id() : 0;
-  if (id >= batches_.size()) batches_.resize(id + 1);
-  return batches_[id];
-}
-
 bool TlbShootdown::should_defer_flush(const Mm& mm) const { return mm.cpumask.any_but(scheduler_.cpu()); }
 
 void TlbShootdown::defer(Mm& mm, Dirty dirty) {
-  UnmapBatch& noted = batch();
+  sim::UnmapBatch& noted = batch();
   ++mm.tlb_gen;
-  noted.cpumask |= mm.cpumask;
-  noted.flush_required = true;
-  if (dirty == Dirty::kYes) noted.writable = Dirty::kYes;
   ++mm.tlb_flush_batched.pending;
-  noted.last = mm.last_deferred = ++stats_.deferred;
-  if (noted.first == 0) noted.first = noted.last;
+  mm.last_deferred = ++stats_.deferred;
+  if (!noted.flush_required) {
+    noted.flush_required = true;
+    noted.first = mm.last_deferred;
+    open_batches_.push_back(noted);
+  }
+  noted.cpumask |= mm.cpumask;
+  noted.writable |= dirty == Dirty::kYes;
+  noted.last = mm.last_deferred;
 }
 
 void TlbShootdown::flush_tlb_batched_pending(Mm& mm) {
@@ -137,23 +134,22 @@ void TlbShootdown::flush_tlb_batched_pending(Mm& mm) {
 }
 
 void TlbShootdown::flush_pending() {
-  UnmapBatch& noted = batch();
+  sim::UnmapBatch& noted = batch();
   if (!noted.flush_required) return;
-  const CpuMask mask = noted.cpumask;
-  noted = UnmapBatch();
+  const sim::CpuMask mask = noted.cpumask;
+  open_batches_.erase(noted);
+  noted = sim::UnmapBatch();
   if (omitted(FlushSite::kUnmapBatch)) return;
   flush_cpus(mask, {nullptr, {}, kTlbFlushAll, FreedTables::kNo});
 }
 
 void TlbShootdown::flush_pending_dirty() {
-  if (batch().writable == Dirty::kYes) flush_pending();
+  if (batch().writable) flush_pending();
 }
 
-bool TlbShootdown::pending() const { return std::ranges::any_of(batches_, &UnmapBatch::flush_required); }
-
 bool TlbShootdown::pending(unsigned cpu, const Mm& mm) const {
-  return std::ranges::any_of(batches_, [&](const UnmapBatch& b) {
-    return b.flush_required && b.cpumask.test(cpu) && b.first <= mm.last_deferred && mm.last_deferred <= b.last;
+  return std::ranges::any_of(open_batches_, [&](const sim::UnmapBatch& b) {
+    return b.cpumask.test(cpu) && b.first <= mm.last_deferred && mm.last_deferred <= b.last;
   });
 }
 

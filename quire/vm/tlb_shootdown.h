@@ -34,7 +34,6 @@
 #include "quire/base/types.h"
 #include "quire/phys/vmstat.h"
 #include "quire/sim/scheduler.h"
-#include "quire/vm/cpu_mask.h"
 #include "quire/vm/mm.h"
 #include "quire/vm/tlb_flush.h"
 
@@ -104,7 +103,7 @@ class TlbShootdown {
   void flush_tlb_batched_pending(Mm& mm);
   void flush_pending();        // try_to_unmap_flush: the current task's
   void flush_pending_dirty();  // only when an entry that was noted could still be written through
-  [[nodiscard]] bool pending() const;
+  [[nodiscard]] bool pending() const { return !open_batches_.empty(); }
   // Will some batch still flush this CPU for the Mm's sake?
   [[nodiscard]] bool pending(unsigned cpu, const Mm& mm) const;
 
@@ -130,28 +129,22 @@ class TlbShootdown {
     std::uint64_t pages;  // kTlbFlushAll
     FreedTables freed_tables;
   };
-  struct UnmapBatch {  // tlbflush_unmap_batch
-    CpuMask cpumask;
-    bool flush_required = false;
-    Dirty writable = Dirty::kNo;
-    std::uint64_t first = 0, last = 0;  // which of all deferrals (Stats::deferred) it took in
-  };
 
   [[nodiscard]] bool omitted(FlushSite site) const { return omit_ != nullptr && omit_(site); }
   [[nodiscard]] unsigned choose_new_asid(CpuTlbState& state, std::uint64_t next);
   void load(CpuTlbState& state, Mm& mm, unsigned asid);
   void flush_loaded(unsigned cpu, const TlbContext& now, FlushSite site);
   void leave_mm(unsigned cpu);
-  void flush_cpus(const CpuMask& mask, const Info& info);
-  void flush_tlb_multi(const CpuMask& mask, const Info& info);
+  void flush_cpus(const sim::CpuMask& mask, const Info& info);
+  void flush_tlb_multi(const sim::CpuMask& mask, const Info& info);
   void flush_tlb_func(unsigned cpu, const Info& info);
   std::uint64_t flush_local(CpuTlbState& state, const Info& info);
-  [[nodiscard]] UnmapBatch& batch();
+  [[nodiscard]] sim::UnmapBatch& batch() { return scheduler_.context().tlb_ubc; }
 
   sim::Scheduler& scheduler_;
   phys::VmStat& vmstat_;
   std::vector<std::unique_ptr<CpuTlbState>> cpus_;  // fixed at boot
-  std::vector<UnmapBatch> batches_;                 // by task id; 0: boot and interrupts
+  List<sim::UnmapBatch, &sim::UnmapBatch::open> open_batches_;
   Omit omit_;
   Stats stats_;
 };

@@ -174,13 +174,17 @@ class Vm final : public file::MappingUpcalls {
   // --- touching memory (access.h below, fault.cc, uaccess.cc) --------------------------------------------------------------
   // One access of a user program on the current CPU.
   [[nodiscard]] AccessOutcome access(Mm& mm, VirtAddr address, arch::Access kind) {
-    if (const auto* hit = mmu().lookup_in(mm.context_id, address, kind, arch::Privilege::kUser)) [[likely]] {
-#ifdef QUIRE_DEBUG
-      tlb_checker_.check_used(mm, address);
-#endif
+    if (const auto* hit = tlb_hit(mmu(), mm, address, kind)) [[likely]]
       return AccessOutcome{hit->translate(address)};
-    }
     return access_slow(mm, address, kind);
+  }
+  // The entry of mmu(), the current CPU's, that serves the access; null: access() it.
+  [[nodiscard]] const arch::TlbEntry* tlb_hit(arch::Mmu& mmu, const Mm& mm, VirtAddr address, arch::Access kind) {
+    const arch::TlbEntry* hit = mmu.lookup_in(mm.context_id, address, kind, arch::Privilege::kUser);
+#ifdef QUIRE_DEBUG
+    if (hit != nullptr) tlb_checker_.check_used(mm, address);
+#endif
+    return hit;
   }
   // Of the current CPU.
   [[nodiscard]] arch::Mmu& mmu() { return shootdown_.mmu(parts_.scheduler.cpu()); }

@@ -5,7 +5,7 @@
 #include <bit>
 #include <cstdint>
 
-namespace quire::vm {
+namespace quire::sim {
 
 class CpuMask {
  public:
@@ -45,4 +45,4 @@ class CpuMask {
   std::array<std::uint64_t, kMaxCpus / 64> words_{};
 };
 
-}  // namespace quire::vm
+}  // namespace quire::sim
