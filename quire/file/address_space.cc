@@ -90,7 +90,8 @@ void AddressSpace::validate() const {
     QUIRE_BUG_ON(folio.refcount < 1);
     // While a folio is locked its bits and marks may be on their way.
     if (phys::folio_test_locked(folio)) return;
-    QUIRE_BUG_ON(phys::folio_test_dirty(folio) && !phys::folio_test_uptodate(folio));
+    // Shared memory that fallocate made is dirty before it is zeroed.
+    QUIRE_BUG_ON(phys::folio_test_dirty(folio) && !phys::folio_test_uptodate(folio) && !phys::folio_test_swapbacked(folio));
     QUIRE_BUG_ON(phys::folio_test_writeback(folio) != i_pages_.get_mark(index, kTagWriteback));
   });
   QUIRE_BUG_ON(folios != nrpages_);

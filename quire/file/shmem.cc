@@ -105,6 +105,7 @@ Result<WritepageOutcome> Shmem::shmem_writepage(Folio& folio) {
     filemap_.folio_mark_dirty(folio);
     return WritepageOutcome::kActivate;
   }
+  if (!phys::folio_test_uptodate(folio)) shmem_clear_folio(folio);  // of fallocate
   services_.scheduler.charge(services_.scheduler.costs().swap_slot);
   const Result<SwapEntry> entry = services_.swap.get_swap_page();
   if (!entry || !services_.swap.add_to_swap_cache(folio, *entry)) {
@@ -175,15 +176,33 @@ Result<ShmemGet> Shmem::shmem_alloc_and_add(ShmemInode& inode, Pgoff index) {
     }
     return fail(status.error());
   }
-  services_.phys.clear_page(*folio);
-  phys::folio_set_uptodate(*folio);
   services_.lru.folio_add_lru(*folio);
   return ShmemGet{.folio = folio};
 }
 
+void Shmem::shmem_clear_folio(Folio& folio) {
+  services_.phys.clear_page(folio);
+  phys::folio_set_uptodate(folio);
+}
+
+// A folio that is in the page cache; kExist when it is not any more.
+Result<ShmemGet> Shmem::shmem_get_cached(ShmemInode& inode, Pgoff index, SgpType sgp) {
+  ShmemGet got{.folio = filemap_.filemap_lock_folio(inode.mapping, index)};
+  if (got.folio == nullptr) return fail(Errno::kExist);  // swapped out while we waited for its lock
+  if (sgp == SgpType::kWrite) services_.lru.mark_folio_accessed(*got.folio);
+  if (phys::folio_test_uptodate(*got.folio)) return got;
+  // Promised once, and now again: if the second promise fails, the first must stand.
+  if (sgp == SgpType::kFalloc) shmem_clear_folio(*got.folio);
+  if (sgp != SgpType::kRead) return got;
+  phys::folio_unlock(services_.phys, *got.folio);
+  filemap_.folio_put(*got.folio);
+  return ShmemGet{};
+}
+
 Result<ShmemGet> Shmem::shmem_get_folio(ShmemInode& inode, Pgoff index, SgpType sgp) {
   AddressSpace& mapping = inode.mapping;
-  const auto beyond_end = [&] { return sgp != SgpType::kWrite && index.value() >= inode.size_pages(); };
+  const bool fills = sgp == SgpType::kWrite || sgp == SgpType::kFalloc;
+  const auto beyond_end = [&] { return !fills && index.value() >= inode.size_pages(); };
   if (index.value() > kMaxLfsFilesize >> kPageShift) return fail(Errno::kFBig);
   for (;;) {
     if (beyond_end()) return fail(Errno::kInval);
@@ -191,9 +210,7 @@ Result<ShmemGet> Shmem::shmem_get_folio(ShmemInode& inode, Pgoff index, SgpType 
     services_.scheduler.charge(services_.scheduler.costs().page_cache_lookup);
     Result<ShmemGet> got = ShmemGet{};
     if (entry.is_pointer()) {
-      got->folio = filemap_.filemap_lock_folio(mapping, index);
-      if (got->folio == nullptr) continue;  // swapped out while we waited for its lock
-      if (sgp == SgpType::kWrite) services_.lru.mark_folio_accessed(*got->folio);
+      got = shmem_get_cached(inode, index, sgp);
     } else if (entry.is_value()) {
       got = shmem_swapin_folio(inode, index, radix_to_swp_entry(entry));
     } else if (sgp == SgpType::kRead) {
@@ -202,7 +219,9 @@ Result<ShmemGet> Shmem::shmem_get_folio(ShmemInode& inode, Pgoff index, SgpType 
       got = shmem_alloc_and_add(inode, index);
     }
     if (!got && got.error() == Errno::kExist) continue;
-    if (!got || !beyond_end()) return got;
+    if (!got || got->folio == nullptr) return got;
+    if (!fills && !phys::folio_test_uptodate(*got->folio)) shmem_clear_folio(*got->folio);
+    if (!beyond_end()) return got;
     // Truncated while we slept, and the truncation has passed here already.
     Folio& folio = *got->folio;
     filemap_.truncate_folio(mapping, folio);

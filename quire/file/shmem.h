@@ -10,6 +10,8 @@
 // Invariants: swapped == swap entries in i_pages; alloced (pages the file is charged for) >= folios in the cache + swapped:
 // reclaim drops a clean folio (all zeroes, never written) without asking, which shmem_recalc_inode notices later.
 // A folio that was ever written is dirty while it is in the page cache: there is no other copy of it.
+// A folio that fallocate made is dirty, too, but not uptodate until somebody touches it, and zeroed only then; till then it
+// is read as the hole that it was.
 //
 // Locks: i_rwsem for write, truncate and fallocate; invalidate_lock shared for faults, exclusive for truncate and hole punch
 // (Linux: a wait queue of its own for the punch).
@@ -52,13 +54,14 @@ struct ShmemInode : Inode {
 
 // What shmem_get_folio may do about a hole (sgp_type).
 enum class SgpType : std::uint8_t {
-  kRead,   // SGP_READ: no folio for a hole; beyond the end is kInval
-  kCache,  // SGP_CACHE: allocate, but not beyond the end
-  kWrite,  // SGP_WRITE: allocate, the caller dirties it and may go beyond the end
+  kRead,    // SGP_READ: no folio for a hole; beyond the end is kInval
+  kCache,   // SGP_CACHE: allocate, but not beyond the end
+  kWrite,   // SGP_WRITE: allocate, the caller fills and dirties it and may go beyond the end
+  kFalloc,  // SGP_FALLOC: as kWrite, but nobody fills it
 };
 
 struct ShmemGet {
-  phys::Folio* folio = nullptr;  // locked, uptodate, with a reference; null: a hole (kRead)
+  phys::Folio* folio = nullptr;  // locked, with a reference, and uptodate unless for kWrite or kFalloc; null: a hole (kRead)
   FaultCost cost = FaultCost::kMinor;
 };
 
@@ -126,6 +129,8 @@ class Shmem final : public SuperBlock, private AddressSpaceOps {
   [[nodiscard]] static ShmemInode& shmem_inode(Inode& inode) { return static_cast<ShmemInode&>(inode); }
   [[nodiscard]] Result<ShmemGet> shmem_swapin_folio(ShmemInode& inode, Pgoff index, swap::SwapEntry entry);
   [[nodiscard]] Result<ShmemGet> shmem_alloc_and_add(ShmemInode& inode, Pgoff index);
+  [[nodiscard]] Result<ShmemGet> shmem_get_cached(ShmemInode& inode, Pgoff index, SgpType sgp);
+  void shmem_clear_folio(phys::Folio& folio);
   // `expected`: what i_pages holds there now (nothing, or the swap entry); kExist when it does not any more.
   [[nodiscard]] Status shmem_add_to_page_cache(phys::Folio& folio, AddressSpace& mapping, Pgoff index, XaEntry expected);
   void shmem_delete_from_page_cache(ShmemInode& inode, phys::Folio& folio, swap::SwapEntry entry);
@@ -139,8 +144,9 @@ class Shmem final : public SuperBlock, private AddressSpaceOps {
   void shmem_recalc_inode(ShmemInode& inode);
   [[nodiscard]] Status shmem_allocate_range(ShmemInode& inode, std::uint64_t first, std::uint64_t last);
   [[nodiscard]] Status memfd_wait_for_pins(AddressSpace& mapping);
-  void zero_tail(ShmemInode& inode);
+  void shmem_undo_fallocate(ShmemInode& inode, std::uint64_t first, std::uint64_t last);
   void free_inode(ShmemInode& inode);
+  void shmem_cut(ShmemInode& inode, std::uint64_t size);
   void shmem_punch(ShmemInode& inode, std::uint64_t start, std::uint64_t end);
 
   Filemap& filemap_;

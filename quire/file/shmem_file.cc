@@ -107,7 +107,6 @@ Result<std::uint64_t> Shmem::write_iter(File& file, std::uint64_t& pos, std::uin
       status = fail(Errno::kPerm);
       break;
     }
-    if (pos > inode.i_size) zero_tail(inode);
     const Result<ShmemGet> got = shmem_get_folio(inode, Pgoff(pos >> kPageShift), SgpType::kWrite);
     if (!got) {
       status = fail(got.error());
@@ -117,6 +116,11 @@ Result<std::uint64_t> Shmem::write_iter(File& file, std::uint64_t& pos, std::uin
     filemap_.charge_copy(bytes);
     std::byte* to = data ? services_.phys.page_address(folio) + offset : nullptr;
     const std::uint64_t copied = from.copy_from_iter(written, std::span(to, bytes));
+    if (!phys::folio_test_uptodate(folio)) {
+      filemap_.zero_folio_range(folio, 0, offset);
+      filemap_.zero_folio_range(folio, offset + copied, kPageSize);
+      phys::folio_set_uptodate(folio);
+    }
     if (copied > 0) filemap_.folio_mark_dirty(folio);
     pos += copied;
     written += copied;
@@ -127,12 +131,6 @@ Result<std::uint64_t> Shmem::write_iter(File& file, std::uint64_t& pos, std::uin
   }
   if (written == 0 && !status) return fail(status.error());
   return written;
-}
-
-// The file is about to grow: what a mapping stored behind its end must not become part of it.
-void Shmem::zero_tail(ShmemInode& inode) {
-  if (inode.i_size % kPageSize == 0) return;
-  shmem_zero_partial(inode, Pgoff(inode.i_size >> kPageShift), inode.i_size % kPageSize, kPageSize);
 }
 
 Result<FilemapFault> Shmem::fault(File& file, Pgoff index, FaultHint /*hint*/) {
@@ -158,37 +156,38 @@ Status Shmem::truncate(Inode& generic, std::uint64_t size) {
   const std::uint64_t old_size = inode.i_size;
   if (size != old_size && any(inode.seals, size < old_size ? Seals::kShrink : Seals::kGrow)) return fail(Errno::kPerm);
   if (Status enough = shmem_acct_size(inode, size); !enough) return enough;
-  if (size > old_size) zero_tail(inode);
   inode.i_size = size;
-  if (size < old_size) shmem_punch(inode, size, kToTheEnd);
+  // Zeroes behind the end, where a mapping may have stored something. Growth does not: it becomes part of the file.
+  if (size <= old_size) shmem_cut(inode, size);
   return {};
 }
 
-void Shmem::shmem_punch(ShmemInode& inode, std::uint64_t start, std::uint64_t end) {
-  const std::uint64_t first = bytes_to_pages_up(start);
-  const std::uint64_t stop = end == kToTheEnd ? kToTheEnd : (end + 1) >> kPageShift;
-  const EvenCows even_cows = end == kToTheEnd ? EvenCows::kYes : EvenCows::kNo;
-  if (stop > first) filemap_.unmap_mapping_range(inode.mapping, Pgoff(first), stop - first, even_cows);
-  shmem_truncate_range(inode, start, end);
-  if (even_cows == EvenCows::kNo || stop <= first) return;
-  // Private copies that a fault made meanwhile.
-  filemap_.unmap_mapping_range(inode.mapping, Pgoff(first), stop - first, even_cows);
+void Shmem::shmem_cut(ShmemInode& inode, std::uint64_t size) {
+  const Pgoff hole(bytes_to_pages_up(size));
+  const std::uint64_t pages = kToTheEnd - hole.value();
+  filemap_.unmap_mapping_range(inode.mapping, hole, pages, EvenCows::kYes);
+  shmem_truncate_range(inode, size, kToTheEnd);
+  filemap_.unmap_mapping_range(inode.mapping, hole, pages, EvenCows::kYes);  // private copies that a fault made meanwhile
 }
 
-// Pages for [first, last); those that are there already stay. On an error what was allocated is given back.
+// A hole that ends within the first page takes every other page out of its mappings: where Linux's last byte of whole pages
+// would be is then 0 - 1 (seen on 6.18; 6.1 reckons the same way).
+void Shmem::shmem_punch(ShmemInode& inode, std::uint64_t start, std::uint64_t end) {
+  const std::uint64_t first = bytes_to_pages_up(start);
+  const std::uint64_t stop = end + 1 < kPageSize ? kToTheEnd : (end + 1) >> kPageShift;
+  if (stop > first) filemap_.unmap_mapping_range(inode.mapping, Pgoff(first), stop - first, EvenCows::kNo);
+  shmem_truncate_range(inode, start, end);
+}
+
+// Pages for [first, last); those that are there already stay. On an error what it made, and nobody has touched, is given back.
 Status Shmem::shmem_allocate_range(ShmemInode& inode, std::uint64_t first, std::uint64_t last) {
   if (config_.max_blocks != 0 && last - first > config_.max_blocks) return fail(Errno::kNoSpc);
-  std::uint64_t fresh_first = kToTheEnd;
   for (std::uint64_t index = first; index < last; ++index) {
-    const bool hole = inode.mapping.i_pages().load(index).empty();
-    const Result<ShmemGet> got = shmem_get_folio(inode, Pgoff(index), SgpType::kWrite);
+    const Result<ShmemGet> got = shmem_get_folio(inode, Pgoff(index), SgpType::kFalloc);
     if (!got) {
-      // Holes that were filled in a row up to here (Linux gives back what it allocated, as far as it still knows it).
-      if (fresh_first < index) shmem_truncate_range(inode, pages_to_bytes(fresh_first), pages_to_bytes(index) - 1);
+      shmem_undo_fallocate(inode, first, index);
       return fail(got.error());
     }
-    if (hole && fresh_first == kToTheEnd) fresh_first = index;
-    if (!hole) fresh_first = kToTheEnd;
     // Dirty, so that reclaim does not take the promise back.
     filemap_.folio_mark_dirty(*got->folio);
     phys::folio_unlock(services_.phys, *got->folio);
@@ -196,6 +195,17 @@ Status Shmem::shmem_allocate_range(ShmemInode& inode, std::uint64_t first, std::
     services_.scheduler.sync_point();
   }
   return {};
+}
+
+void Shmem::shmem_undo_fallocate(ShmemInode& inode, std::uint64_t first, std::uint64_t last) {
+  for (std::uint64_t index = first; index < last; ++index) {
+    Folio* folio = filemap_.filemap_lock_folio(inode.mapping, Pgoff(index));
+    if (folio == nullptr) continue;
+    if (!phys::folio_test_uptodate(*folio)) filemap_.truncate_folio(inode.mapping, *folio);
+    phys::folio_unlock(services_.phys, *folio);
+    filemap_.folio_put(*folio);
+  }
+  shmem_recalc_inode(inode);
 }
 
 Status Shmem::fallocate(Inode& generic, FallocateMode mode, std::uint64_t offset, std::uint64_t len) {
@@ -217,25 +227,27 @@ Status Shmem::fallocate(Inode& generic, FallocateMode mode, std::uint64_t offset
   if (Status allocated = shmem_allocate_range(inode, offset >> kPageShift, bytes_to_pages_up(end)); !allocated) {
     return allocated;
   }
-  if (!any(mode, FallocateMode::kKeepSize) && end > inode.i_size) {
-    zero_tail(inode);
-    inode.i_size = end;
-  }
+  if (!any(mode, FallocateMode::kKeepSize)) inode.i_size = std::max(inode.i_size, end);
   return {};
 }
 
 Status Shmem::fsync_range(Inode&, std::uint64_t, std::uint64_t, SyncKind) { return {}; }
 
+// A page of fallocate that nobody has touched is a hole.
 Result<std::uint64_t> Shmem::seek(Inode& inode, std::uint64_t pos, SeekKind kind) {
   if (pos >= inode.i_size) return fail(Errno::kNxio);
   const XArray& i_pages = inode.mapping.i_pages();
+  const auto is_data = [](XaEntry entry) {
+    return entry.is_value() || (entry.is_pointer() && phys::folio_test_uptodate(*entry.pointer<Folio>()));
+  };
   std::uint64_t index = pos >> kPageShift;
   if (kind == SeekKind::kData) {
-    const auto found = i_pages.find(index, inode.size_pages() - 1);
+    auto found = i_pages.find(index, inode.size_pages() - 1);
+    while (found && !is_data(found->entry)) found = i_pages.next(found->index, inode.size_pages() - 1);
     if (!found) return fail(Errno::kNxio);
     return std::max(pos, pages_to_bytes(found->index));
   }
-  while (index < inode.size_pages() && !i_pages.load(index).empty()) ++index;
+  while (index < inode.size_pages() && is_data(i_pages.load(index))) ++index;
   return std::min(std::max(pos, pages_to_bytes(index)), inode.i_size);
 }
 

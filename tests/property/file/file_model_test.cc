@@ -2,6 +2,7 @@
 // file of its own (regular or shmem) and in stripes of one shared file, while an evictor takes random pages as reclaim
 // does, the flusher runs, and the seed chooses the interleaving. QUIRE_SEEDS runs more seeds.
 #include <cstdlib>
+#include <map>
 
 #include "effort.h"
 #include "file_machine.h"
@@ -19,6 +20,19 @@ struct Subject {
   File* file = nullptr;
   std::string name;  // empty: shmem
   std::vector<std::byte> model;
+  // What stores through a mapping left in the last page behind the end of a shmem file: part of the file when it grows, away
+  // when it is cut.
+  std::map<std::uint64_t, std::byte> behind;
+
+  void grow(std::uint64_t size) {
+    if (size <= model.size()) return;
+    model.resize(size);
+    for (auto at = behind.begin(); at != behind.end() && at->first < size; at = behind.erase(at)) model[at->first] = at->second;
+  }
+  void cut(std::uint64_t size) {
+    model.resize(size);
+    behind.clear();
+  }
 };
 
 class Program {
@@ -59,7 +73,7 @@ class Program {
   void write() {
     const std::uint64_t pos = place();
     auto bytes = FileMachine::pattern(std::min(length(), kMaxSize - pos), rng_());
-    if (own_.model.size() < pos + bytes.size()) own_.model.resize(pos + bytes.size());
+    own_.grow(pos + bytes.size());
     std::copy(bytes.begin(), bytes.end(), own_.model.begin() + static_cast<std::ptrdiff_t>(pos));
     ASSERT_EQ(m_.write(*own_.file, pos, bytes).value_or(0), bytes.size());
   }
@@ -76,7 +90,7 @@ class Program {
   void truncate() {
     const std::uint64_t size = place();
     ASSERT_TRUE(m_.vfs->ftruncate(*own_.file, size));
-    own_.model.resize(size);
+    size > own_.model.size() ? own_.grow(size) : own_.cut(size);
   }
 
   // The folio of a random page, mapped for as long as it is locked; null when the page is beyond the end.
@@ -121,7 +135,11 @@ class Program {
       const auto value = static_cast<std::byte>(rng_());
       m_.phys->page_address(*folio)[offset] = value;
       const std::uint64_t pos = pages_to_bytes(index.value()) + offset;
-      if (pos < own_.model.size()) own_.model[pos] = value;
+      if (pos < own_.model.size()) {
+        own_.model[pos] = value;
+      } else if (own_.name.empty()) {
+        own_.behind[pos] = value;
+      }
       phys::folio_unlock(*m_.phys, *folio);
     }
     m_.vfs->filemap().folio_put(*folio);
@@ -133,6 +151,7 @@ class Program {
     ASSERT_TRUE(m_.vfs->fallocate(*own_.file, FallocateMode::kPunchHole | FallocateMode::kKeepSize, pos, len));
     const std::uint64_t end = std::min<std::uint64_t>(pos + len, own_.model.size());
     for (std::uint64_t i = pos; i < end; ++i) own_.model[i] = std::byte{0};
+    own_.behind.erase(own_.behind.lower_bound(pos), own_.behind.lower_bound(pos + len));
   }
 
   void sync() {
@@ -178,7 +197,7 @@ class Program {
       ASSERT_TRUE(m_.fs.unlink(own_.name));
       own_.file = &m_.create(own_.name);
     }
-    own_.model.clear();
+    own_.cut(0);
     m_.vfs->fput(*old);
   }
 

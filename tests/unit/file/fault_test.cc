@@ -161,5 +161,42 @@ TEST(MappingUpcalls, TruncateUnmapsAndWritingCleans) {
   m.vfs->filemap().set_upcalls(nullptr);
 }
 
+// As Linux reckons: a hole that ends within the first page takes all behind it out of its mappings.
+TEST(MappingUpcalls, AHoleUnmapsItsWholePagesAndInTheFirstPageAll) {
+  FileMachine m;
+  Mappings mappings;
+  m.vfs->filemap().set_upcalls(&mappings);
+  File& file = m.shmem(8 * kPageSize);
+  MappingNode area;
+  {
+    const sim::WriteGuard guard(file.mapping().i_mmap_rwsem());
+    file.mapping().i_mmap_insert(area, Pgoff(0), 8);
+  }
+  const auto punch = [&](std::uint64_t offset, std::uint64_t len) {
+    mappings.unmapped.clear();
+    EXPECT_TRUE(m.vfs->fallocate(file, FallocateMode::kPunchHole | FallocateMode::kKeepSize, offset, len));
+    return mappings.unmapped;
+  };
+  m.run([&] {
+    auto unmapped = punch(kPageSize + 5, 3 * kPageSize);
+    ASSERT_EQ(unmapped.size(), 1u);
+    EXPECT_EQ(unmapped[0].first, Pgoff(2));
+    EXPECT_EQ(unmapped[0].count, 2u);
+    EXPECT_TRUE(punch(kPageSize + 5, 100).empty());
+    unmapped = punch(5, 100);
+    ASSERT_EQ(unmapped.size(), 1u);
+    EXPECT_EQ(unmapped[0].first, Pgoff(1));
+    EXPECT_GE(unmapped[0].count, 7u);
+    unmapped = punch(0, kPageSize);
+    ASSERT_EQ(unmapped.size(), 1u);
+    EXPECT_EQ(unmapped[0].count, 1u);
+  });
+  {
+    const sim::WriteGuard guard(file.mapping().i_mmap_rwsem());
+    file.mapping().i_mmap_remove(area);
+  }
+  m.vfs->filemap().set_upcalls(nullptr);
+}
+
 }  // namespace
 }  // namespace quire::file

@@ -129,6 +129,107 @@ TEST(Shmem, HolesAreFoundBySeeking) {
   });
 }
 
+// What a mapping stores behind the end becomes part of the file when it grows (6.1 and 6.18, seen on both); a truncation, to
+// the same size too, zeroes it.
+TEST(Shmem, GrowthKeepsWhatLiesBehindTheEndTruncationZeroesIt) {
+  FileMachine m;
+  File& file = m.shmem(100);
+  m.run([&] {
+    const Result<FilemapFault> fault = file.sb().fault(file, Pgoff(0), FaultHint::kNormal);
+    ASSERT_TRUE(fault.has_value());
+    phys::Folio& folio = *fault->folio;
+    const auto store = [&] { m.phys->page_address(folio)[200] = std::byte{7}; };
+    const auto behind = [&] { return m.phys->page_address(folio)[200]; };
+    store();
+    EXPECT_TRUE(m.vfs->ftruncate(file, 3 * kPageSize));
+    EXPECT_EQ(behind(), std::byte{7});
+    EXPECT_FALSE(phys::folio_test_dirty(folio));  // nobody marked it: it was not written through a mapping
+    EXPECT_TRUE(m.vfs->ftruncate(file, 100));
+    EXPECT_EQ(behind(), std::byte{0});
+    EXPECT_TRUE(phys::folio_test_dirty(folio));
+    store();
+    EXPECT_TRUE(m.vfs->ftruncate(file, 100));
+    EXPECT_EQ(behind(), std::byte{0});
+    store();
+    EXPECT_EQ(m.write(file, 8000, FileMachine::pattern(1, 5)).value(), 1u);
+    EXPECT_EQ(behind(), std::byte{7});
+    EXPECT_TRUE(m.vfs->ftruncate(file, 100));
+    store();
+    EXPECT_TRUE(m.vfs->fallocate(file, FallocateMode::kNone, 0, 2 * kPageSize));
+    EXPECT_EQ(behind(), std::byte{7});
+    m.vfs->filemap().folio_put(folio);
+  });
+  m.validate();
+}
+
+// Pages of fallocate are promised, not there: zeroed at the first touch, a hole until then.
+TEST(Shmem, FallocatedPagesAreHolesUntilTouched) {
+  FileMachine m;
+  File& file = m.shmem(0);
+  m.run([&] {
+    ASSERT_TRUE(m.vfs->fallocate(file, FallocateMode::kNone, 0, 4 * kPageSize));
+    EXPECT_EQ(m.vfs->shmem().used_blocks(), 4u);
+    EXPECT_EQ(m.node_stat(NodeStat::kNrShmem), 4);
+    SuperBlock& sb = file.sb();
+    Inode& inode = file.inode();
+    EXPECT_EQ(sb.seek(inode, 0, SeekKind::kData).error(), Errno::kNxio);
+    EXPECT_EQ(sb.seek(inode, 0, SeekKind::kHole).value(), 0u);
+    EXPECT_EQ(m.read(file, 0, 4 * kPageSize), std::vector<std::byte>(4 * kPageSize));
+    EXPECT_EQ(sb.seek(inode, 0, SeekKind::kData).error(), Errno::kNxio);  // reading does not fill it
+
+    const auto bytes = FileMachine::pattern(10, 5);
+    EXPECT_EQ(m.write(file, 2 * kPageSize + 5, bytes).value(), 10u);
+    EXPECT_EQ(sb.seek(inode, 0, SeekKind::kData).value(), 2 * kPageSize);
+    EXPECT_EQ(sb.seek(inode, 2 * kPageSize, SeekKind::kHole).value(), 3 * kPageSize);
+    std::vector<std::byte> expected(kPageSize);
+    std::ranges::copy(bytes, expected.begin() + 5);
+    EXPECT_EQ(m.read(file, 2 * kPageSize, kPageSize), expected);
+
+    const Result<FilemapFault> fault = sb.fault(file, Pgoff(1), FaultHint::kNormal);
+    ASSERT_TRUE(fault.has_value());
+    EXPECT_TRUE(phys::folio_test_uptodate(*fault->folio));
+    m.vfs->filemap().folio_put(*fault->folio);
+    EXPECT_EQ(sb.seek(inode, 0, SeekKind::kData).value(), kPageSize);
+    // Once more: the first promise must survive a failure of the second, so that these are pages now.
+    ASSERT_TRUE(m.vfs->fallocate(file, FallocateMode::kNone, 3 * kPageSize, kPageSize));
+    EXPECT_EQ(sb.seek(inode, 3 * kPageSize, SeekKind::kData).value(), 3 * kPageSize);
+  });
+  m.validate();
+}
+
+TEST_P(ShmemSwap, FallocatedPagesGoToSwapAsZeroes) {
+  FileMachine m({.swap = GetParam()});
+  File& file = m.shmem(0);
+  m.run([&] {
+    // What the frames hold from before must not be seen.
+    EXPECT_TRUE(m.write(file, 0, FileMachine::pattern(6 * kPageSize, 5)).has_value());
+    ASSERT_TRUE(m.vfs->ftruncate(file, 0));
+    ASSERT_TRUE(m.vfs->fallocate(file, FallocateMode::kNone, 0, 6 * kPageSize));
+    for (std::uint64_t i = 0; i < 6; ++i) m.reclaim(file.mapping(), i);
+    m.scheduler.sleep_for(sim::kSecond);
+    EXPECT_EQ(static_cast<ShmemInode&>(file.inode()).swapped, 6u);
+    EXPECT_EQ(m.read(file, 0, 6 * kPageSize), std::vector<std::byte>(6 * kPageSize));
+  });
+  m.validate();
+}
+
+TEST(ShmemLimit, AFallocateThatFailsGivesBackWhatItMadeAndNothingElse) {
+  FileMachine m;
+  m.vfs->shmem().set_max_blocks(6);
+  File& file = m.shmem(100 * kPageSize);
+  m.run([&] {
+    EXPECT_EQ(m.write(file, 2 * kPageSize, FileMachine::pattern(kPageSize, 5)).value(), kPageSize);
+    ASSERT_TRUE(m.vfs->fallocate(file, FallocateMode::kNone, 3 * kPageSize, kPageSize));
+    EXPECT_EQ(m.write(file, 50 * kPageSize, FileMachine::pattern(kPageSize, 6)).value(), kPageSize);
+    EXPECT_EQ(m.vfs->fallocate(file, FallocateMode::kNone, 0, 6 * kPageSize).error(), Errno::kNoSpc);
+    EXPECT_EQ(m.vfs->shmem().used_blocks(), 3u);
+    EXPECT_EQ(m.cache_map(file, 6), "..xx..");
+    EXPECT_EQ(m.read(file, 2 * kPageSize, kPageSize), FileMachine::pattern(kPageSize, 5));
+    EXPECT_EQ(m.read(file, 3 * kPageSize, kPageSize), std::vector<std::byte>(kPageSize));
+  });
+  m.validate();
+}
+
 TEST(Shmem, ASwapReadErrorIsEioAndThePageStaysInItsSlot) {
   FileMachine m({.swap = SwapDeviceKind::kDisk});
   m.swap->set_fault_injection(&m.faults);
