@@ -171,6 +171,11 @@ Result<VirtAddr> Vm::do_mmap(Mm& mm, VirtAddr hint, std::uint64_t length, Prot p
 Result<VirtAddr> Vm::mmap_region(Mm& mm, Range<VirtAddr> range, VmFlags flags, file::File* file, Pgoff pgoff) {
   const std::uint64_t pages = range.size() >> kPageShift;
   if (!may_expand_vm(mm, flags, pages) && !may_expand_vm(mm, flags, pages - count_vma_pages_range(mm, range))) {
+    // A seal in the way counts before the limit (as in 6.18; 6.1 has none).
+    for (const Vma* vma = mm.mm_vmas.find(range.begin); vma != nullptr && vma->vm_start < range.end;
+         vma = VmaTree::next(*vma)) {
+      if (vma->has(VmFlags::kSealed)) return fail(do_munmap(mm, range).error());
+    }
     return fail(Errno::kNoMem);
   }
   WritableMapping writable;

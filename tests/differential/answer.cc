@@ -5,16 +5,19 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <map>
 #include <sstream>
+#include <stdexcept>
 #include <vector>
 
 namespace quire::differential {
 namespace {
 
-// smaps lines that are compared. Referenced is not: when the kernel looks at accessed bits is its own affair.
-constexpr std::array<std::string_view, 12> kFigures{"Rss",          "Pss",           "Pss_Dirty",     "Shared_Clean",
+// smaps lines that are compared. Referenced is not, nor LazyFree: when the kernel looks at accessed bits is its own affair, and
+// a page that MADV_FREE was told of counts from when the CPU's batch is drained, by whomever.
+constexpr std::array<std::string_view, 11> kFigures{"Rss",          "Pss",           "Pss_Dirty",     "Shared_Clean",
                                                     "Shared_Dirty", "Private_Clean", "Private_Dirty", "Anonymous",
-                                                    "LazyFree",     "Swap",          "SwapPss",       "Locked"};
+                                                    "Swap",         "SwapPss",       "Locked"};
 // Flags that not every kernel shows: soft-dirty tracking depends on the configuration; lock-on-fault has letters since 6.7,
 // "there may be guards" a flag since 6.18.
 constexpr std::array<std::string_view, 3> kFlagsLeftOut{"sd", "lf", "gu"};
@@ -76,34 +79,62 @@ std::string arena_of(std::string_view smaps) {
   return text;
 }
 
-std::string merged_areas(const std::string& arena) {
-  struct Area {
-    unsigned long first = 0;
-    unsigned long end = 0;
-    unsigned long offset = 0;
-    std::string rest;  // rights and flags
-  };
+namespace {
+
+struct Area {
+  unsigned long first = 0;
+  unsigned long end = 0;
+  unsigned long offset = 0;
+  std::string kind;                           // where, rights and flags
+  std::map<std::string, unsigned long> sums;  // of figures
+};
+
+// A line of arena_of().
+Area parse_area(const std::string& line, std::span<const std::string_view> figures) {
+  Area area;
+  std::array<char, 5> rights{};
+  const bool low = line.starts_with("low ");
+  if (std::sscanf(line.c_str() + (low ? 4 : 0), "%lu-%lu %4s %lx", &area.first, &area.end, rights.data(), &area.offset) != 4) {
+    throw std::runtime_error("no area: " + line);
+  }
+  area.kind = fmt::format("{}{}", low ? "low " : "", rights.data());
+  std::istringstream words(line.substr(line.find(':') + 1));
+  for (std::string word; words >> word;) {
+    unsigned long kilobytes = 0;
+    if (std::ranges::find(kFigures, word) == kFigures.end()) {
+      area.kind += " " + word;
+    } else if (words >> kilobytes && std::ranges::find(figures, word) != figures.end()) {
+      area.sums[word] += kilobytes;
+    }
+  }
+  return area;
+}
+
+bool joins(const Area& before, const Area& next) {
+  return before.end == next.first && before.kind == next.kind &&
+         (next.offset == 0 || before.offset + (before.end - before.first) * kPage == next.offset);
+}
+
+}  // namespace
+
+std::string merged_areas(const std::string& arena, std::span<const std::string_view> figures) {
   std::vector<Area> areas;
   std::istringstream lines(arena);
   for (std::string line; std::getline(lines, line);) {
-    Area area;
-    std::array<char, 5> rights{};
-    const bool low = line.starts_with("low ");
-    const char* bounds = line.c_str() + (low ? 4 : 0);
-    if (std::sscanf(bounds, "%lu-%lu %4s %lx", &area.first, &area.end, rights.data(), &area.offset) != 4) continue;
-    area.rest = (low ? "low " : "") + std::string(rights.data()) +
-                line.substr(std::min(line.size(), line.find_last_of("0123456789:") + 1));
-    const bool joins =
-        !areas.empty() && areas.back().end == area.first && areas.back().rest == area.rest &&
-        (area.offset == 0 || areas.back().offset + (areas.back().end - areas.back().first) * kPage == area.offset);
-    if (joins) {
-      areas.back().end = area.end;
-    } else {
-      areas.push_back(area);
+    Area area = parse_area(line, figures);
+    if (areas.empty() || !joins(areas.back(), area)) {
+      areas.push_back(std::move(area));
+      continue;
     }
+    areas.back().end = area.end;
+    for (const auto& [name, kilobytes] : area.sums) areas.back().sums[name] += kilobytes;
   }
   std::string text;
-  for (const Area& area : areas) text += fmt::format("{}-{} {:x} {}\n", area.first, area.end, area.offset, area.rest);
+  for (const Area& area : areas) {
+    text += fmt::format("{}-{} {:x} {}", area.first, area.end, area.offset, area.kind);
+    for (const auto& [name, kilobytes] : area.sums) text += fmt::format(" {} {}", name, kilobytes);
+    text += "\n";
+  }
   return text;
 }
 

@@ -1,7 +1,9 @@
 // What a step was seen to do, and what the process's memory looks like after it, as text: equal text is equal behaviour.
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -25,8 +27,12 @@ struct Answer {
 // flags.
 [[nodiscard]] std::string arena_of(std::string_view smaps);
 
-// The same with areas that could be one written as one, and without figures.
-[[nodiscard]] std::string merged_areas(const std::string& arena);
+// The same with areas that could be one written as one, and the sums of `figures` only. Those of Pss and its kin do not add up:
+// each is rounded.
+inline constexpr std::array<std::string_view, 8> kSummable{"Rss",           "Shared_Clean", "Shared_Dirty", "Private_Clean",
+                                                           "Private_Dirty", "Anonymous",    "Swap",         "Locked"};
+inline constexpr std::array<std::string_view, 2> kOfPrivatePages{"Anonymous", "Swap"};
+[[nodiscard]] std::string merged_areas(const std::string& arena, std::span<const std::string_view> figures);
 
 // FNV-1a over a page. Touches nothing else: not the sanitizer's shadow either.
 [[nodiscard]] __attribute__((no_sanitize_address)) std::int64_t hash_page(const volatile unsigned char* page);

@@ -211,6 +211,16 @@ TEST_F(MsealPromise, ASealedAreaIsNeitherUnmappedMovedNorChanged) {
   EXPECT_EQ(read(1), 8);
 }
 
+// As in 6.18: a mapping over a sealed area is refused for the seal, whatever the limits say.
+TEST_F(MsealPromise, TheSealIsNamedBeforeALimit) {
+  at(0, 2);
+  EXPECT_TRUE(m_.vm.mseal(mm_, page(1), bytes(1)));
+  mm_.rlimits.as = mm_.total_vm * kPageSize;
+  constexpr MapFlags kOver = MapFlags::kPrivate | MapFlags::kAnonymous | MapFlags::kFixed;
+  EXPECT_TRUE(fails_with(m_.vm.mmap(mm_, page(0), bytes(8), Prot::kRead, kOver, nullptr, 0), Errno::kPerm));
+  EXPECT_TRUE(fails_with(m_.vm.mmap(mm_, page(2), bytes(8), Prot::kRead, kOver, nullptr, 0), Errno::kNoMem));
+}
+
 TEST_F(MsealPromise, ReadOnlyAnonymousMemoryIsNotDiscarded) {
   at(0, 1);
   write(0, 8);
