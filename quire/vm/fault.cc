@@ -144,6 +144,12 @@ FaultOutcome Vm::handle_pte_fault(VmFault& vmf) QUIRE_NO_THREAD_SAFETY_ANALYSIS 
   return FaultOutcome::kNone;
 }
 
+// The table of the entry is there from now on: tables go with mmap_lock held for writing only.
+bool Vm::pte_alloc(VmFault& vmf) {
+  if (vmf.pte == nullptr) vmf.pte = pgtable_.pte_alloc(vmf.mm(), vmf.address);
+  return vmf.pte != nullptr;
+}
+
 phys::Folio* Vm::vma_alloc_folio(Vma&, VirtAddr) { return parts_.phys.folio_alloc(phys::Gfp::kHighUserMovable); }
 
 // A new anonymous folio joins the LRU, the unevictable list at once when its area is locked.
@@ -160,8 +166,7 @@ FaultOutcome Vm::do_anonymous_page(VmFault& vmf) {
   Vma& vma = vmf.vma;
   Mm& mm = vmf.mm();
   if (vma.has(VmFlags::kShared)) return FaultOutcome::kSigbus;
-  vmf.pte = pgtable_.pte_alloc(mm, vmf.address);
-  if (vmf.pte == nullptr) return FaultOutcome::kOom;
+  if (!pte_alloc(vmf)) return FaultOutcome::kOom;
   const arch::Pgprot prot = vma_page_prot(vma);
 
   if (!vmf.write()) {

@@ -42,7 +42,7 @@ FaultOutcome Vm::fault_page(VmFault& vmf) {
 FaultOutcome Vm::do_read_fault(VmFault& vmf) {
   const FuncGraph::Call traced(graph_, __func__);
   if (tunables_.fault_around_bytes > kPageSize) {
-    if (!pgtable_.pte_alloc(vmf.mm(), vmf.address)) return FaultOutcome::kOom;
+    if (!pte_alloc(vmf)) return FaultOutcome::kOom;
     const FaultOutcome around = do_fault_around(vmf);
     if (any(around, FaultOutcome::kNoPage)) return around;
   }
@@ -151,8 +151,7 @@ void Vm::fault_dirty_shared_page(VmFault& vmf, phys::Folio& folio) {
 // Hooks the folio in if the entry is still empty; kNoPage when somebody was quicker.
 FaultOutcome Vm::finish_fault(VmFault& vmf, phys::Folio& folio) {
   const FuncGraph::Call traced(graph_, __func__);
-  vmf.pte = pgtable_.pte_alloc(vmf.mm(), vmf.address);
-  if (vmf.pte == nullptr) return FaultOutcome::kOom;
+  if (!pte_alloc(vmf)) return FaultOutcome::kOom;
   parts_.scheduler.charge(parts_.scheduler.costs().fault_map);
   sim::SpinGuard guard(vmf.mm().page_table_lock);
   if (!vmf.pte->none()) return FaultOutcome::kNoPage;

@@ -275,6 +275,7 @@ class Vm final : public file::MappingUpcalls {
   FaultOutcome map_swapped_in(VmFault& vmf, swap::SwapEntry entry, phys::Folio& folio, SwapinWay way);
   FaultOutcome migration_entry_wait(VmFault& vmf);
   [[nodiscard]] bool should_try_to_free_swap(const VmFault& vmf, const phys::Folio& folio) const;
+  [[nodiscard]] bool pte_alloc(VmFault& vmf);
   [[nodiscard]] phys::Folio* vma_alloc_folio(Vma& vma, VirtAddr address);
   void folio_add_lru_vma(phys::Folio& folio, Vma& vma);
 
