@@ -15,26 +15,39 @@ file::FileSystem& FileSet::mount(std::uint64_t dev) {
 
 Result<InodeHold> FileSet::inode(const FileIdentity& identity) {
   const std::pair key{identity.dev, identity.inode};
-  auto it = by_identity_.find(key);
-  if (it == by_identity_.end()) {
-    Named named;
-    named.fs = &mount(identity.dev);
-    named.name = fmt::format("#{}", identity.inode);
-    auto made = named.fs->create(named.name, std::make_unique<file::ZeroBacking>(identity.size), identity.inode);
-    it = by_identity_.find(key);  // another task may have met the same file meanwhile
-    if (made) {
-      named.inode = *made;
-      it = by_identity_.insert_or_assign(key, std::move(named)).first;
-    } else if (it == by_identity_.end()) {
-      return fail(made.error());
-    }
+  if (!by_identity_.contains(key)) {
+    if (Status made = create(key, identity); !made) return fail(made.error());
   }
-  InodeHold hold(*it->second.inode);
-  if (!identity.path.empty()) by_path_[std::string(identity.path)] = key;
+  InodeHold hold(*by_identity_.at(key).inode);
+  if (!identity.path.empty()) {
+    by_path_[std::string(identity.path)] = key;
+    const Named file = by_identity_.at(key);
+    const Status named = file.name().starts_with('#') ? name_after(file, identity.path) : Status();
+    if (!named) return fail(named.error());
+  }
   if (hold->i_size_read() < identity.size) {
-    if (auto grown = it->second.fs->truncate(*hold, identity.size); !grown) return fail(grown.error());
+    auto& fs = static_cast<file::FileSystem&>(hold->sb);
+    if (auto grown = fs.truncate(*hold, identity.size); !grown) return fail(grown.error());
   }
   return hold;
+}
+
+// Under its number; another task may have met the same file meanwhile.
+Status FileSet::create(const Key& key, const FileIdentity& identity) {
+  file::FileSystem& fs = mount(identity.dev);
+  const std::string number = fmt::format("#{}", identity.inode);
+  auto made = fs.create(number, std::make_unique<file::ZeroBacking>(identity.size), identity.inode);
+  if (!made) return by_identity_.contains(key) ? Status() : fail(made.error());
+  by_identity_.insert_or_assign(key, Named{.fs = &fs, .inode = *made});
+  return {};
+}
+
+// Its path takes the place of the name that it has, unless another file has that still. Others run meanwhile: the file may be
+// gone in the end.
+Status FileSet::name_after(const Named& named, std::string_view path) {
+  const Status renamed = named.fs->rename(named.name(), path, file::FileSystem::Replace::kNo);
+  const bool passed_over = !renamed && (renamed.error() == Errno::kExist || renamed.error() == Errno::kNoEnt);
+  return passed_over ? Status() : renamed;
 }
 
 std::optional<InodeHold> FileSet::find(std::string_view path) const {
@@ -46,27 +59,30 @@ std::optional<InodeHold> FileSet::find(std::string_view path) const {
 Status FileSet::unlink(std::string_view path) {
   const auto it = by_path_.find(path);
   if (it == by_path_.end()) return {};
-  const std::pair key = it->second;
+  const Key key = it->second;
   by_path_.erase(it);
   for (const auto& [other, identity] : by_path_) {
-    if (identity == key) return {};  // another name is left
+    if (identity != key) continue;
+    const Named left = by_identity_.at(key);
+    return left.name() == path ? name_after(left, std::string(other)) : Status();
   }
-  Named named = std::move(by_identity_.at(key));
+  const Named gone = by_identity_.at(key);
   by_identity_.erase(key);
-  return named.fs->unlink(named.name);
+  return gone.fs->unlink(gone.name());
 }
 
 Status FileSet::rename(std::string_view from, std::string_view to) {
   const auto it = by_path_.find(from);
   if (it == by_path_.end() || from == to) return {};
-  const std::pair key = it->second;
-  by_path_.erase(it);
+  const Key key = it->second;
   const auto target = by_path_.find(to);
   if (target != by_path_.end() && target->second != key) {
     if (auto gone = unlink(to); !gone) return gone;
   }
+  by_path_.erase(std::string(from));
   by_path_[std::string(to)] = key;
-  return {};
+  const auto file = by_identity_.find(key);  // while the target went, the file itself may have gone
+  return file != by_identity_.end() && file->second.name() == from ? name_after(Named(file->second), to) : Status();
 }
 
 }  // namespace quire::engine

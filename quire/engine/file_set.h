@@ -53,17 +53,21 @@ class FileSet {
   [[nodiscard]] std::optional<InodeHold> find(std::string_view path) const;
 
  private:
+  using Key = std::pair<std::uint64_t, std::uint64_t>;  // device, inode number
   struct Named {
     file::FileSystem* fs = nullptr;
     file::DiskInode* inode = nullptr;
-    std::string name;  // inside fs
+    // Inside fs, and what maps shows: its path, or "#" and its number as long as nobody has named it.
+    [[nodiscard]] std::string name() const { return fs->path_of(*inode); }
   };
   file::FileSystem& mount(std::uint64_t dev);
+  Status create(const Key& key, const FileIdentity& identity);
+  static Status name_after(const Named& named, std::string_view path);
 
   file::Vfs& vfs_;
   sim::Scheduler& scheduler_;
-  std::map<std::pair<std::uint64_t, std::uint64_t>, Named> by_identity_;
-  std::map<std::string, std::pair<std::uint64_t, std::uint64_t>, std::less<>> by_path_;
+  std::map<Key, Named> by_identity_;
+  std::map<std::string, Key, std::less<>> by_path_;
 };
 
 }  // namespace quire::engine

@@ -130,15 +130,17 @@ Status FileSystem::unlink(std::string_view path) {
   return {};
 }
 
-Status FileSystem::rename(std::string_view from, std::string_view to) {
+Status FileSystem::rename(std::string_view from, std::string_view to, Replace replace) {
   if (find_name(from) == nullptr) return fail(Errno::kNoEnt);
   Dentry* dentry = dentries_.d_alloc(to);  // the new name, before the old one goes
   if (dentry == nullptr) return fail(Errno::kNoMem);
   Dentry* old = find_name(from);
   Dentry* target = find_name(to);
-  if (old == nullptr || (target != nullptr && target->d_inode == old->d_inode)) {
+  const bool refused = target != nullptr && replace == Replace::kNo;
+  if (old == nullptr || refused || (target != nullptr && target->d_inode == old->d_inode)) {
     dentries_.d_free(*dentry);
     if (old == nullptr) return fail(Errno::kNoEnt);
+    if (refused) return fail(Errno::kExist);
     return {};  // two names of one file: nothing happens
   }
   // The names change at once: others run as soon as something is freed.

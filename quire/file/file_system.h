@@ -62,8 +62,9 @@ class FileSystem final : public SuperBlock, private AddressSpaceOps {
   Status link(std::string_view existing, std::string_view path);
   // Takes a name away; the file goes with its last name and last use. kNoEnt.
   Status unlink(std::string_view path);
-  // Replaces `to` if it exists. kNoEnt, kNoMem.
-  Status rename(std::string_view from, std::string_view to);
+  // Replaces `to` if it exists, or is kExist then (RENAME_NOREPLACE). kNoEnt, kNoMem.
+  enum class Replace : std::uint8_t { kNo, kYes };
+  Status rename(std::string_view from, std::string_view to, Replace replace = Replace::kYes);
 
   // --- SuperBlock ---
   Result<std::uint64_t> read_iter(File& file, std::uint64_t pos, std::uint64_t len, IovIter& to) override;

@@ -220,6 +220,32 @@ TEST(Replay, AFileReadTwiceIsReadFromDiskOnce) {
   EXPECT_EQ(machine->vfs().open_files(), 0u);
 }
 
+// Files have the names that maps shows: their paths, as renames leave them; a number as long as nobody has named them.
+TEST(Replay, FilesAreCalledByTheirPaths) {
+  TraceBuilder trace;
+  trace.area(1);
+  trace.record(file_record(3, 71, kPageSize), "/data/a");
+  trace.record(file_record(4, 72, kPageSize), "/data/b");
+  trace.record(file_record(5, 73, kPageSize));
+  trace.record(file_record(6, 74, kPageSize), "/data/c");
+  trace.record(file_record(7, 74, kPageSize), "/data/hard link");
+  trace.record(file_record(8, 75, kPageSize), "/data/b");  // another file of that path, while the first lives
+  auto rename = syscall(SYS_rename, 0, {});
+  trace.record(rename, "/data/a", "/data/renamed");
+  trace.record(rename, "/data/nobody", "/data/x");
+  trace.record(syscall(SYS_unlink, 0, {}), "/data/c");
+  trace.exit().finish();
+  auto machine = boot(32 * kMiB);
+  replay(*machine, trace);
+  const file::FileSystem& fs = *machine->vfs().find_mount(0x801);
+  const auto name = [&](std::uint64_t ino) { return fs.path_of(*fs.lookup_ino(ino)); };
+  EXPECT_EQ(name(71), "/data/renamed");
+  EXPECT_EQ(name(72), "/data/b");
+  EXPECT_EQ(name(73), "#73");
+  EXPECT_EQ(name(74), "/data/hard link");
+  EXPECT_EQ(name(75), "#75");
+}
+
 TEST(Replay, PipesMakeTheReaderWait) {
   TraceBuilder trace;
   trace.area(1);

@@ -37,6 +37,8 @@ TEST(Names, ShortOnesLieInTheDentryLongOnesBesideIt) {
     EXPECT_EQ(beside, 2u);
     m.vfs->validate();
     ASSERT_TRUE(m.fs.rename(kLong, "b"));
+    EXPECT_EQ(m.fs.rename("b", "b", FileSystem::Replace::kNo).error(), Errno::kExist);
+    EXPECT_EQ(m.fs.rename("nobody", "c", FileSystem::Replace::kNo).error(), Errno::kNoEnt);
     EXPECT_EQ(m.fs.lookup(kLong), nullptr);
     for (const std::string& name : {std::string("short"), std::string("b"), std::string(31, 'y'), std::string(32, 'z')}) {
       EXPECT_TRUE(m.fs.unlink(name)) << name;
