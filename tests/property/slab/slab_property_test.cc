@@ -271,7 +271,7 @@ TEST_P(SlabProperty, RandomOperationsUnderDebugging) {
 
 // Every page allocation of a fixed series of operations fails in its turn; the caller sees it and nothing is lost.
 TEST_P(SlabProperty, EachPageAllocationMayFail) {
-  for (std::uint64_t keep = 0; keep < 40; keep += kEveryCheckIsOn ? 5 : 1) {
+  for (std::uint64_t keep = 0; keep < 40; keep += kEveryCheckIsOn ? 13 : 1) {
     SlabMachine m({.ram = 32 * kMiB, .config = config()});
     KmemCacheBase* big = m.slab->kmem_cache_create("big", 2000, 0, SlabFlags::kNone).value();
     m.exhaust(keep);

@@ -808,7 +808,7 @@ TEST_P(KmemCacheTasks, TheSystemIsWholeAtEveryMoment) {
     m.scheduler.spawn("onlooker", [&] {
       while (living != 0) {
         m.slab->validate();
-        m.scheduler.charge(kEveryCheckIsOn ? 2000 : 200);
+        m.scheduler.charge(kEveryCheckIsOn ? 10000 : 200);
         m.scheduler.sync_point();
       }
     });
