@@ -132,7 +132,7 @@ TEST(Vmalloc, OutOfRoomPurgesAndThenFails) {
 TEST(Vmalloc, AHostWithoutMoreMappingsIsToldAndNothingChanges) {
   std::uint64_t most = 65530;
   if (std::ifstream limit("/proc/sys/vm/max_map_count"); limit) limit >> most;
-  if (most > 200000) GTEST_SKIP() << "the host allows " << most << " mappings";
+  if (most > 200000) GTEST_SKIP() << "the host allows " << most << " mappings, too many to use up here";
   KvirtMachine m({.ram = kGiB});
   // The same frame again and again: a mapping of the host for each page.
   Page* page = m.phys->alloc_page(Gfp::kKernel);
