@@ -10,8 +10,10 @@
 
 namespace quire::bench {
 
+inline constexpr std::uint64_t kRam = 512 * kMiB;
+
 struct Machine {
-  explicit Machine(phys::DataMode mode, std::uint64_t ram = 512 * kMiB)
+  explicit Machine(phys::DataMode mode, std::uint64_t ram = kRam)
       : scheduler({}, {}, traces),
         faults(0),
         phys(boot(mode, ram)),

@@ -1,7 +1,6 @@
 #include "quire/vm/pgtable.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "quire/vm/mmu_gather.h"
 
@@ -35,10 +34,8 @@ VirtAddr PageTableSource::end_of_hole(const Mm& mm, VirtAddr at, VirtAddr end) {
 }
 
 phys::Page* PageTableSource::table_alloc(Mm& mm, unsigned level) {
-  phys::Page* page = phys_.alloc_page(phys::Gfp::kKernelAccount);
+  phys::Page* page = phys_.alloc_page(phys::Gfp::kKernelAccount | phys::Gfp::kZero);
   if (page == nullptr) return nullptr;
-  std::memset(phys_.page_address(*page), 0, kPageSize);  // kernel data: real in a dataless machine too
-  phys_.scheduler().charge(phys_.scheduler().costs().clear_page);
   page->set(phys::PageFlag::kTable);
   if (level <= kHighestInNodeStats) phys_.page_node(*page).stats.add(phys::NodeStat::kNrPageTablePages);
   if (level <= kHighestInMm) ++mm.pgtables_pages;
