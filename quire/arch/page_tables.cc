@@ -88,15 +88,14 @@ WalkResult PageTables::walk_levels(PhysAddr root, VirtAddr va, Access access, Pr
     return result;
   };
 
-  std::uint64_t* path[kLevels + 1];
   PathBits bits;
   PhysAddr table_address = root;
   unsigned level = kLevels;
+  std::uint64_t* at = nullptr;
   std::uint64_t entry = 0;
 #pragma GCC unroll 5
   for (; level >= kPteLevel; --level) {
-    std::uint64_t* at = table<std::uint64_t>(table_address) + ((va.value() >> (3 + 9 * level)) & 511);
-    path[level] = at;
+    at = entry_at(table_address, va, level);
     entry = *at;
     if (!(entry & word(PteBits::kPresent))) return fault(level, at, FaultCode::kNone);
     if (has_reserved_bits(entry, level)) [[unlikely]]
@@ -108,19 +107,27 @@ WalkResult PageTables::walk_levels(PhysAddr root, VirtAddr va, Access access, Pr
 
   // The rights with D taken as set, since this very walk sets it for a write.
   const Rights rights = bits.rights(entry);
-  if (!permits(rights | Rights::kDirty, access, privilege)) return fault(level, path[level], FaultCode::kProt);
+  if (!permits(rights | Rights::kDirty, access, privilege)) return fault(level, at, FaultCode::kProt);
 
-  if (!(bits.all & word(PteBits::kAccessed))) {
-    for (unsigned l = kLevels; l >= level; --l) *path[l] |= word(PteBits::kAccessed);
-  }
-  if (access == Access::kWrite && !(entry & word(PteBits::kDirty))) *path[level] |= word(PteBits::kDirty);
+  if (!(bits.all & word(PteBits::kAccessed))) set_accessed(root, va, kLevels, level);
+  if (access == Access::kWrite && !(entry & word(PteBits::kDirty))) *at |= word(PteBits::kDirty);
   result.outcome = WalkOutcome::kTranslated;
   result.level = static_cast<std::uint8_t>(level);
-  result.entry = path[level];
+  result.entry = at;
   result.rights = access == Access::kWrite ? rights | Rights::kDirty : rights;
   const std::uint64_t offset_mask = (std::uint64_t{1} << (3 + 9 * level)) - 1;
   result.pa = PhysAddr((entry & kPteFrameMask & ~offset_mask) | (va.value() & offset_mask));
   return result;
+}
+
+// In every entry on the way from the top down to the leaf. Most walks find A set everywhere.
+void PageTables::set_accessed(PhysAddr root, VirtAddr va, unsigned levels, unsigned leaf) const {
+  PhysAddr table_address = root;
+  for (unsigned level = levels; level >= leaf; --level) {
+    std::uint64_t* at = entry_at(table_address, va, level);
+    *at |= word(PteBits::kAccessed);
+    table_address = PhysAddr(*at & kPteFrameMask);
+  }
 }
 
 WalkResult PageTables::walk(PhysAddr root, VirtAddr va, Access access, Privilege privilege) const {
@@ -186,8 +193,10 @@ WalkResult PageTables::probe(PhysAddr root, VirtAddr va) const {
 
 std::uint64_t* PageTables::lookup_entry(PhysAddr root, VirtAddr va, unsigned level) const {
   PhysAddr table_address = root;
-  for (unsigned l = geometry_.levels;; --l) {
-    std::uint64_t* at = table<std::uint64_t>(table_address) + geometry_.index(va, l);
+  // The bits yet to be resolved, moved to the top: the next index is always the first nine.
+  std::uint64_t rest = va.value() << (64 - 12 - 9 * geometry_.levels);
+  for (unsigned l = geometry_.levels;; --l, rest <<= 9) {
+    std::uint64_t* at = table<std::uint64_t>(table_address) + (rest >> (64 - 9));
     if (l == level) return at;
     if (!(*at & word(PteBits::kPresent)) || (*at & word(PteBits::kPse))) return nullptr;
     table_address = PhysAddr(*at & kPteFrameMask);

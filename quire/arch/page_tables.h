@@ -143,6 +143,11 @@ class PageTables {
   // Any shape, slower; i386's.
   WalkResult walk_any(PhysAddr root, VirtAddr va, Access access, Privilege privilege) const;
 
+  // For tables of 512 entries.
+  [[nodiscard]] std::uint64_t* entry_at(PhysAddr table_at, VirtAddr va, unsigned level) const {
+    return table<std::uint64_t>(table_at) + ((va.value() >> (3 + 9 * level)) & 511);
+  }
+  void set_accessed(PhysAddr root, VirtAddr va, unsigned levels, unsigned leaf) const;
   [[nodiscard]] bool has_reserved_bits(std::uint64_t entry, unsigned level) const;
 
   std::byte* direct_map_;

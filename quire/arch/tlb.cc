@@ -87,7 +87,7 @@ std::uint32_t Tlb::set_of(const Array& array, std::uint64_t vpn, unsigned level)
 TlbEntry* Tlb::lookup_id(Asid id, std::uint64_t vpn) {
   const std::uint32_t* live = live_of_[id];
   for (unsigned level = 1; level <= kLeafLevels; ++level) {
-    if (live[level - 1] == 0) continue;
+    if (live[level] == 0) continue;
     if (TlbEntry* hit = find(l1_[level - 1], id, vpn, level)) {
       referenced_[way_of(*hit)] = 1;
       remember_way(*hit, vpn);
@@ -96,7 +96,7 @@ TlbEntry* Tlb::lookup_id(Asid id, std::uint64_t vpn) {
     }
   }
   for (unsigned level = 1; level <= kLeafLevels; ++level) {
-    if (live[level - 1] == 0) continue;
+    if (live[level] == 0) continue;
     if (TlbEntry* hit = find(l2_[level - 1], id, vpn, level)) {
       referenced_[way_of(*hit)] = 1;
       ++stats_.l2_hits;
@@ -108,7 +108,9 @@ TlbEntry* Tlb::lookup_id(Asid id, std::uint64_t vpn) {
 
 TlbEntry* Tlb::lookup_slow(Asid asid, std::uint64_t vpn) {
   if (TlbEntry* own = lookup_id(asid, vpn)) return own;
-  if (TlbEntry* global = lookup_id(kGlobalAsid, vpn)) return global;
+  if (live_of_[kGlobalAsid][kAllLevels] != 0) {
+    if (TlbEntry* global = lookup_id(kGlobalAsid, vpn)) return global;
+  }
   ++stats_.misses;
   missing_vpn_ = vpn;
   missing_key_ = keys_[asid];
@@ -141,8 +143,8 @@ void Tlb::remember_way(const TlbEntry& l1_entry, std::uint64_t vpn) {
 
 void Tlb::count(const TlbEntry& entry, int n) {
   const auto by = static_cast<std::uint32_t>(n);
-  live_[entry.level - 1] += by;
-  live_of_[entry.asid()][entry.level - 1] += by;
+  live_of_[entry.asid()][entry.level] += by;
+  live_of_[entry.asid()][kAllLevels] += by;
 }
 
 void Tlb::count_frame([[maybe_unused]] const TlbEntry& entry, [[maybe_unused]] int n) {
@@ -164,7 +166,8 @@ void Tlb::erase(std::size_t way) {
   const std::size_t place = way_of(way);
   const bool held = tags_[place] != 0;
   if (held) count_frame(way, -1);
-  if (!held || way.key != entry.key || way.level != entry.level) {
+  // (As one expression: the compiler compares fields of one word by reading the word, which waits for their stores.)
+  if (!held || ((way.key ^ entry.key) | static_cast<std::uint32_t>(way.level ^ entry.level)) != 0) {
     if (held) count(way, -1);
     count(entry, 1);
   }
@@ -234,7 +237,7 @@ template <class F>
 void Tlb::for_each_place(Asid asid, std::uint64_t vpn, F&& f) const {
   for (const Asid id : {asid, kGlobalAsid}) {
     for (unsigned level = 1; level <= kLeafLevels; ++level) {
-      if (live_of_[id][level - 1] == 0) continue;
+      if (live_of_[id][level] == 0) continue;
       for (const Array* array : {&l1_[level - 1], &l2_[level - 1]}) {
         if (const TlbEntry* entry = find(*array, id, vpn, level)) f(*entry);
       }
@@ -276,13 +279,9 @@ void Tlb::flush_range(Asid asid, Range<VirtAddr> range) {
 
 // The address space's entries belong to the past.
 void Tlb::retire(Asid asid) {
-  std::uint32_t gone = 0;
-  for (unsigned l = 0; l < kLeafLevels; ++l) {
-    const std::uint32_t entries = std::exchange(live_of_[asid][l], 0);
-    live_[l] -= entries;
-    gone += entries;
-  }
+  const std::uint32_t gone = live_of_[asid][kAllLevels];
   if (gone == 0) return;
+  std::ranges::fill(live_of_[asid], 0);
   stats_.flushed_entries += gone;
   ++flushes_;
   keys_[asid] += kAsids;
@@ -343,7 +342,8 @@ Staleness Tlb::staleness(Asid asid, VirtAddr va, const WalkResult& now) const {
 
 bool Tlb::may_reach([[maybe_unused]] PhysAddr frame) const {
 #ifdef QUIRE_DEBUG
-  return live_[1] + live_[2] != 0 || frames_[(frame.value() >> kPageShift) % kFrameBuckets] != 0;
+  if (frames_[(frame.value() >> kPageShift) % kFrameBuckets] != 0) return true;
+  return std::ranges::any_of(live_of_, [](const auto& live) { return live[kAllLevels] != live[1]; });  // huge pages
 #else
   return true;
 #endif
@@ -361,7 +361,7 @@ void Tlb::for_each(const std::function<void(const TlbEntry&)>& f) const {
 }
 
 void Tlb::validate() const {
-  std::uint32_t live[kAsids][kLeafLevels]{};
+  std::uint32_t live[kAsids][kLeafLevels + 1]{};
   for (std::size_t i = 0; i < entries_.size(); ++i) {
     const TlbEntry& entry = entries_[i];
     if (!valid(i)) {  // no lookup through hint_ may find it
@@ -370,7 +370,8 @@ void Tlb::validate() const {
     }
     QUIRE_BUG_ON(entry.level < 1 || entry.level > kLeafLevels);
     QUIRE_BUG_ON((entry.asid() == kGlobalAsid) != any(entry.rights, Rights::kGlobal));
-    ++live[entry.asid()][entry.level - 1];
+    ++live[entry.asid()][entry.level];
+    ++live[entry.asid()][kAllLevels];
     QUIRE_BUG_ON(entry.pages() != level_pages(entry.level) || (entry.vpn & ~entry.vpn_mask) != 0);
     QUIRE_BUG_ON(entry.frame.value() % (entry.pages() << kPageShift) != 0);
     // It stands in its own set, and once only.
@@ -378,14 +379,7 @@ void Tlb::validate() const {
     const Array& array = (in_l1 ? l1_ : l2_)[entry.level - 1];
     QUIRE_BUG_ON(find(array, entry.asid(), entry.vpn, entry.level) != &entry);
   }
-  for (unsigned l = 0; l < kLeafLevels; ++l) {
-    std::uint32_t sum = 0;
-    for (Asid asid = 0; asid < kAsids; ++asid) {
-      QUIRE_BUG_ON(live[asid][l] != live_of_[asid][l]);
-      sum += live[asid][l];
-    }
-    QUIRE_BUG_ON(sum != live_[l]);
-  }
+  for (Asid asid = 0; asid < kAsids; ++asid) QUIRE_BUG_ON(!std::ranges::equal(live[asid], live_of_[asid]));
   for (const std::uint8_t hint : hint_) QUIRE_BUG_ON(hint >= l2_[0].first);
 }
 

@@ -221,9 +221,9 @@ class Tlb {
   std::vector<std::uint8_t> referenced_;
   Array l1_[kLeafLevels];  // by level - 1
   Array l2_[kLeafLevels];  // by level - 1; the first two are the same
-  // Valid entries by level - 1, L1 and L2 together; and the same of each id.
-  std::uint32_t live_[kLeafLevels]{};
-  std::uint32_t live_of_[kAsids][kLeafLevels + 1]{};  // the last of each row is nothing
+  // Valid entries of each id by level, L1 and L2 together.
+  static constexpr unsigned kAllLevels = 0;
+  std::uint32_t live_of_[kAsids][kLeafLevels + 1]{};
   // When a set was last swept, in flushes of whole address spaces; behind flushes_: some of its entries may be dead.
   std::vector<std::uint64_t> swept_;
   std::uint64_t flushes_ = 0;
