@@ -32,7 +32,7 @@ Lru::Lru(phys::PhysMem& phys, sim::Scheduler& scheduler, TraceRegistry& traces)
       mm_lru_activate_(traces) {
   sim::LockClass& lock_class = scheduler.locks().lock_class("lru_lock");
   for (const auto& node : phys.nodes()) {
-    lruvecs_.push_back(std::make_unique<Lruvec>(scheduler, lock_class, node->nid()));
+    lruvecs_.push_back(std::make_unique<Lruvec>(scheduler, lock_class, *node));
   }
 }
 
@@ -41,7 +41,7 @@ Lru::~Lru() = default;
 // --- a list and its account -------------------------------------------------------------------------------------------
 
 void Lru::update_lru_size(Lruvec& lruvec, LruList list, phys::ZoneType zone, std::int64_t nr_pages) {
-  phys::Node& node = phys_.node(lruvec.nid);
+  phys::Node& node = lruvec.node_;
   const auto l = static_cast<std::size_t>(list);
   node.stats.add(static_cast<NodeStat>(static_cast<std::size_t>(NodeStat::kNrInactiveAnon) + l), nr_pages);
   node.zone(zone).stats.add(static_cast<ZoneStat>(static_cast<std::size_t>(ZoneStat::kNrZoneInactiveAnon) + l), nr_pages);

@@ -21,7 +21,7 @@
 
 #include "quire/base/types.h"
 #include "quire/phys/folio.h"
-#include "quire/phys/zone.h"
+#include "quire/phys/node.h"
 #include "quire/sim/lock_guards.h"
 
 namespace quire::lru {
@@ -70,7 +70,8 @@ inline void folio_set_mlock_count(phys::Folio& folio, std::uint64_t n) {
 
 class Lruvec {
  public:
-  Lruvec(sim::Scheduler& scheduler, sim::LockClass& lock_class, Nid node) : lru_lock(scheduler, lock_class), nid(node) {}
+  Lruvec(sim::Scheduler& scheduler, sim::LockClass& lock_class, phys::Node& node)
+      : lru_lock(scheduler, lock_class), nid(node.nid()), node_(node) {}
   Lruvec(const Lruvec&) = delete;
   Lruvec& operator=(const Lruvec&) = delete;
 
@@ -98,6 +99,7 @@ class Lruvec {
     return static_cast<std::size_t>(e);
   }
 
+  phys::Node& node_;
   std::array<phys::FolioList, kLruLists> lists_;
   std::array<std::array<std::uint64_t, kLruLists>, phys::kZoneTypes> zone_size_{};
 };

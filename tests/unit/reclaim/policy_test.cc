@@ -14,7 +14,7 @@ using phys::ZoneType;
 // An Lruvec whose sizes are what the test says; its lists stay empty.
 class Sizes {
  public:
-  Sizes() : lruvec(m.scheduler, m.scheduler.locks().lock_class("test lru_lock"), Nid(0)) {}
+  Sizes() : lruvec(m.scheduler, m.scheduler.locks().lock_class("test lru_lock"), m.phys->node(Nid(0))) {}
   void set(LruList list, std::uint64_t pages) {
     const sim::SpinGuard guard(lruvec.lru_lock);
     m.lru.update_lru_size(lruvec, list, ZoneType::kNormal,
