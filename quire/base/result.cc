@@ -35,6 +35,7 @@ std::string_view errno_name(Errno e) {
     case Errno::kPipe: return "EPIPE";
     case Errno::kRange: return "ERANGE";
     case Errno::kDeadLk: return "EDEADLK";
+    case Errno::kNameTooLong: return "ENAMETOOLONG";
     case Errno::kNoSys: return "ENOSYS";
     case Errno::kOverflow: return "EOVERFLOW";
     case Errno::kOpNotSupp: return "EOPNOTSUPP";

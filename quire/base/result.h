@@ -39,6 +39,7 @@ enum class [[nodiscard]] Errno : int {
   kPipe = 32,
   kRange = 34,
   kDeadLk = 35,
+  kNameTooLong = 36,
   kNoSys = 38,
   kIdRm = 43,
   kOverflow = 75,

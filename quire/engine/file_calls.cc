@@ -126,8 +126,8 @@ ThreadReplay::Handled ThreadReplay::file_call(const trace::Record& r) {
       if (file::File* file = file_of(fd)) expect("ftruncate", vfs.ftruncate(*file, r.args[1]));
       break;
     case SYS_truncate:
-      with_name("truncate", [&] {
-        if (const auto inode = replay_.files_.find(text(r.path))) {
+      with_name("truncate", r.path, [&](std::string_view path) {
+        if (const auto inode = replay_.files_.find(path)) {
           expect("truncate", (*inode)->sb.truncate(**inode, r.args[1]));
         }
       });
@@ -153,12 +153,15 @@ ThreadReplay::Handled ThreadReplay::file_call(const trace::Record& r) {
       if (file::File* file = file_of(fd)) expect("readahead", vfs.readahead(*file, r.args[1], r.args[2]));
       break;
     case SYS_unlink:
-    case SYS_unlinkat: with_name("unlink", [&] { expect("unlink", replay_.files_.unlink(text(r.path))); }); break;
+    case SYS_unlinkat:
+      with_name("unlink", r.path, [&](std::string_view path) { expect("unlink", replay_.files_.unlink(path)); });
+      break;
     case SYS_rename:
     case SYS_renameat:
     case SYS_renameat2:
-      with_name("rename",
-                [&] { with_name("rename", [&] { expect("rename", replay_.files_.rename(text(r.path), text(r.path2))); }); });
+      with_name("rename", r.path, [&](std::string_view from) {
+        with_name("rename", r.path2, [&](std::string_view to) { expect("rename", replay_.files_.rename(from, to)); });
+      });
       break;
     default: return Handled::kNo;
   }

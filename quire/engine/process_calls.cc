@@ -59,7 +59,7 @@ void ThreadReplay::exec(const trace::Record& r) {
   scheduler_.charge(scheduler_.costs().syscall_entry);
   if (!order_.await_sole_thread([this] { return killed(); })) return diverged("execve", Errno::kAgain);
   const std::string comm = std::filesystem::path(text(r.path)).filename().string();
-  with_name("execve", [&] { expect("execve", machine_.processes().exec(process(), comm)); });
+  with_name("execve", r.path, [&](std::string_view) { expect("execve", machine_.processes().exec(process(), comm)); });
   position_ = 0;
   const std::vector<int> open = process().files->numbers();
   unconfirmed_.insert(open.begin(), open.end());
@@ -124,8 +124,8 @@ void ThreadReplay::file(const trace::Record& r) {
   switch (r.file) {
     case trace::FileKind::kClosed: (void)process().files->close(r.fd); return;
     case trace::FileKind::kRegular:
-      with_name("open", [&] {
-        auto inode = replay_.files_.inode({r.dev, r.inode, r.size, text(r.path)});
+      with_name("open", r.path, [&](std::string_view path) {
+        auto inode = replay_.files_.inode({r.dev, r.inode, r.size, path});
         if (!inode) return diverged("open", inode.error());
         const auto opened = machine_.vfs().open(**inode, file_mode(r.flags));
         if (opened) (*opened)->f_pos = r.offset;

@@ -68,12 +68,12 @@ class ThreadReplay {
   void expect(std::string_view call, const std::expected<T, Errno>& result) {
     if (!result) diverged(call, result.error());
   }
-  // The path of a call lies in the kernel while the call lasts.
+  // work(path), whose copy lies in the kernel as long as that lasts.
   template <class F>
-  void with_name(std::string_view call, F&& work) {
-    const auto name = machine_.vfs().getname();
+  void with_name(std::string_view call, trace::StringId path, F&& work) {
+    const auto name = machine_.vfs().getname(text(path));
     if (!name) return diverged(call, name.error());
-    work();
+    work(name->name());
   }
   [[nodiscard]] file::File* file_of(int fd);
 

@@ -33,10 +33,12 @@ FileSystem* Vfs::find_mount(std::uint32_t dev) {
 
 void Vfs::iput(Inode& inode) { file::iput(inode); }
 
-Result<Filename> Vfs::getname() {
+Result<Filename> Vfs::getname(std::string_view path) {
   PathBuffer* buffer = names_cache_.alloc(phys::Gfp::kKernel);
   if (buffer == nullptr) return fail(Errno::kNoMem);
-  return Filename(names_cache_, *buffer);
+  Filename name(names_cache_, *buffer, path);
+  if (path.size() >= PathBuffer::kPathMax) return fail(Errno::kNameTooLong);
+  return name;
 }
 
 Result<File*> Vfs::open(Inode& inode, FileMode mode) {

@@ -54,8 +54,8 @@ class Vfs {
   // --- inodes and files ---
   void iget(Inode& inode) { ++inode.i_count; }
   void iput(Inode& inode);
-  // Room for the path of a call while it lasts; kNoMem. May sleep.
-  [[nodiscard]] Result<Filename> getname();
+  // The path of a call while it lasts. kNameTooLong: PATH_MAX bytes or more; kNoMem. May sleep.
+  [[nodiscard]] Result<Filename> getname(std::string_view path);
   // An open file with one reference; kNoMem.
   [[nodiscard]] Result<File*> open(Inode& inode, FileMode mode);
   void fget(File& file) { ++file.f_count; }

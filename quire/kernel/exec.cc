@@ -84,10 +84,12 @@ ExecResult<void> Exec::copy_arguments(LinuxBinprm& bprm) {
 }
 
 ExecResult<file::File*> Exec::open_exec(std::string_view path) {
-  const auto name = vfs_.getname();
-  if (!name) return exec_error(name.error(), "no memory for a path");
+  const auto name = vfs_.getname(path);
+  if (!name) {
+    return exec_error(name.error(), name.error() == Errno::kNoMem ? "no memory for a path" : "the path has 4,096 bytes or more");
+  }
   file::Inode* inode = nullptr;
-  for (std::size_t i = 0; i < vfs_.mounts().size() && inode == nullptr; ++i) inode = vfs_.mounts()[i]->lookup(path);
+  for (std::size_t i = 0; i < vfs_.mounts().size() && inode == nullptr; ++i) inode = vfs_.mounts()[i]->lookup(name->name());
   if (inode == nullptr) return exec_error(Errno::kNoEnt, "no file of that name");
   if (inode->i_type != file::InodeType::kRegular) return exec_error(Errno::kAcces, "not a regular file");
   const auto file = vfs_.open(*inode, file::FileMode::kRead);

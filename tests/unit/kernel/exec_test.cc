@@ -305,6 +305,8 @@ TEST_F(ExecTest, WhatIsNoProgramIsRefusedAndTheOldOneGoesOn) {
   broken("/interpreter-is-cut", [](ElfBytes& elf) { elf.interpreter = "/short"; });
   in_process([&](Process& self) {
     expect_refused(self, "/nothing", Errno::kNoEnt, "no file of that name");
+    expect_refused(self, std::string(4095, 'x'), Errno::kNoEnt, "no file of that name");
+    expect_refused(self, std::string(4096, 'x'), Errno::kNameTooLong, "4,096 bytes");
     expect_refused(self, "/empty", Errno::kNoExec, "no ELF header");
     expect_refused(self, "/script", Errno::kNoExec, "no ELF header");
     expect_refused(self, "/magic", Errno::kNoExec, "no ELF header");
