@@ -3,6 +3,7 @@
 #include <array>
 
 #include "quire/file/vfs.h"
+#include "quire/phys/task_flags.h"
 #include "quire/sim/lock_guards.h"
 
 namespace quire::file {
@@ -52,7 +53,8 @@ Status Shmem::memfd_add_seals(ShmemInode& inode, Seals seals) {
   return {};
 }
 
-// Nobody may map the file for writing any more; who pinned a page of it while it was mapped has 150 ms to let it go.
+// Nobody may map the file for writing any more; who pinned a page of it while it was mapped has 150 ms to let it go. A task that
+// is being killed sleeps no more: what is held then counts as held for good.
 Status Shmem::memfd_wait_for_pins(AddressSpace& mapping) {
   constexpr unsigned kTagPinned = kTagTowrite;  // of which shmem has no other use
   XArray& i_pages = mapping.i_pages();
@@ -68,7 +70,7 @@ Status Shmem::memfd_wait_for_pins(AddressSpace& mapping) {
   for (int scan = 0; scan <= kLastScan && i_pages.marked(kTagPinned); ++scan) {
     if (scan == 0) {
       services_.lru.lru_add_drain_all();
-    } else {
+    } else if (!phys::task_test(services_.scheduler, phys::TaskFlag::kOomVictim)) {  // schedule_timeout_killable
       services_.scheduler.sleep_for((sim::kSecond << scan) / 200);
     }
     const sim::SpinGuard guard(mapping.i_pages_lock());

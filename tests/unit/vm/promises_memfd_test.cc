@@ -1,7 +1,9 @@
 // What memfd_create(2) and its seals (fcntl(2)), process_vm_readv(2) and membarrier(2) promise.
 #include <array>
+#include <functional>
 
 #include "promises.h"
+#include "quire/phys/task_flags.h"
 #include "two_cpus.h"
 
 namespace quire::vm {
@@ -181,6 +183,47 @@ TEST_F(MemfdPromise, WriteSealWaitsForPins) {
       m_.vm.unpin_user_pages(pinned);
     });
     EXPECT_TRUE(add(file, Seals::kWrite));
+  });
+}
+
+// As a SIGKILL does it: the mark, and a wake-up out of whatever sleep it is in.
+TEST_F(MemfdPromise, WriteSealOfATaskThatIsBeingKilledDoesNotWaitForPins) {
+  file::File& file = memfd(1);
+  ASSERT_TRUE(map(page(0), 1, kRw, MapFlags::kShared | MapFlags::kFixed, &file));
+  std::array<phys::Page*, 1> pinned{};
+  m_.run([&] {
+    ASSERT_EQ(m_.vm.pin_user_pages(mm_, page(0), pinned, arch::Access::kWrite), 1u);
+    ASSERT_TRUE(m_.vm.munmap(mm_, page(0), bytes(1)));
+    sim::Nanos took = sim::kSecond;
+    Status sealed{};
+    const auto seal = [&] {
+      const sim::Nanos begun = m_.scheduler.now();
+      sealed = add(file, Seals::kWrite);
+      took = m_.scheduler.now() - begun;
+    };
+    const auto killed_after = [&](
+                                  sim::Nanos delay, const std::function<void()>& at_that_moment = [] {}) {
+      sim::Task& sealer = m_.scheduler.spawn("sealer", seal);
+      m_.scheduler.sleep_for(delay);
+      at_that_moment();
+      sealer.pf_flags |= bits(phys::TaskFlag::kOomVictim);
+      m_.scheduler.wake(sealer);
+      m_.scheduler.join(sealer);
+    };
+    killed_after(20 * sim::kMillisecond);
+    EXPECT_TRUE(fails_with(sealed, Errno::kBusy));
+    EXPECT_LT(took, 21 * sim::kMillisecond);
+    EXPECT_EQ(seals(file), Seals::kNone);
+    killed_after(0);
+    EXPECT_TRUE(fails_with(sealed, Errno::kBusy));
+    EXPECT_LT(took, sim::kMillisecond);
+    ASSERT_TRUE(map(page(0), 1, kRw, MapFlags::kShared | MapFlags::kFixed, &file));  // nothing is denied
+    ASSERT_TRUE(m_.vm.munmap(mm_, page(0), bytes(1)));
+    // What it finds let go when it wakes is no obstacle, killed or not.
+    killed_after(20 * sim::kMillisecond, [&] { m_.vm.unpin_user_pages(pinned); });
+    EXPECT_TRUE(sealed);
+    EXPECT_LT(took, 21 * sim::kMillisecond);
+    EXPECT_EQ(seals(file), Seals::kWrite);
   });
 }
 
