@@ -14,8 +14,7 @@
 #include <functional>
 #include <set>
 
-#include "effort.h"
-#include "quire/kernel/machine.h"
+#include "races.h"
 
 namespace quire::kernel::test {
 namespace {
@@ -32,19 +31,7 @@ constexpr unsigned kRounds = 60;
 constexpr sim::Nanos kStart = 100 * sim::kMicrosecond;  // a round may begin at its multiples
 constexpr Prot kReadWrite = Prot::kRead | Prot::kWrite;
 
-MachineConfig small_machine(std::uint64_t seed) {
-  Rng rng(seed);
-  MachineConfig config;
-  config.data_mode = phys::DataMode::kData;
-  config.seed = seed;
-  config.ram = 9 * kMiB;
-  config.kernel_reserved = 1 * kMiB;
-  config.cpus = 1 + static_cast<unsigned>(rng.below(4));
-  config.preempt_permille = 100 + 100 * rng.below(4);
-  config.slab = seed % 2 == 0 ? "slab" : "slub";
-  config.swap.push_back(*parse_swap_spec(rng.chance(1, 2) ? "zram:16M" : "disk:16M"));
-  return config;
-}
+constexpr RaceMachine kMachine{.least_cpus = 1};
 
 // What may be found in one thread's part of one page; of each thread in each page.
 using Possible = std::set<std::uint64_t>;
@@ -60,10 +47,7 @@ class Race {
     for (unsigned round = 1; round <= kRounds && !testing::Test::HasFatalFailure(); ++round) {
       finished_ = 0;
       round_ = round;
-      while (finished_ < kThreads) {
-        const auto end = machine_.scheduler().run_until(machine_.scheduler().now() + sim::kMillisecond).end();
-        ASSERT_EQ(end, sim::RunEnd::kTimeLimit);
-      }
+      run_until(machine_, [this] { return finished_ == kThreads; });
       SCOPED_TRACE(fmt::format("round {}: {}", round, fmt::join(doing_, ", ")));
       machine_.settle();
       machine_.validate();
@@ -265,7 +249,7 @@ class Race {
       }
       looked = true;
     });
-    while (!looked) static_cast<void>(machine_.scheduler().run_until(machine_.scheduler().now() + sim::kMillisecond));
+    run_until(machine_, [&] { return looked; });
   }
 
   [[nodiscard]] vm::Mm& mm() { return *process_->mm; }
@@ -287,18 +271,13 @@ class Race {
 };
 
 TEST(Races, NoOrderOfEventsBreaksTheMachineOrLosesAByte) {
-  const std::uint64_t first = from_environment("QUIRE_SEED", 1);
-  const std::uint64_t seeds = from_environment("QUIRE_SEEDS", 60, 12);
   std::array<std::uint64_t, kKinds> done{};
-  for (std::uint64_t seed = first; seed < first + seeds; ++seed) {
-    SCOPED_TRACE(fmt::format("QUIRE_SEED={} QUIRE_SEEDS=1 repeats this", seed));
-    auto machine = Machine::boot(small_machine(seed));
-    ASSERT_TRUE(machine.has_value()) << machine.error().sentence;
-    Race race(**machine, seed);
+  const std::uint64_t seeds = for_race_seeds(kMachine, 60, 12, [&](Machine& machine, std::uint64_t seed) {
+    Race race(machine, seed);
     race.run();
-    if (HasFailure()) return;
     for (std::size_t i = 0; i < done.size(); ++i) done[i] += race.done[i];
-  }
+  });
+  if (HasFailure()) return;
   for (const std::uint64_t times : done) EXPECT_GT(times, seeds * 10);
 }
 

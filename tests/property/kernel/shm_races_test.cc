@@ -8,8 +8,7 @@
 #include <cstring>
 #include <vector>
 
-#include "effort.h"
-#include "quire/kernel/machine.h"
+#include "races.h"
 
 namespace quire::kernel::test {
 namespace {
@@ -20,18 +19,7 @@ constexpr unsigned kProcesses = 3;
 constexpr unsigned kActs = 40;
 constexpr ShmGet kNew = ShmGet::kCreat | static_cast<ShmGet>(0600);
 
-MachineConfig two_to_four_cpus(std::uint64_t seed) {
-  Rng rng(seed);
-  MachineConfig config;
-  config.data_mode = phys::DataMode::kData;
-  config.seed = seed;
-  config.ram = 16 * kMiB;
-  config.kernel_reserved = 2 * kMiB;
-  config.cpus = 2 + static_cast<unsigned>(rng.below(3));
-  config.preempt_permille = 100 + 100 * rng.below(5);
-  config.slab = seed % 2 == 0 ? "slab" : "slub";
-  return config;
-}
+constexpr RaceMachine kMachine{.ram = 16 * kMiB, .kernel_reserved = 2 * kMiB, .swap = RaceMachine::Swap::kNo};
 
 class ShmRaces {
  public:
@@ -41,10 +29,7 @@ class ShmRaces {
     for (unsigned i = 0; i < kProcesses; ++i) {
       ASSERT_TRUE(machine_.processes().create("shm", [this, i](Thread& thread) { live(thread, seed_ * 100 + i); }));
     }
-    while (waiting_ < kProcesses) {
-      const auto end = machine_.scheduler().run_until(machine_.scheduler().now() + sim::kMillisecond).end();
-      ASSERT_EQ(end, sim::RunEnd::kTimeLimit);
-    }
+    run_until(machine_, [this] { return waiting_ == kProcesses; });
     static_cast<void>(machine_.scheduler().run_until(machine_.scheduler().now() + 50 * sim::kMillisecond));  // children end
     machine_.shm().validate();
     over_ = true;
@@ -140,20 +125,15 @@ class ShmRaces {
 };
 
 TEST(ShmRaces, AreasAndCountsAgreeWhoeverComesFirst) {
-  const std::uint64_t first = from_environment("QUIRE_SEED", 1);
-  const std::uint64_t seeds = from_environment("QUIRE_SEEDS", 60, 12);
   std::uint64_t attached = 0;
   std::uint64_t removed = 0;
-  for (std::uint64_t seed = first; seed < first + seeds; ++seed) {
-    SCOPED_TRACE(fmt::format("QUIRE_SEED={} QUIRE_SEEDS=1 repeats this", seed));
-    auto machine = Machine::boot(two_to_four_cpus(seed));
-    ASSERT_TRUE(machine.has_value()) << machine.error().sentence;
-    ShmRaces races(**machine, seed);
+  const std::uint64_t seeds = for_race_seeds(kMachine, 60, 12, [&](Machine& machine, std::uint64_t seed) {
+    ShmRaces races(machine, seed);
     races.run();
-    if (HasFailure()) return;
     attached += races.attached;
     removed += races.removed;
-  }
+  });
+  if (HasFailure()) return;
   EXPECT_GT(attached, seeds * 20);
   EXPECT_GT(removed, seeds * 3);
 }
