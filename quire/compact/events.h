@@ -12,8 +12,8 @@
 
 namespace quire::compact {
 
-struct MmCompactionIsolateMigratepages {
-  static constexpr std::string_view kName = "mm_compaction_isolate_migratepages";
+// What a scanner looked at and took from one pageblock.
+struct CompactionIsolateEvent {
   Pfn start_pfn;
   Pfn end_pfn;
   std::uint64_t nr_scanned;
@@ -25,18 +25,11 @@ struct MmCompactionIsolateMigratepages {
     f("nr_taken", nr_taken);
   }
 };
-struct MmCompactionIsolateFreepages {
+struct MmCompactionIsolateMigratepages : CompactionIsolateEvent {
+  static constexpr std::string_view kName = "mm_compaction_isolate_migratepages";
+};
+struct MmCompactionIsolateFreepages : CompactionIsolateEvent {
   static constexpr std::string_view kName = "mm_compaction_isolate_freepages";
-  Pfn start_pfn;
-  Pfn end_pfn;
-  std::uint64_t nr_scanned;
-  std::uint64_t nr_taken;
-  void fields(auto&& f) const {
-    f("start_pfn", start_pfn.value());
-    f("end_pfn", end_pfn.value());
-    f("nr_scanned", nr_scanned);
-    f("nr_taken", nr_taken);
-  }
 };
 struct MmCompactionMigratepages {
   static constexpr std::string_view kName = "mm_compaction_migratepages";

@@ -49,7 +49,7 @@ std::uint64_t Compaction::isolate_freepages_block(CompactControl& cc, Pfn& start
     start = std::min(at, end);
   }
   parts_.scheduler.charge(nr_scanned * parts_.scheduler.costs().reclaim_scan_page / 4);
-  events_.isolate_freepages([&] { return MmCompactionIsolateFreepages{begin, start, nr_scanned, total}; });
+  events_.isolate_freepages([&] { return MmCompactionIsolateFreepages{{begin, start, nr_scanned, total}}; });
   cc.total_free_scanned += nr_scanned;
   parts_.phys.vmstat().count_vm_events(phys::VmEvent::kCompactIsolated, static_cast<std::int64_t>(total));
   return total;

@@ -93,7 +93,7 @@ bool Compaction::isolate_migratepages_block(CompactControl& cc, Pfn low, Pfn end
     if (start == CompactControl::block_start(start)) phys.set_pageblock_skip(start, true);
     update_cached_migrate(cc, low);
   }
-  events_.isolate_migratepages([&] { return MmCompactionIsolateMigratepages{start, low, nr_scanned, nr_isolated}; });
+  events_.isolate_migratepages([&] { return MmCompactionIsolateMigratepages{{start, low, nr_scanned, nr_isolated}}; });
   cc.total_migrate_scanned += nr_scanned;
   phys.vmstat().count_vm_events(phys::VmEvent::kCompactIsolated, static_cast<std::int64_t>(nr_isolated));
   cc.migrate_pfn = low;
