@@ -10,7 +10,7 @@ using phys::Gfp;
 using phys::MigrateMode;
 using phys::Zone;
 
-Compaction::Compaction(vm::Vm& vm, TraceRegistry& traces) : parts_(vm.parts()), migration_(vm, traces), events_(traces) {
+Compaction::Compaction(vm::Vm& vm, TraceRegistry& traces) : parts_(vm.parts()), migration_(vm.migration()), events_(traces) {
   for (const auto& node : parts_.phys.nodes()) {
     nodes_.push_back(std::make_unique<NodeCompaction>(parts_.scheduler, *node));
     node->for_each_zone([](Zone& zone) {

@@ -77,7 +77,6 @@ class Compaction final : public phys::PageMover, private phys::HotplugListener {
   std::uint64_t migrate_range(Range<Pfn> pfns, phys::MigrateMode mode, phys::MigrateReason reason) override;
 
   [[nodiscard]] CompactionTunables& tunables() { return tunables_; }
-  [[nodiscard]] vm::Migration& migration() { return migration_; }
   // How fragmented the node is for huge pages, 0 … 100 (fragmentation_score_node).
   [[nodiscard]] static unsigned fragmentation_score_node(const phys::Node& node);
   [[nodiscard]] static unsigned fragmentation_score_zone(const phys::Zone& zone);
@@ -135,7 +134,7 @@ class Compaction final : public phys::PageMover, private phys::HotplugListener {
   [[nodiscard]] bool fatal_signal_pending() const { return phys::task_test(parts_.scheduler, phys::TaskFlag::kOomVictim); }
 
   const vm::VmParts& parts_;
-  vm::Migration migration_;
+  vm::Migration& migration_;
   CompactionTunables tunables_;
   CompactionEvents events_;
   std::vector<std::unique_ptr<NodeCompaction>> nodes_;

@@ -23,6 +23,7 @@ Vm::Vm(const VmParts& parts, const arch::Geometry& geometry, const arch::TlbConf
       pgtable_(parts.phys, geometry),
       shootdown_(parts.scheduler, pgtable_.tables(), parts.phys.vmstat(), parts.traces, tlb),
       rmap_(*this),
+      migration_(*this, parts.traces),
       commit_(parts.phys, parts.swap, tunables_),
       mmap_lock_class_(lock_class(parts, "mmap_lock")),
       page_table_lock_class_(lock_class(parts, "page_table_lock")),

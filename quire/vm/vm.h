@@ -6,7 +6,7 @@
 //                └ handle_pte_fault   do_anonymous_page | do_fault (read, cow, shared) | do_swap_page | do_wp_page
 //
 // One class, since these are one subsystem on one set of data; its parts are rooms of their own: Rmap, TlbShootdown,
-// PageTableSource, CommitLimit. A method stands in the file that bears its name (mmap.cc, fault.cc, fork.cc, …).
+// Migration, PageTableSource, CommitLimit. A method stands in the file that bears its name (mmap.cc, fault.cc, fork.cc, …).
 //
 // Calls return what Linux's system call does, errors as Linux's errno. They take mmap_lock themselves. Addresses and lengths
 // may be anything a program can pass.
@@ -41,6 +41,7 @@
 #include "quire/vm/layout.h"
 #include "quire/vm/limits.h"
 #include "quire/vm/membarrier.h"
+#include "quire/vm/migrate.h"
 #include "quire/vm/mm.h"
 #include "quire/vm/pgtable.h"
 #include "quire/vm/rmap.h"
@@ -221,6 +222,7 @@ class Vm final : public file::MappingUpcalls {
 
   // --- parts ----------------------------------------------------------------------------------------------------------------
   [[nodiscard]] Rmap& rmap() { return rmap_; }
+  [[nodiscard]] Migration& migration() { return migration_; }
   [[nodiscard]] TlbShootdown& shootdown() { return shootdown_; }
   [[nodiscard]] TlbChecker& tlb_checker() { return tlb_checker_; }
   [[nodiscard]] PageTableSource& pgtable() { return pgtable_; }
@@ -426,6 +428,7 @@ class Vm final : public file::MappingUpcalls {
   TlbShootdown shootdown_;
   TlbChecker tlb_checker_{*this};
   Rmap rmap_;
+  Migration migration_;
   CommitLimit commit_;
   sim::LockClass& mmap_lock_class_;
   sim::LockClass& page_table_lock_class_;

@@ -40,7 +40,7 @@ class MigrateTest : public ::testing::Test {
 
   VmMachine m_{{.zram = 8 * kMiB}};
   Mm& mm_ = m_.mm_alloc();
-  Migration migration_{m_.vm, m_.traces};
+  Migration& migration_ = m_.vm.migration();
 };
 
 TEST_F(MigrateTest, AnAnonymousPageKeepsItsBytesRightsAndState) {
