@@ -17,7 +17,15 @@ enum class MigrateMode : std::uint8_t {
 };
 
 // On whose behalf pages move (enum migrate_reason); tracepoints print it.
-enum class MigrateReason : std::uint8_t { kCompaction, kMemoryHotplug, kSyscall, kMempolicy, kNumaMisplaced, kContigRange };
+enum class MigrateReason : std::uint8_t {
+  kCompaction,
+  kMemoryHotplug,
+  kSyscall,
+  kMempolicy,
+  kNumaMisplaced,
+  kContigRange,
+  kLongtermPin
+};
 
 class PageMover {
  public:

@@ -67,6 +67,8 @@ class PhysMem final : Buddy::DeferredSource {
   // --- allocation ---------------------------------------------------------------------------------------------------
   // 2^order contiguous pages with one reference, or nullptr. `nid` is where to look first; kNoNode: the CPU's node.
   [[nodiscard]] Page* alloc_pages(Gfp gfp, Order order, Nid nid = kNoNode) {
+    if (task_test(scheduler_, TaskFlag::kMemallocPin)) [[unlikely]]
+      gfp &= ~Gfp::kMovable;
     if (faults_ != nullptr && should_fail_alloc_page(gfp, order)) [[unlikely]]
       return nullptr;
     if (order.value() == 0 && nid == kNoNode && !any(gfp, kNotFast)) [[likely]] {

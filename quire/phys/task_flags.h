@@ -16,6 +16,7 @@ enum class TaskFlag : std::uint32_t {
   kMemallocNoIo = 1u << 2,  // allocations act as without __GFP_IO and __GFP_FS
   kOomVictim = 1u << 3,     // is being killed for memory: may use part of the reserves (tsk_is_oom_victim)
   kKswapd = 1u << 4,        // is a kswapd (PF_KSWAPD)
+  kMemallocPin = 1u << 5,   // allocations act as without __GFP_MOVABLE: the pages will be pinned for long (PF_MEMALLOC_PIN)
 };
 
 }  // namespace quire::phys

@@ -47,8 +47,9 @@ Result<phys::Page*> Vm::fault_in_page(Vma& vma, VirtAddr address, arch::Access k
   }
 }
 
-Result<std::uint64_t> Vm::follow_pages(Mm& mm, VirtAddr start, std::span<phys::Page*> pages, arch::Access kind, FollowHow how) {
-  sim::ReadGuard guard(mm.mmap_lock);
+// mmap_lock held for reading.
+Result<std::uint64_t> Vm::get_user_pages_locked(Mm& mm, VirtAddr start, std::span<phys::Page*> pages, arch::Access kind,
+                                                FollowHow how) {
   if (how == FollowHow::kPin) mm.flags |= MmFlags::kHasPinned;
   std::uint64_t got = 0;
   for (; got < pages.size(); ++got) {
@@ -90,11 +91,15 @@ Status Vm::try_grab_page(phys::Page& page, FollowHow how) {
 }
 
 Result<std::uint64_t> Vm::get_user_pages(Mm& mm, VirtAddr start, std::span<phys::Page*> pages, arch::Access kind) {
-  return follow_pages(mm, start, pages, kind, FollowHow::kGet);
+  const sim::ReadGuard guard(mm.mmap_lock);
+  return get_user_pages_locked(mm, start, pages, kind, FollowHow::kGet);
 }
 
-Result<std::uint64_t> Vm::pin_user_pages(Mm& mm, VirtAddr start, std::span<phys::Page*> pages, arch::Access kind) {
-  return follow_pages(mm, start, pages, kind, FollowHow::kPin);
+Result<std::uint64_t> Vm::pin_user_pages(Mm& mm, VirtAddr start, std::span<phys::Page*> pages, arch::Access kind,
+                                         FollFlags flags) {
+  const sim::ReadGuard guard(mm.mmap_lock);
+  if (flags == FollFlags::kLongterm) return gup_longterm_locked(mm, start, pages, kind);
+  return get_user_pages_locked(mm, start, pages, kind, FollowHow::kPin);
 }
 
 void Vm::unpin_user_pages(std::span<phys::Page* const> pages) {

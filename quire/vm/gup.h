@@ -4,6 +4,8 @@
 //
 // What a pin promises: process and holder see the same page until it is given back. So an anonymous page that is pinned is the
 // process's own (PageAnonExclusive), fork copies it at once instead of sharing it, and reclaim and migration leave it where it is.
+// Nothing counts how long: a pin that may last has to say so beforehand (FollFlags::kLongterm), so that it holds nothing in memory
+// that is to stay movable.
 #pragma once
 
 #include "quire/phys/folio.h"

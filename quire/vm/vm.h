@@ -69,6 +69,10 @@ enum class SwapinWay : std::uint8_t { kCached, kSkippedCache };
 // A reference on a page that was found, or a pin (gup.h).
 enum class FollowHow : std::uint8_t { kGet, kPin };
 
+// What else a pin asks for (FOLL_*). kLongterm: it may last, so the page first leaves memory that has to stay movable,
+// ZONE_MOVABLE and CMA areas; what is faulted in comes from elsewhere at once.
+enum class FollFlags : std::uint8_t { kNone, kLongterm };
+
 // Reclaim on demand (MADV_PAGEOUT); the reclaim floor implements it. Without one the advice only deactivates.
 class Pageout {
  public:
@@ -200,11 +204,15 @@ class Vm final : public file::MappingUpcalls {
   [[nodiscard]] std::uint64_t touch_user(Mm& mm, VirtAddr address, std::uint64_t length, arch::Access kind);
 
   // Pages of [start, …) with a reference each, the zero page where a read finds it; the number got, or the error of the first.
-  // mmap_lock not held.
+  // mmap_lock not held. kFault: no area, or one without that right or without pages. kNoMem: no frame, or the page's count has no
+  // room for more. kIntr: the process is being killed.
   [[nodiscard]] Result<std::uint64_t> get_user_pages(Mm& mm, VirtAddr start, std::span<phys::Page*> pages, arch::Access kind);
   // The same with pins (gup.h), for who will touch the bytes himself; a read unshares pages that a child has, too. Give back with
   // one of the others: the second marks the pages dirty first, since their holder wrote to them; it may sleep.
-  [[nodiscard]] Result<std::uint64_t> pin_user_pages(Mm& mm, VirtAddr start, std::span<phys::Page*> pages, arch::Access kind);
+  // Errors as above; with kLongterm also kNoMem: a page cannot leave such memory (somebody else has a reference on it, or there
+  // is no frame for it), then none is pinned. What others have off the LRU just now is waited for.
+  [[nodiscard]] Result<std::uint64_t> pin_user_pages(Mm& mm, VirtAddr start, std::span<phys::Page*> pages, arch::Access kind,
+                                                     FollFlags flags = FollFlags::kNone);
   void unpin_user_pages(std::span<phys::Page* const> pages);
   void unpin_user_pages_dirty_lock(std::span<phys::Page* const> pages);
 
@@ -386,8 +394,15 @@ class Vm final : public file::MappingUpcalls {
   Status mm_populate_all(Mm& mm);
   [[nodiscard]] Result<phys::Page*> fault_in_page(Vma& vma, VirtAddr address, arch::Access kind,
                                                   FollowHow how = FollowHow::kGet);
-  [[nodiscard]] Result<std::uint64_t> follow_pages(Mm& mm, VirtAddr start, std::span<phys::Page*> pages, arch::Access kind,
-                                                   FollowHow how);
+  [[nodiscard]] Result<std::uint64_t> get_user_pages_locked(Mm& mm, VirtAddr start, std::span<phys::Page*> pages,
+                                                            arch::Access kind, FollowHow how);
+  // gup_longterm.cc; mmap_lock held for reading
+  [[nodiscard]] Result<std::uint64_t> gup_longterm_locked(Mm& mm, VirtAddr start, std::span<phys::Page*> pages,
+                                                          arch::Access kind);
+  Status check_and_migrate_movable_pages(std::span<phys::Page* const> pages);
+  [[nodiscard]] std::uint64_t collect_longterm_unpinnable_pages(std::span<phys::Page* const> pages, phys::FolioList& movable);
+  Status migrate_longterm_unpinnable_pages(phys::FolioList& movable);
+  [[nodiscard]] bool folio_is_longterm_pinnable(const phys::Folio& folio) const;
   Status try_grab_page(phys::Page& page, FollowHow how);
   [[nodiscard]] std::uint8_t mincore_page(const Vma& vma, VirtAddr address);
   Status populate_vma_range(Vma& vma, Range<VirtAddr> range, arch::Access kind);
