@@ -474,10 +474,13 @@ TEST_F(Pinned, WantOfMemoryLeavesPinnedPages) {
     fill();
     std::array<phys::Page*, kPages> pages{};
     ASSERT_EQ(try_pin(base_, pages, FollFlags::kLongterm), kPages);
-    const VirtAddr others = map(15'000);
-    for (unsigned i = 0; i < 15'000; ++i) write(others + i * kPageSize, 1);
-    EXPECT_GT(event(VmEvent::kPswpout), 500);
+    // First in line for reclaim.
+    ASSERT_TRUE(machine_->vm().madvise(*mm_, base_, kPages * kPageSize, vm::Advice::kCold));
+    const VirtAddr others = map(17'000);
+    for (unsigned i = 0; i < 17'000; ++i) write(others + i * kPageSize, 1);
+    EXPECT_GT(event(VmEvent::kPswpout), 2000);
     for (unsigned i = 0; i < kPages; ++i) {
+      EXPECT_EQ(page_at(page(i)), pages[i]);
       EXPECT_EQ(read(page(i)), i + 1);
       device_and_process_see_the_same(page(i), pages[i]);
     }
