@@ -245,6 +245,40 @@ TEST_F(FaultTest, LazilyFreedPagesGoCleanAndStayWhenWritten) {
   });
 }
 
+// A page that is its bytes' only copy says so itself where no entry does, or MADV_FREE in a child would take it from its parent.
+TEST_F(FaultTest, AChildFreesNoPageOfItsParentsThatWasReadFromSwap) {
+  in_task([&] {
+    const VirtAddr at = m_.anon(mm_, 1);
+    m_.write(mm_, at, 1);
+    ASSERT_TRUE(m_.swap_out(mm_, at));
+    EXPECT_EQ(m_.read(mm_, at), 1);
+    ASSERT_FALSE(phys::folio_test_swapcache(m_.folio_at(mm_, at)));
+    Mm& child = **m_.vm.dup_mm(mm_);
+    ASSERT_TRUE(m_.vm.madvise(child, at, kPageSize, Advice::kFree));
+    m_.reclaim(m_.folio_at(mm_, at));
+    EXPECT_EQ(m_.read(mm_, at), 1);
+    m_.vm.mmput(child);
+  });
+}
+
+TEST_F(FaultTest, AChildFreesNoPageOfItsParentsThatAPinUnshared) {
+  in_task([&] {
+    const VirtAddr at = m_.anon(mm_, 1);
+    m_.write(mm_, at, 1);
+    Mm& first = **m_.vm.dup_mm(mm_);
+    std::array<phys::Page*, 1> page{};
+    ASSERT_TRUE(m_.vm.pin_user_pages(mm_, at, page, arch::Access::kRead));
+    m_.vm.unpin_user_pages(page);
+    ASSERT_NE(&m_.folio_at(mm_, at), &m_.folio_at(first, at));
+    Mm& second = **m_.vm.dup_mm(mm_);
+    ASSERT_TRUE(m_.vm.madvise(second, at, kPageSize, Advice::kFree));
+    m_.reclaim(m_.folio_at(mm_, at));
+    EXPECT_EQ(m_.read(mm_, at), 1);
+    m_.vm.mmput(second);
+    m_.vm.mmput(first);
+  });
+}
+
 TEST_F(FaultTest, MincoreSeesTheSwapCacheAndTeachesReadaheadNothing) {
   in_task([&] {
     const VirtAddr anon = m_.anon(mm_, 1);
