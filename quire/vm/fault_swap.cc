@@ -128,7 +128,6 @@ FaultOutcome Vm::map_swapped_in(VmFault& vmf, swap::SwapEntry entry, phys::Folio
     exclusive = false;  // the device needs the page unchanged until it is written
   }
   parts_.swap.swap_free(entry);
-  if (skipped_cache) phys::folio_set_dirty(folio);  // its only copy is the page now
   if (should_try_to_free_swap(vmf, folio)) parts_.swap.folio_free_swap(folio);
 
   mm.add_counter(Rss::kAnonPages, 1);

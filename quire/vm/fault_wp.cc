@@ -110,7 +110,6 @@ FaultOutcome Vm::wp_page_copy(VmFault& vmf, phys::Folio* old) {
   }
   old != nullptr ? parts_.phys.copy_page(*fresh, *old) : parts_.phys.clear_page(*fresh);
   phys::folio_set_uptodate(*fresh);
-  if (vmf.unshare()) phys::folio_set_dirty(*fresh);  // its entry will not say that it is the only copy
 
   bool copied = false;
   {

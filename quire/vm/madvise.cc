@@ -221,6 +221,9 @@ void Vm::madvise_free_range(Vma& vma, Range<VirtAddr> range) {
     if (page == nullptr) return;
     phys::Folio& folio = phys::page_folio(*page);
     if (!phys::folio_test_anon(folio)) return;
+    // Another process's entry is as clean, and the page may be the only copy of its bytes: read from swap past the cache, or
+    // unshared by a pin. (Linux 6.1 gives it up.)
+    if (phys::folio_mapcount(folio) != 1 && !arch::pte_dirty(pte)) return;
     if (phys::folio_test_swapcache(folio) || phys::folio_test_dirty(folio)) {
       // Shared with another process: not ours to give up.
       if (!phys::folio_trylock(folio)) return;

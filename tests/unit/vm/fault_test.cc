@@ -245,7 +245,7 @@ TEST_F(FaultTest, LazilyFreedPagesGoCleanAndStayWhenWritten) {
   });
 }
 
-// A page that is its bytes' only copy says so itself where no entry does, or MADV_FREE in a child would take it from its parent.
+// A page may be the only copy of its bytes although no entry and no flag says so: a child's MADV_FREE leaves it to its parent.
 TEST_F(FaultTest, AChildFreesNoPageOfItsParentsThatWasReadFromSwap) {
   in_task([&] {
     const VirtAddr at = m_.anon(mm_, 1);
