@@ -30,22 +30,23 @@ bool is_fork(std::int64_t number) {
   return number == SYS_fork || number == SYS_vfork || number == SYS_clone || number == SYS_clone3;
 }
 
-// The child must not be born while another thread is at our tables: hold the lock across the call.
+void guard_forks() {
+  pthread_atfork([] { pthread_mutex_lock(&process().lock); }, [] { pthread_mutex_unlock(&process().lock); },
+                 [] { pthread_mutex_init(&process().lock, nullptr); });
+}
+
 void before_fork(Vcpu& v, const PendingSyscall& call) {
   if ((clone_flags(call) & CLONE_THREAD) != 0) process().threaded = true;
   flush(v);
-  pthread_mutex_lock(&process().lock);
 }
 
 void after_fork(Vcpu& v, const PendingSyscall& call, std::int64_t result) {
   Process& p = process();
   if (result == 0) {
-    pthread_mutex_init(&p.lock, nullptr);
     forget_parent();
     current();  // connects and makes this thread's new Vcpu
     return;
   }
-  pthread_mutex_unlock(&p.lock);
   if (result < 0) return;
   Record fork;
   fork.kind = RecordKind::kFork;

@@ -150,6 +150,7 @@ QUIRE_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info
   if (size <= 0 || p.socket_name.empty()) return 1;
   p.qemu.assign(path, static_cast<std::size_t>(size));
   p.host_pid = getpid();
+  guard_forks();
   note_inherited_files();
   qemu_plugin_register_vcpu_tb_trans_cb(id, on_translate);
   qemu_plugin_register_vcpu_syscall_cb(id, syscall_entry);

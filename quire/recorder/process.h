@@ -147,6 +147,9 @@ bool read_guest(std::uint64_t address, void* out, std::size_t bytes);
 std::string read_guest_string(std::uint64_t address);
 
 // --- fork.cc
+// From now on no child is born while another thread is at our tables. Within libc's fork, not around the guest's call: there
+// QEMU waits for the other threads to leave the guest's code, and they may be waiting for the lock.
+void guard_forks();
 [[nodiscard]] bool is_fork(std::int64_t number);
 void before_fork(Vcpu& vcpu, const PendingSyscall& call);
 void after_fork(Vcpu& vcpu, const PendingSyscall& call, std::int64_t result);

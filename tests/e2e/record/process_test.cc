@@ -16,6 +16,13 @@ TEST_F(ProcessTest, Threads) {
   }
 }
 
+// QEMU forks only when no other thread runs the guest's code, and these are for ever on their way into the recorder.
+TEST_F(ProcessTest, ForksWhileOtherThreadsMapMemory) {
+  const Recorded forks = check({guest("forks")});
+  EXPECT_EQ(forks.output, "8 children\n");
+  EXPECT_EQ(forks.info.tasks.size(), 1u + 4 + 8);
+}
+
 TEST_F(ProcessTest, DiesOfASignal) {
   const Recorded segv = check({guest("signals"), "segv"});
   EXPECT_EQ(segv.exit_status, 139);
