@@ -3,11 +3,13 @@
 #include <fmt/format.h>
 
 #include <array>
+#include <optional>
 #include <string_view>
 #include <utility>
 
 #include "quire/arch/swap_entry.h"
 #include "quire/file/file_system.h"
+#include "quire/file/shmem.h"
 #include "quire/phys/folio.h"
 #include "quire/sim/lock_guards.h"
 
@@ -66,6 +68,54 @@ void smaps_swap(MemSize& mss, Vm& vm, arch::SwapEntry entry) {
   const std::uint64_t users = vm.parts().swap.swap_count(entry);
   mss.swap += kPageSize;
   mss.swap_pss += (kPageSize << kPssShift) / (users >= 2 ? users : 1);
+}
+
+// Counts what of a file in swap no entry of the area speaks of; [next, ...) has not been looked at. Entries come in order.
+class SwappedHoles {
+ public:
+  SwappedHoles(const file::Shmem& shmem, file::ShmemInode& inode, const Vma& vma)
+      : shmem_(shmem), inode_(inode), vma_(vma), next_(vma.vm_start) {}
+
+  void entry(VirtAddr at) {
+    hole_until(at);
+    next_ = at + kPageSize;
+  }
+  [[nodiscard]] std::uint64_t bytes() {
+    hole_until(vma_.vm_end);
+    return pages_to_bytes(pages_);
+  }
+
+ private:
+  void hole_until(VirtAddr end) {
+    if (end > next_) {
+      pages_ += shmem_.shmem_swap_usage(inode_, vma_.linear_page_index(next_), vma_.linear_page_index(end - kPageSize));
+    }
+    next_ = end;
+  }
+
+  const file::Shmem& shmem_;
+  file::ShmemInode& inode_;
+  const Vma& vma_;
+  VirtAddr next_;
+  std::uint64_t pages_ = 0;
+};
+
+// What of the area's shared memory is in swap, where the file alone says so: all of it where entries cannot hide a page of the
+// file behind one of the process's own, else what lies in the holes between the entries, as `holes` finds them.
+std::uint64_t smaps_shmem_swap(const Vma& vma, std::optional<SwappedHoles>& holes) {
+  if (vma.vm_file == nullptr) return 0;
+  const auto* shmem = dynamic_cast<const file::Shmem*>(&vma.vm_file->sb());
+  if (shmem == nullptr) return 0;
+  auto& inode = static_cast<file::ShmemInode&>(vma.vm_file->inode());
+  if (inode.swapped == 0) return 0;
+  if (!vma.has(VmFlags::kShared) && vma.has(VmFlags::kWrite)) {
+    holes.emplace(*shmem, inode, vma);
+    return 0;
+  }
+  const bool whole = vma.vm_pgoff == Pgoff(0) && vma.vm_end - vma.vm_start >= inode.i_size_read();
+  if (whole) return pages_to_bytes(inode.swapped);
+  return pages_to_bytes(
+      shmem->shmem_swap_usage(inode, vma.linear_page_index(vma.vm_start), vma.linear_page_index(vma.vm_end - kPageSize)));
 }
 
 // "rwxp" of maps.
@@ -159,12 +209,16 @@ MemSize& MemSize::operator+=(const MemSize& other) {
 
 MemSize smap_gather_stats(Vm& vm, const Vma& vma) {
   MemSize mss;
-  vm.pgtable().for_each_pte(*vma.vm_mm, vma.range(), [&](VirtAddr, arch::Pte& pte) {
+  std::optional<SwappedHoles> holes;
+  mss.swap = smaps_shmem_swap(vma, holes);
+  vm.pgtable().for_each_pte(*vma.vm_mm, vma.range(), [&](VirtAddr at, arch::Pte& pte) {
     if (arch::pte_none(pte)) return;
+    if (holes) holes->entry(at);
     if (!arch::pte_present(pte)) return smaps_swap(mss, vm, arch::pte_to_swp_entry(pte));
     if (arch::pte_special(pte)) return;  // the zero page
     smaps_account(mss, vm.parts().phys.pfn_to_page(pte.pfn()), pte);
   });
+  if (holes) mss.swap += holes->bytes();
   if (vma.has(VmFlags::kLocked)) mss.pss_locked = mss.pss;
   return mss;
 }

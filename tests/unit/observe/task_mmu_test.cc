@@ -1,6 +1,8 @@
 // maps and smaps of small address spaces. That every figure is the kernel's own is tests/differential's to show.
 #include "quire/observe/task_mmu.h"
 
+#include <fmt/format.h>
+
 #include "../vm/vm_machine.h"
 
 namespace quire::observe {
@@ -80,6 +82,80 @@ TEST_F(TaskMmuTest, LockedAndRollupSumUp) {
     EXPECT_THAT(text, Not(HasSubstr("VmFlags")));
     EXPECT_EQ(statm(*mm_), "5 3 1 0 0 2 0\n");
   });
+}
+
+// Eight pages of shared memory, all written, of which those at the given indices have gone to swap.
+class SwappedShmem : public ::testing::Test {
+ protected:
+  static constexpr std::uint64_t kPages = 8;
+
+  void with_file(std::initializer_list<std::uint64_t> out, const std::function<void(file::File&)>& body) {
+    m_.run([&] {
+      mm_ = &m_.mm_alloc();
+      file::File& file = *m_.vfs.memfd_create("", file::MemfdFlags::kNone).value();
+      std::vector<std::byte> bytes(kPages * kPageSize, std::byte{5});
+      file::KernelBuffer from(bytes);
+      ASSERT_TRUE(m_.vfs.pwrite(file, 0, bytes.size(), from));
+      for (const std::uint64_t index : out) swap_out(file, index);
+      body(file);
+      m_.vm.mmput(*mm_);
+      m_.vfs.fput(file);
+    });
+    m_.validate();
+  }
+  void swap_out(file::File& file, std::uint64_t index) {
+    phys::Folio& folio = *file.inode().mapping.i_pages().load(index).pointer<phys::Folio>();
+    m_.lru.lru_add_drain_all();
+    ASSERT_TRUE(m_.lru.folio_isolate_lru(folio));
+    ASSERT_TRUE(phys::folio_trylock(folio));
+    phys::folio_clear_dirty(folio);
+    ASSERT_TRUE(m_.vfs.shmem().shmem_writepage(folio));
+    m_.lru.folio_putback_lru(folio);
+  }
+  // Swap: of an area of the file's pages [first, first + pages), in pages.
+  std::uint64_t swapped(file::File& file, std::uint64_t first, std::uint64_t pages, Prot prot, MapFlags flags,
+                        const std::function<void(VirtAddr)>& before = {}) {
+    const VirtAddr at = m_.vm.mmap(*mm_, VirtAddr(0), pages * kPageSize, prot, flags, &file, first * kPageSize).value();
+    if (before) before(at);
+    const MemSize size = smap_gather_stats(m_.vm, *mm_->mm_vmas.find(at));
+    EXPECT_EQ(size.swap_pss, 0u);
+    EXPECT_THAT(smaps_rollup(m_.vm, *mm_), HasSubstr(fmt::format("Swap:           {:>8} kB\n", size.swap / kKiB)));
+    EXPECT_TRUE(m_.vm.munmap(*mm_, at, pages * kPageSize));
+    return size.swap / kPageSize;
+  }
+
+  static constexpr Prot kRw = Prot::kRead | Prot::kWrite;
+  vm::VmMachine m_{{.zram = 8 * kMiB}};
+  vm::Mm* mm_ = nullptr;
+};
+
+TEST_F(SwappedShmem, CountsForASharedAreaWhatItsPartOfTheFileHasInSwap) {
+  with_file({1, 2, 6}, [&](file::File& file) {
+    EXPECT_EQ(swapped(file, 0, kPages, kRw, MapFlags::kShared), 3u);
+    EXPECT_EQ(swapped(file, 0, kPages, Prot::kRead, MapFlags::kPrivate), 3u);
+    EXPECT_EQ(swapped(file, 2, kPages - 2, kRw, MapFlags::kShared), 2u);
+    EXPECT_EQ(swapped(file, 3, 3, kRw, MapFlags::kShared), 0u);
+  });
+}
+
+// A page of one's own hides the file's, be it in memory or not.
+TEST_F(SwappedShmem, CountsForAPrivateWritableAreaWhatNoEntryHides) {
+  with_file({1, 2, 6}, [&](file::File& file) {
+    EXPECT_EQ(swapped(file, 0, kPages, kRw, MapFlags::kPrivate), 3u);
+    const auto write_around = [&](VirtAddr at) {
+      for (const std::uint64_t page : {0, 3, 7}) m_.write(*mm_, at + page * kPageSize, 1);
+    };
+    EXPECT_EQ(swapped(file, 0, kPages, kRw, MapFlags::kPrivate, write_around), 3u);
+    const auto write_and_lose = [&](VirtAddr at) {
+      m_.write(*mm_, at + kPageSize, 1);  // swaps the file's page in, and copies it
+      swap_out(file, 1);
+    };
+    EXPECT_EQ(swapped(file, 0, kPages, kRw, MapFlags::kPrivate, write_and_lose), 2u);
+  });
+}
+
+TEST_F(SwappedShmem, CountsNothingWhereNothingIsInSwap) {
+  with_file({}, [&](file::File& file) { EXPECT_EQ(swapped(file, 0, kPages, kRw, MapFlags::kShared), 0u); });
 }
 
 }  // namespace
