@@ -4,8 +4,10 @@
 
 #include <algorithm>
 
+#include "quire/arch/swap_entry.h"
 #include "quire/file/backing.h"
 #include "quire/file/iov_iter.h"
+#include "quire/phys/page_wait.h"
 
 namespace quire::cli {
 
@@ -101,18 +103,36 @@ Checked<FaultScene> file_shared(kernel::Machine& machine, vm::Mm& mm) {
   return scene(mapped_file(machine, mm, MapFlags::kShared, Cached::kYes), Access::kWrite);
 }
 
+// What was written to a disk stays in the swap cache until reclaim comes by again; a clean page goes from it here. False: it is
+// not swapped out, or not written yet.
+bool leave_swap_cache(kernel::Machine& machine, vm::Mm& mm, VirtAddr page) {
+  const arch::Pte* pte = machine.vm().pgtable().pte_offset(mm, page);
+  if (pte == nullptr || !arch::is_swap_pte(*pte)) return false;
+  phys::Folio* folio = machine.swap().lookup_swap_cache(arch::pte_to_swp_entry(*pte));
+  if (folio == nullptr) return true;
+  phys::folio_lock(machine.phys(), *folio);
+  phys::folio_wait_writeback(machine.phys(), *folio);
+  const bool clean = phys::folio_test_swapcache(*folio) && !phys::folio_test_dirty(*folio);
+  if (clean) machine.swap().delete_from_swap_cache(*folio);
+  phys::folio_unlock(machine.phys(), *folio);
+  machine.vfs().filemap().folio_put(*folio);
+  return clean;
+}
+
 Checked<FaultScene> swapped(kernel::Machine& machine, vm::Mm& mm) {
   const auto page = touched(machine, mm, Access::kWrite);
   if (!page) return std::unexpected(page.error());
-  const Status out = machine.vm().madvise(mm, *page, kPageSize, Advice::kPageOut);
-  if (!out) return no_scene("madvise(MADV_PAGEOUT)", out.error());
-  std::array<std::uint8_t, 1> resident{1};
-  for (int tenths = 0; tenths < 100 && resident[0] != 0; ++tenths) {  // until it is written, and has left the swap cache
+  bool gone = false;
+  for (int tenths = 0; tenths < 100 && !gone; ++tenths) {
+    const Status out = machine.vm().madvise(mm, *page, kPageSize, Advice::kPageOut);
+    if (!out) return no_scene("madvise(MADV_PAGEOUT)", out.error());
     machine.scheduler().sleep_for(100 * sim::kMillisecond);
-    static_cast<void>(machine.vm().madvise(mm, *page, kPageSize, Advice::kPageOut));
-    static_cast<void>(machine.vm().mincore(mm, *page, kPageSize, resident));
+    gone = leave_swap_cache(machine, mm, *page);
   }
-  if (resident[0] != 0) return user_error("--kind swap: the page was still in memory ten seconds after it was paged out");
+  if (!gone) {
+    return user_error(
+        "--kind swap: the page was still in memory ten seconds after it was paged out; give more --swap or less --fill");
+  }
   return FaultScene{.address = *page, .access = Access::kRead};
 }
 

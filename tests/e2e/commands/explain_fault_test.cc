@@ -48,6 +48,14 @@ TEST_F(ExplainFault, EachKindTakesItsWayThroughTheTree) {
   for (const auto& [kind, functions] : ways) EXPECT_EQ(way(kind), functions) << kind;
 }
 
+TEST_F(ExplainFault, APageComesBackFromEveryKindOfSwap) {
+  for (const std::string area : {"zram:64M", "disk:64M"}) {
+    const Output output = explain("--kind swap --swap " + area);
+    EXPECT_EQ(output.status, 0) << area << ": " << output.err;
+    EXPECT_THAT(output.out, AllOf(HasSubstr("do_swap_page"), HasSubstr("counted as a major fault"))) << area;
+  }
+}
+
 TEST_F(ExplainFault, LocksPagesAndTimesStandInTheGraph) {
   const Output output = explain("");
   EXPECT_EQ(output.status, 0) << output.err;
