@@ -21,4 +21,8 @@ inline constexpr std::uint64_t kMostWindow = 1'000'000'000'000;
 // Decimal digits alone: no sign, no blank, no fraction.
 [[nodiscard]] Checked<std::uint64_t> whole_number(std::string_view option, std::string_view text, const Bounds& bounds);
 
+// Virtual time, in nanoseconds: a decimal number with s, ms, us or ns behind it, no sign, at most kMostDuration seconds.
+inline constexpr std::uint64_t kMostDuration = 1'000'000;
+[[nodiscard]] Checked<std::uint64_t> duration(std::string_view option, std::string_view text);
+
 }  // namespace quire::cli

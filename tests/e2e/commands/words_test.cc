@@ -36,6 +36,20 @@ TEST_F(Commands, OneSizeOfRamLeavesTheTracesAlone) {
   expect_sentence(quire("boot --ram 64M 32M"), "32M", 2);
 }
 
+TEST_F(Commands, AMomentIsATimeWithItsUnit) {
+  write("t.lackey", "I  00400000,4\n S 00601000,8\n");
+  ASSERT_EQ(quire("import t.lackey -o t.qtr").status, 0);
+  const std::string words = "replay --ram 64M t.qtr --show meminfo --at ";
+  for (const std::string wrong :
+       {"20", "1e30s", "1e3s", "-3ms", "0x10ms", "5days", "s", "inf", "infs", "nans", "1000001s", "1.5 s "}) {
+    expect_sentence(
+        quire(words + "'" + wrong + "'"),
+        "--at " + wrong + ": write a time of at most 1000000 seconds with its unit (s, ms, us or ns), as in 1.5s or 20ms", 2);
+  }
+  for (const std::string right : {"0s", "1000000s", "1.5s", "20ms", "0.25us", "7ns"})
+    EXPECT_EQ(quire(words + right).status, 0) << right;
+}
+
 TEST_F(Commands, NumbersOutOfBoundsAreSaidWithTheBounds) {
   const auto says = [this](const std::string& words, const std::string& part) {
     const Output output = quire(words);
