@@ -38,7 +38,8 @@ int look(const kernel::MachineConfig& config, Readers readers, const std::vector
   } else if (auto ok = replay.run(); !ok) {
     return complain(ok.error().sentence);
   }
-  return show_views(**machine, views, options.json);
+  const int shown = show_views(**machine, views, options.json);
+  return std::max(shown, tell_damage(replay));
 }
 
 int replay(const ReplayOptions& options) {

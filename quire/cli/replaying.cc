@@ -46,14 +46,23 @@ Checked<engine::RunReport> replay_on(const kernel::MachineConfig& config, Reader
   return engine::make_report(**machine, replay, host.count());
 }
 
-int tell_damage(const engine::RunReport& report) {
+namespace {
+
+// A trace that is damaged says so; one that has not been read to its end yet has nothing to say.
+template <class Program>
+int tell_damage_of(const std::vector<Program>& programs) {
   int status = 0;
-  for (const engine::RunReport::Program& program : report.programs) {
+  for (const Program& program : programs) {
     for (const std::string& warning : program.warnings) complain(warning);
-    if (!program.whole) status = kFailed;
+    if (!program.whole && !program.warnings.empty()) status = kFailed;
   }
   return status;
 }
+
+}  // namespace
+
+int tell_damage(const engine::RunReport& report) { return tell_damage_of(report.programs); }
+int tell_damage(const engine::Replay& replay) { return tell_damage_of(replay.outcomes()); }
 
 int tell_slab_reports(const engine::RunReport& report) {
   if (report.slab_problems == 0) return 0;

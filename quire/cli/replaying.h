@@ -23,8 +23,10 @@ std::uint64_t total_bytes(const std::vector<std::string>& paths);
 Checked<engine::RunReport> replay_on(const kernel::MachineConfig& config, Readers readers,
                                      std::function<void(std::uint64_t)> progress = {});
 
-// Says on standard error what was wrong with the traces; the status that the command has to return for it.
+// Says on standard error what was wrong with the traces; the status that the command has to return for it. Of a run that was
+// left in the middle, what had been met by then.
 int tell_damage(const engine::RunReport& report);
+int tell_damage(const engine::Replay& replay);
 // Says on standard error what the debugging of kernel objects found; kFailed when it found anything.
 int tell_slab_reports(const engine::RunReport& report);
 

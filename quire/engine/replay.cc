@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
 
 #include "quire/engine/thread_replay.h"
@@ -60,12 +61,16 @@ void Replay::report_progress() {
   progress_(bytes);
 }
 
+// What follows the last task's end: is the file whole?
+void Replay::read_to_the_end() {
+  for (const auto& program : programs_) {
+    while (program->reader->pull()) {}
+  }
+}
+
 Checked<void> Replay::run() {
   const sim::RunOutcome outcome = machine_.run();
-  for (const auto& program : programs_) {
-    while (program->reader->pull()) {  // what follows the last task's end: is the file whole?
-    }
-  }
+  read_to_the_end();
   for (const auto& program : programs_) {
     for (const auto& [process, order] : program->orders) {
       if (order.given_up() == 0) continue;
@@ -80,6 +85,8 @@ Checked<void> Replay::run() {
 
 void Replay::run_until(sim::Nanos when) {
   if (!machine_.scheduler().run_until(when).done()) end_ = End::kStandsStill;
+  const auto ended = [](const auto& process) { return process->state != kernel::ProcessState::kRunning; };
+  if (std::ranges::all_of(machine_.processes().all(), ended)) read_to_the_end();
 }
 
 std::vector<ProgramOutcome> Replay::outcomes() const {

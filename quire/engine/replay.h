@@ -85,6 +85,7 @@ class Replay {
     return program.orders.try_emplace(&process, machine_.scheduler()).first->second;
   }
   void report_progress();
+  void read_to_the_end();
 
   kernel::Machine& machine_;
   FileSet files_;

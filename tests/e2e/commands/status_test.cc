@@ -128,11 +128,21 @@ TEST_F(Commands, ATraceThatBreaksOffIsSaidToWhereverItIsUsed) {
     const json report = json::parse(replayed.out);
     EXPECT_EQ(report["programs"][0]["whole"], false);
     EXPECT_EQ(report["programs"][0]["exit_status"], trace == "tail.qtr" ? json(7) : json());
+    for (const std::string when : {"", "--at 1000s "}) {
+      const Output shown = quire("replay --ram 64M " + when + "--show meminfo " + trace);
+      EXPECT_EQ(shown.status, 1) << when;
+      EXPECT_THAT(shown.err, HasSubstr(trace + " breaks off")) << when;
+      EXPECT_THAT(shown.out, HasSubstr("MemTotal:")) << when;
+    }
     const Output compared = quire("compare --ram 64M,96M " + trace);
     EXPECT_EQ(compared.status, 1);
     EXPECT_THAT(compared.out, HasSubstr(trace + " is not whole"));
   }
   EXPECT_EQ(quire("compare --ram 64M whole.qtr").err, "");
+  // Before anybody has read so far.
+  const Output early = quire("replay --ram 64M --at 1us --show meminfo whole.qtr");
+  EXPECT_EQ(early.status, 0) << early.err;
+  EXPECT_EQ(early.err, "");
 }
 
 }  // namespace
