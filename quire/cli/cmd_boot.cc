@@ -44,7 +44,7 @@ int boot(const BootOptions& options) {
   if (options.check && !options.show.empty()) return complain("--check prints its own table: leave --show out", kUsage);
   auto config = options.machine.config();
   if (!config) return complain(config.error().sentence, kUsage);
-  const auto chosen = find_views(options.show);
+  const auto chosen = find_views(options.show, Shows::kMachine);
   if (!chosen) return complain(chosen.error().sentence, kUsage);
   auto machine = kernel::Machine::boot(*config);
   if (!machine) return complain(machine.error().sentence);
@@ -70,13 +70,7 @@ void add_boot(CommandLine& line) {
   auto options = std::make_shared<BootOptions>();
   CLI::App* command = line.app.add_subcommand("boot", "Boot a machine; print its boot log and zones");
   options->machine.add_to(*command, RamOption::kOne);
-  command
-      ->add_option(
-          "--show", options->show,
-          "Instead of log and zones, as the kernel prints it: " + view_names() + " (the last four of a process: maps:1)")
-      ->delimiter(',')
-      ->allow_extra_args(false)
-      ->type_name("VIEW,VIEW,...");
+  add_show(*command, options->show, "Instead of log and zones, as the kernel prints it", Shows::kMachine);
   command->add_flag("--check", options->check,
                     "With --like: the figures that differ from the folder's, and how many are equal; fails when one differs");
   command->add_flag("--json", options->json, "One JSON object instead of text");

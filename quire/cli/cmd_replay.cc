@@ -54,7 +54,7 @@ int replay(const ReplayOptions& options) {
     if (!time) return complain(time.error().sentence, kUsage);
     at = *time;
   }
-  const auto views = find_views(options.show);
+  const auto views = find_views(options.show, Shows::kProcessesToo);
   if (!views) return complain(views.error().sentence, kUsage);
   auto readers = open_traces(options.traces);
   if (!readers) return complain(readers.error().sentence);
@@ -78,13 +78,8 @@ void add_replay(CommandLine& line) {
   auto options = std::make_shared<ReplayOptions>();
   CLI::App* command = line.app.add_subcommand("replay", "Run recorded programs on a machine; several compete on the same one");
   options->machine.add_to(*command, RamOption::kOne);
-  command
-      ->add_option("--show", options->show,
-                   "Instead of the report, the machine when the run is over (or --at a moment of it): " + view_names() +
-                       " (the last four of a process: maps:1)")
-      ->delimiter(',')
-      ->allow_extra_args(false)
-      ->type_name("VIEW,VIEW,...");
+  add_show(*command, options->show, "Instead of the report, the machine when the run is over (or --at a moment of it)",
+           Shows::kProcessesToo);
   command->add_option("--at", options->at, "Look at the machine when so much of its time has passed, as in 1.5s or 20ms")
       ->type_name("TIME");
   command->add_flag("--json", options->json, "One JSON object instead of text");

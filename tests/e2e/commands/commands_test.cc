@@ -85,9 +85,23 @@ TEST_F(Commands, ReplayShowsTheMachineAtAnyMoment) {
   expect_sentence(quire("replay sort.qtr --at 5ms"), "--show");
   expect_sentence(quire("replay sort.qtr --at 5days --show meminfo"), "--at");
   expect_sentence(quire(words + "maps"), "maps:1");
-  expect_sentence(quire(words + "maps:7"), "there are 1 (sort)");
+  expect_sentence(quire(words + "maps:7"), "no process 7 has begun; there are 1 (sort)");
   expect_sentence(quire(words + "mapz:1"), "did you mean 'maps'");
-  expect_sentence(quire("replay --ram 32M sort.qtr --show maps:1"), "no process has memory now");
+  for (const std::string wrong : {"maps:99999999999", "maps:1:2", "maps:", "maps:-1"}) {
+    expect_sentence(quire(words + wrong), "is no process number: write one from 1 to 2147483647", 2);
+  }
+  expect_sentence(quire(words + "meminfo:1"), "meminfo is the whole machine's, not a process's: write meminfo alone", 2);
+  expect_sentence(quire("boot --ram 64M --show maps:1"), "has no processes: give quire replay a trace", 2);
+  EXPECT_THAT(quire("boot --help").out, AllOf(HasSubstr("zoneinfo"), Not(HasSubstr("smaps_rollup"))));
+
+  // When all is over, the sentence says where to look.
+  const Output over = quire("replay --ram 32M sort.qtr --show maps:1");
+  expect_sentence(over, "process 1 ended at 0.", 1);
+  const std::string_view when = std::string_view(over.err).substr(over.err.find("--at "));
+  const Output earlier = quire("replay --ram 32M sort.qtr --show maps:1 " + std::string(when));
+  EXPECT_EQ(earlier.status, 0) << earlier.err;
+  EXPECT_EQ(std::count(earlier.err.begin(), earlier.err.end(), '\n'), 0) << earlier.err;
+  expect_sentence(quire("replay --ram 32M sort.qtr --show maps:7"), "no process 7 has begun; all that did have ended", 1);
 }
 
 TEST_F(Commands, RecordThenReplayTwiceGivesTheSame) {
