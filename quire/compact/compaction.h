@@ -41,7 +41,8 @@ struct CompactionTunables {
 
 // Compaction's part of a pg_data_t.
 struct NodeCompaction {
-  NodeCompaction(sim::Scheduler& scheduler, phys::Node& node_of) : node(node_of), kcompactd_wait(scheduler, "kcompactd_wait") {}
+  NodeCompaction(sim::Scheduler& scheduler, phys::Node& node_of)
+      : node(node_of), kcompactd_wait(scheduler, "kcompactd_wait", sim::Sleep::kInterruptible) {}
 
   phys::Node& node;
   sim::Task* kcompactd = nullptr;

@@ -25,7 +25,7 @@ namespace quire::engine {
 class CallOrder {
  public:
   // With one thread, which may not have begun to run.
-  explicit CallOrder(sim::Scheduler& scheduler) : changed_(scheduler, "call_order") {}
+  explicit CallOrder(sim::Scheduler& scheduler) : changed_(scheduler, "call_order", sim::Sleep::kInterruptible) {}
 
   void thread_starts() { ++threads_; }
   void thread_ends(std::uint32_t tid);

@@ -29,8 +29,8 @@ Pipe::Pipe(phys::PhysMem& phys, slab::SlabSystem& slab, Buffer* ring)
     : phys_(phys),
       slab_(slab),
       ring_(ring),
-      read_wait_(phys.scheduler(), "pipe_read"),
-      write_wait_(phys.scheduler(), "pipe_write") {}
+      read_wait_(phys.scheduler(), "pipe_read", sim::Sleep::kInterruptible),
+      write_wait_(phys.scheduler(), "pipe_write", sim::Sleep::kInterruptible) {}
 
 Pipe::~Pipe() {
   for (; used_ > 0; --used_) phys_.free_page(*newest().page);

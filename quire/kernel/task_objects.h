@@ -47,7 +47,8 @@ using ThreadList = List<Thread, &Thread::thread_node>;
 
 // What the threads of a process share about its life.
 struct SignalStruct {
-  explicit SignalStruct(sim::Scheduler& scheduler) : wait_chldexit(scheduler, "wait4"), vfork_done(scheduler, "vfork") {}
+  explicit SignalStruct(sim::Scheduler& scheduler)
+      : wait_chldexit(scheduler, "wait4", sim::Sleep::kInterruptible), vfork_done(scheduler, "vfork") {}
   ThreadList threads;
   unsigned live = 0;             // threads that have not begun to end
   unsigned nr_threads = 0;       // threads that are not wholly gone; what ends may sleep

@@ -39,9 +39,9 @@ const Thread* leader(const Process& process) {
 std::string_view state_of(const Process& process) {
   const Thread* first = leader(process);
   if (process.state != ProcessState::kRunning || first == nullptr || first->task == nullptr) return "Z (zombie)";
-  switch (first->task->state()) {
-    case sim::TaskState::kSleeping: return "S (sleeping)";
-    case sim::TaskState::kWaiting: return "D (disk sleep)";  // for memory, a lock or a page
+  switch (first->task->state_letter()) {
+    case 'S': return "S (sleeping)";
+    case 'D': return "D (disk sleep)";  // for memory, a lock or a page
     default: return "R (running)";
   }
 }

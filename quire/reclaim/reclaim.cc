@@ -11,7 +11,7 @@ using phys::ZoneStat;
 
 NodeReclaim::NodeReclaim(sim::Scheduler& scheduler, phys::Node& node_of)
     : node(node_of),
-      kswapd_wait(scheduler, "kswapd_wait"),
+      kswapd_wait(scheduler, "kswapd_wait", sim::Sleep::kInterruptible),
       pfmemalloc_wait(scheduler, "pfmemalloc_wait"),
       kswapd_done(scheduler, "kswapd_done") {
   for (auto& queue : reclaim_wait) queue = std::make_unique<sim::WaitQueue>(scheduler, "reclaim_wait");

@@ -6,11 +6,11 @@
 namespace quire::sim {
 namespace {
 
-std::string_view switch_state(TaskState state) {
-  switch (state) {
-    case TaskState::kSleeping: return "S";
-    case TaskState::kWaiting: return "D";
-    case TaskState::kFinished: return "X";
+std::string_view switch_state(char letter) {
+  switch (letter) {
+    case 'S': return "S";
+    case 'D': return "D";
+    case 'X': return "X";
     default: return "R";
   }
 }
@@ -138,7 +138,7 @@ void Scheduler::put_prev_task(TaskState state) {
   ++(state == TaskState::kRunnable ? task.stats_.involuntary_switches : task.stats_.voluntary_switches);
   task.state_ = state;
   task.state_since_ = now_;
-  cpu.prev_state = state;
+  cpu.prev_state = task.state_letter();
   if (task.kind_ == TaskKind::kUser) last_user_run_ = std::max(last_user_run_, now_);
   if (state == TaskState::kRunnable) return;
   if (cpu.queued == 0) idle_balance(cpu);
@@ -147,7 +147,7 @@ void Scheduler::put_prev_task(TaskState state) {
   sched_switch([&] {
     return SchedSwitch{.prev_comm = task.name_,
                        .prev_pid = task.id_,
-                       .prev_state = switch_state(state),
+                       .prev_state = switch_state(task.state_letter()),
                        .next_comm = "swapper",
                        .next_pid = 0,
                        .cpu = cpu_};

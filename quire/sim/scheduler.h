@@ -225,10 +225,10 @@ class Scheduler {
     Task* running = nullptr;  // has the CPU, also while another CPU's task runs on the host
     RunQueue queue;           // runnable tasks by ready time
     unsigned queued = 0;
-    Nanos resched_at = kNever;                   // when `running` gives way to a task that is ready
-    Nanos run_start = 0;                         // when `running` got the CPU
-    Task* prev = nullptr;                        // for sched_switch: who had the CPU; null: it has been idle
-    TaskState prev_state = TaskState::kRunning;  // and how it left
+    Nanos resched_at = kNever;  // when `running` gives way to a task that is ready
+    Nanos run_start = 0;        // when `running` got the CPU
+    Task* prev = nullptr;       // for sched_switch: who had the CPU; null: it has been idle
+    char prev_state = 'R';      // and how it left
     CpuStats stats;
   };
   struct Choice {

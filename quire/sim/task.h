@@ -53,11 +53,15 @@ struct TaskStats {
   std::uint64_t migrations = 0;
 };
 
+// As what a wait shows in /proc/PID/status and sched_switch: D, or S where in Linux any signal would end it.
+enum class Sleep : std::uint8_t { kUninterruptible, kInterruptible };
+
 // What a task that does not run waits on, for reports. The names live as long as the wait.
 struct WaitReason {
   std::string_view kind;         // "mutex"
   std::string_view name;         // "mmap_lock"
   Task* const* owner = nullptr;  // where the lock keeps its present owner, if it has one
+  Sleep sleep = Sleep::kUninterruptible;
 };
 
 // The kmap_local mappings of a task, innermost last (struct kmap_ctrl): kvirt's, which hears of every switch from or to a task
@@ -93,6 +97,8 @@ class Task {
   [[nodiscard]] const TaskStats& stats() const { return stats_; }
   // Meaningful while the state is kWaiting or kSpinning.
   [[nodiscard]] const WaitReason& wait_reason() const { return wait_reason_; }
+  // The state as Linux's ps shows it: R, S, D, or X once it has ended.
+  [[nodiscard]] char state_letter() const;
   [[nodiscard]] Nanos state_since() const { return state_since_; }
 
   void* local = nullptr;  // the owner's; never touched here

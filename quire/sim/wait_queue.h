@@ -18,7 +18,8 @@ namespace quire::sim {
 class WaitQueue {
  public:
   // `name` must live as long as the queue (a literal).
-  WaitQueue(Scheduler& scheduler, std::string_view name) : scheduler_(scheduler), name_(name) {}
+  WaitQueue(Scheduler& scheduler, std::string_view name, Sleep sleep = Sleep::kUninterruptible)
+      : scheduler_(scheduler), name_(name), sleep_(sleep) {}
   WaitQueue(const WaitQueue&) = delete;
   WaitQueue& operator=(const WaitQueue&) = delete;
 
@@ -52,10 +53,11 @@ class WaitQueue {
   [[nodiscard]] std::string_view name() const { return name_; }
 
  private:
-  [[nodiscard]] WaitReason reason() const { return WaitReason{.kind = "wait queue", .name = name_}; }
+  [[nodiscard]] WaitReason reason() const { return WaitReason{.kind = "wait queue", .name = name_, .sleep = sleep_}; }
 
   Scheduler& scheduler_;
   std::string_view name_;
+  Sleep sleep_;
   List<Task, &Task::wait_node> waiters_;
 };
 

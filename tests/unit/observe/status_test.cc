@@ -6,6 +6,8 @@
 #include <sstream>
 
 #include "../kernel/small_machine.h"
+#include "quire/kernel/pipe.h"
+#include "quire/sim/lock_guards.h"
 
 namespace quire::observe {
 namespace {
@@ -112,6 +114,69 @@ TEST(StatusTest, AZombieHasNoMemoryLines) {
   EXPECT_THAT(text, HasSubstr("PPid:\t1\n"));
   EXPECT_THAT(text, Not(HasSubstr("Vm")));
   EXPECT_THAT(text, Not(HasSubstr("Umask")));
+}
+
+std::string state_line(Machine& machine, const Process& process) {
+  const std::string text = status(machine, process);
+  const std::size_t at = text.find("State:\t") + 7;
+  return text.substr(at, text.find('\n', at) - at);
+}
+
+// A signal would end these waits, so they are sleeps and no load.
+TEST(StatusTest, WhoWaitsForAChildOrAPipeSleeps) {
+  const auto machine = kernel::boot_small();
+  std::string waiting;
+  std::string reading;
+  kernel::start(*machine, "parent", [&](Process& self) {
+    kernel::ProcessTable& table = machine->processes();
+    kernel::Pipe& pipe = *kernel::Pipe::alloc_pipe_info(machine->phys(), machine->slab());
+    pipe.open_reader();
+    pipe.open_writer();
+    Process* child = table
+                         .fork(self,
+                               [&](kernel::Thread& thread) {
+                                 machine->scheduler().sleep_for(sim::kMillisecond);
+                                 reading = state_line(*machine, self);
+                                 EXPECT_EQ(pipe.write(1), 1u);
+                                 machine->scheduler().sleep_for(sim::kMillisecond);
+                                 waiting = state_line(*machine, self);
+                                 table.exit_thread(thread, {});
+                               })
+                         .value();
+    EXPECT_EQ(pipe.read(1), 1u);
+    EXPECT_TRUE(table.wait(self, *child));
+    pipe.close_reader();
+    pipe.close_writer();
+    kernel::Pipe::free_pipe_info(pipe);
+  });
+  ASSERT_TRUE(machine->run().done());
+  EXPECT_EQ(reading, "S (sleeping)");
+  EXPECT_EQ(waiting, "S (sleeping)");
+}
+
+TEST(StatusTest, WhoWaitsForALockIsInDiskSleep) {
+  const auto machine = kernel::boot_small();
+  std::string state;
+  kernel::start(*machine, "parent", [&](Process& self) {
+    kernel::ProcessTable& table = machine->processes();
+    sim::RwSemaphore& lock = self.mm->mmap_lock;
+    Process* child = table
+                         .fork(self,
+                               [&](kernel::Thread& thread) {
+                                 {
+                                   const sim::WriteGuard guard(lock);
+                                   machine->scheduler().sleep_for(sim::kMillisecond);
+                                   state = state_line(*machine, self);
+                                 }
+                                 table.exit_thread(thread, {});
+                               })
+                         .value();
+    machine->scheduler().sleep_for(sim::kMillisecond / 2);
+    { const sim::WriteGuard guard(lock); }
+    EXPECT_TRUE(table.wait(self, *child));
+  });
+  ASSERT_TRUE(machine->run().done());
+  EXPECT_EQ(state, "D (disk sleep)");
 }
 
 TEST(StatusTest, NamesAreCutAfterFifteenLettersAndStayOnOneLine) {
