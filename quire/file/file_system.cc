@@ -33,6 +33,7 @@ FileSystem::~FileSystem() {
   while (Inode* inode = s_inodes_.pop_front()) {
     writeback_.forget(*inode);
     inode->mapping.abandon();
+    if (Dentry* last = disk_inode(*inode).i_dentry) dentries_.d_free(*last);
     inode_cache_.free(&disk_inode(*inode));
   }
 }
@@ -114,19 +115,24 @@ Status FileSystem::link(std::string_view existing, std::string_view path) {
   return {};
 }
 
-void FileSystem::drop_name(DiskInode& inode) {
-  QUIRE_BUG_ON(inode.i_nlink == 0);
+void FileSystem::drop_name(Dentry& dentry) {
+  DiskInode& inode = disk_inode(*dentry.d_inode);
+  QUIRE_BUG_ON(inode.i_nlink == 0 || inode.i_dentry != nullptr);
   ++inode.i_count;
   --inode.i_nlink;
+  if (inode.i_nlink == 0) {
+    inode.i_dentry = &dentry;
+  } else {
+    dentries_.d_free(dentry);
+  }
   iput(inode);
 }
 
 Status FileSystem::unlink(std::string_view path) {
   Dentry* dentry = find_name(path);
   if (dentry == nullptr) return fail(Errno::kNoEnt);
-  DiskInode& inode = disk_inode(*dentry->d_inode);
-  d_delete(*dentry);
-  drop_name(inode);
+  names_.erase(*dentry);
+  drop_name(*dentry);
   return {};
 }
 
@@ -149,11 +155,7 @@ Status FileSystem::rename(std::string_view from, std::string_view to, Replace re
   if (target != nullptr) names_.erase(*target);
   names_.insert(*dentry);
   dentries_.d_free(*old);
-  if (target != nullptr) {
-    DiskInode& replaced = disk_inode(*target->d_inode);
-    dentries_.d_free(*target);
-    drop_name(replaced);
-  }
+  if (target != nullptr) drop_name(*target);
   return {};
 }
 
@@ -162,7 +164,8 @@ std::string FileSystem::path_of(const Inode& inode) const {
   names_.for_each([&](const Dentry& dentry) {
     if (dentry.d_inode == &inode && path.empty()) path = dentry.name();
   });
-  return path.empty() ? "/ (deleted)" : path;
+  const Dentry* last = static_cast<const DiskInode&>(inode).i_dentry;
+  return last != nullptr ? std::string(last->name()) + " (deleted)" : path;
 }
 
 void FileSystem::evict_inode(Inode& inode) {
@@ -172,6 +175,7 @@ void FileSystem::evict_inode(Inode& inode) {
   writeback_.inode_io_list_del(inode);
   filemap_.truncate_inode_pages_final(inode.mapping);
   s_inodes_.erase(inode);
+  if (Dentry* last = disk_inode(inode).i_dentry) dentries_.d_free(*last);
   inode_cache_.free(&disk_inode(inode));
 }
 

@@ -29,6 +29,7 @@ struct DiskInode : Inode {
   Backing backing;
   std::uint64_t disk_start = 0;  // bytes on the disk
   std::uint64_t charged = 0;     // bytes of the disk that are taken for it
+  Dentry* i_dentry = nullptr;    // its last name once that is taken away: what maps shows while somebody holds the file
   RbNode i_hash;                 // in the file system's inodes
 };
 
@@ -111,7 +112,8 @@ class FileSystem final : public SuperBlock, private AddressSpaceOps {
   void zero_edge(DiskInode& inode, Pgoff index, std::uint64_t from, std::uint64_t to, Status& status);
   [[nodiscard]] Status punch_hole(DiskInode& inode, std::uint64_t offset, std::uint64_t end);
   [[nodiscard]] Dentry* find_name(std::string_view path) const;
-  void drop_name(DiskInode& inode);
+  // The name, which stands in no tree any more, is given up; with the last one goes a file that nobody holds.
+  void drop_name(Dentry& dentry);
   void d_delete(Dentry& dentry);
   // Takes disk space up to byte `end` of the file; gives how far it reaches.
   [[nodiscard]] std::uint64_t reserve(DiskInode& inode, std::uint64_t end);

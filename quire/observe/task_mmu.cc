@@ -128,8 +128,28 @@ std::string rights(const Vma& vma) {
   return text;
 }
 
+// A path whose line ends, which would end the area's line, are octal as in Linux.
+std::string on_one_line(std::string_view path) {
+  std::string text;
+  for (const char c : path) {
+    if (c == '\n') {
+      text += "\\012";
+    } else {
+      text += c;
+    }
+  }
+  return text;
+}
+
+// "major:minor" of a number as stat gives it, whose minor's upper bits stand above the major (new_decode_dev).
+std::string device(std::uint32_t dev) {
+  const std::uint32_t major = dev >> 8 & 0xfff;
+  const std::uint32_t minor = (dev & 0xff) | (dev >> 12 & 0xfff00);
+  return fmt::format("{:02x}:{:02x}", major, minor);
+}
+
 std::string name_of(const Mm& mm, const Vma& vma) {
-  if (vma.vm_file != nullptr) return vma.vm_file->sb().path_of(vma.vm_file->inode());
+  if (vma.vm_file != nullptr) return on_one_line(vma.vm_file->sb().path_of(vma.vm_file->inode()));
   if (vma.vm_start <= mm.brk && vma.vm_end >= mm.start_brk && mm.start_brk < mm.brk) return "[heap]";
   if (vma.vm_start <= mm.start_stack && vma.vm_end >= mm.start_stack && mm.start_stack.value() != 0) return "[stack]";
   return {};
@@ -144,8 +164,8 @@ void show_map_vma(std::string& text, const Mm& mm, const Vma& vma) {
     ino = vma.vm_file->inode().ino;
     offset = vma.vm_pgoff.value() << kPageShift;
   }
-  const std::string line = fmt::format("{:08x}-{:08x} {} {:08x} {:02x}:{:02x} {} ", vma.vm_start.value(), vma.vm_end.value(),
-                                       rights(vma), offset, dev >> 8, dev & 0xff, ino);
+  const std::string line = fmt::format("{:08x}-{:08x} {} {:08x} {} {} ", vma.vm_start.value(), vma.vm_end.value(), rights(vma),
+                                       offset, device(dev), ino);
   const std::string name = name_of(mm, vma);
   text += name.empty() ? line : fmt::format("{:<{}}{}", line, kNameColumn, name);
   text += '\n';
@@ -240,7 +260,7 @@ std::string smaps(Vm& vm, Mm& mm) {
       text += fmt::format("{:<16}{:>8} kB\n", page_size, bytes_kib(kPageSize));
     }
     show_smap(text, smap_gather_stats(vm, vma), {});
-    text += fmt::format("{:<16}{:>8}\nVmFlags: {}\n", "THPeligible:", 0, vm_flag_names(vma));
+    text += fmt::format("{:<16}{}\nVmFlags: {}\n", "THPeligible:", 0, vm_flag_names(vma));
   }
   return text;
 }

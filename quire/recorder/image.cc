@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -195,6 +196,7 @@ void discover_area(Vcpu& v, std::uint64_t address) {
   area.flags = (m.prot[3] == 's' ? MAP_SHARED : MAP_PRIVATE) | (m.inode == 0 ? MAP_ANONYMOUS : 0);
   area.offset = m.offset;
   area.inode = m.inode;
+  area.dev = m.inode != 0 ? makedev(m.major, m.minor) : 0;
   area.area = m.path[0] == '[' ? AreaKind::kSpecial : AreaKind::kOther;
   const bool stack = p.stack == Process::Stack::kUnseen && m.inode == 0 && m.prot[1] == 'w';
   if (stack) {

@@ -49,6 +49,29 @@ TEST_F(TaskMmuTest, SharedAnonymousMemoryIsADeletedFile) {
   });
 }
 
+TEST_F(TaskMmuTest, APathStaysOnItsLineAndSaysThatItIsGone) {
+  in_task([&] {
+    file::File& file = m_.open("/tmp/two\nlines", kPageSize, 1);
+    const VirtAddr at(0x20000000);
+    ASSERT_TRUE(m_.vm.mmap(*mm_, at, kPageSize, Prot::kRead, MapFlags::kPrivate | MapFlags::kFixed, &file, 0));
+    EXPECT_THAT(maps(m_.vm, *mm_), HasSubstr(" /tmp/two\\012lines\n"));
+    ASSERT_TRUE(m_.fs().unlink("/tmp/two\nlines"));
+    EXPECT_THAT(maps(m_.vm, *mm_), HasSubstr(" /tmp/two\\012lines (deleted)\n"));
+    EXPECT_THAT(smaps(m_.vm, *mm_), HasSubstr(" /tmp/two\\012lines (deleted)\nSize: "));
+    m_.vfs.fput(file);
+  });
+}
+
+TEST_F(TaskMmuTest, MinorsAbove255StandInTheUpperBitsOfTheDeviceNumber) {
+  in_task([&] {
+    file::FileSystem& fs = m_.vfs.mount({.dev = 0x10082c});  // what stat says of 8:300
+    file::File& file = *m_.vfs.open(*fs.create("/big").value(), file::FileMode::kRead).value();
+    ASSERT_TRUE(m_.vm.mmap(*mm_, kAt, kPageSize, Prot::kRead, MapFlags::kPrivate | MapFlags::kFixed, &file, 0));
+    EXPECT_THAT(maps(m_.vm, *mm_), HasSubstr(" r--p 00000000 08:12c 12 "));
+    m_.vfs.fput(file);
+  });
+}
+
 TEST_F(TaskMmuTest, SmapsSharesPagesAmongThoseThatMapThem) {
   in_task([&] {
     m_.anon(*mm_, 4, Prot::kRead | Prot::kWrite, MapFlags::kPrivate | MapFlags::kFixed, kAt);
