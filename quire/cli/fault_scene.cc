@@ -183,7 +183,9 @@ const std::array<FaultKind, 14>& fault_kinds_table() {
 
 const FaultKind* find_fault_kind(std::string_view name) {
   const auto& kinds = fault_kinds_table();
-  const auto* it = std::ranges::find(kinds, name, &FaultKind::name);
+  const auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; };
+  const auto* it =
+      std::ranges::find_if(kinds, [&](const FaultKind& kind) { return std::ranges::equal(kind.name, name, {}, {}, lower); });
   return it == kinds.end() ? nullptr : it;
 }
 

@@ -24,6 +24,7 @@ struct FaultKind {
 
 // In order of the fault tree.
 [[nodiscard]] const std::array<FaultKind, 14>& fault_kinds_table();
+// In upper or lower case; nullptr: there is none.
 [[nodiscard]] const FaultKind* find_fault_kind(std::string_view name);
 
 }  // namespace quire::cli

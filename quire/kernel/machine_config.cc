@@ -154,8 +154,8 @@ arch::Geometry page_table_geometry(std::string_view name) {
 Checked<void> check_runs_programs(const MachineConfig& config) {
   if (find_arch(config.arch) == phys::Arch::kX86_64) return {};
   return user_error(
-      fmt::format("--arch {}: this machine has zones but no page tables yet, so no program runs on it; use quire boot or "
-                  "quire explain, or leave --arch out",
+      fmt::format("--arch {}: this machine has zones but no page tables yet, so no program runs on it and no page of one "
+                  "faults; use quire boot or quire explain alloc, or leave --arch out",
                   config.arch));
 }
 

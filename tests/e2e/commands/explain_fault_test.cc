@@ -56,6 +56,11 @@ TEST_F(ExplainFault, APageComesBackFromEveryKindOfSwap) {
   }
 }
 
+TEST_F(ExplainFault, AKindMayBeWrittenInCapitals) {
+  EXPECT_EQ(explain("--kind COW").out, explain("--kind cow").out);
+  EXPECT_THAT(explain("--kind Cow").out, HasSubstr("do_wp_page"));
+}
+
 TEST_F(ExplainFault, LocksPagesAndTimesStandInTheGraph) {
   const Output output = explain("");
   EXPECT_EQ(output.status, 0) << output.err;
@@ -87,6 +92,8 @@ TEST_F(ExplainFault, AFullMachineReclaimsInTheFault) {
 TEST_F(ExplainFault, MistakesGetASentence) {
   expect_sentence(explain("--kind file-shard"), "did you mean 'file-shared'?", 2);
   expect_sentence(explain("--kind 1234567"), "there is no such fault; there are anon-read, anon-write", 2);
+  expect_sentence(quire("explain fault --ram 64M --arch i386"), "use quire boot or quire explain alloc, or leave --arch out",
+                  2);
   expect_sentence(explain("--kind swap"), "this machine has no swap", 2);
   expect_sentence(explain("--order 3"), "--order belongs to 'explain alloc'", 2);
   expect_sentence(quire("explain alloc --kind cow"), "--kind belongs to 'explain fault'", 2);
