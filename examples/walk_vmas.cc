@@ -4,6 +4,8 @@
 //   cmake --build build --target examples && build/examples/walk_vmas [RAM]     RAM as in 64M
 #include <fmt/format.h>
 
+#include <string_view>
+
 #include "quire/base/size.h"
 #include "quire/kernel/machine.h"
 
@@ -38,6 +40,12 @@ void walk(vm::Mm& mm) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  if (argc > 2 || (argc > 1 && argv[1][0] == '-')) {
+    const bool asked = argc == 2 && (std::string_view(argv[1]) == "--help" || std::string_view(argv[1]) == "-h");
+    return fmt::print(asked ? stdout : stderr,
+                      "usage: walk_vmas [RAM], where RAM is a size as in 64M (which is the default)\n"),
+           asked ? 0 : 2;
+  }
   kernel::MachineConfig config;
   const auto ram = parse_size(argc > 1 ? argv[1] : "64M");
   if (!ram) return fmt::print(stderr, "{}\n", ram.error().sentence), 2;

@@ -12,6 +12,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <charconv>
 #include <iostream>
 #include <optional>
 
@@ -162,6 +163,17 @@ struct Options {
   bool any_kernel = false;
 };
 
+// Digits alone, within bounds: a number that is read as another one compares for hours, or nothing.
+CLI::Validator whole_number(std::uint64_t least, std::uint64_t most) {
+  const auto check = [least, most](const std::string& text) -> std::string {
+    std::uint64_t number = 0;
+    const auto [after, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+    if (error == std::errc{} && after == text.data() + text.size() && number >= least && number <= most) return {};
+    return fmt::format("'{}' is no whole number from {} to {}", text, least, most);
+  };
+  return CLI::Validator(check, "N");
+}
+
 int run(const Options& options) {
   std::uint64_t different = 0;
   std::uint64_t programs = 0;
@@ -191,10 +203,13 @@ int main(int argc, char** argv) {
     execv("/proc/self/exe", argv);
   }
   CLI::App app("Random mmap-family programs on the host's kernel and on a Quire machine");
+  using quire::differential::whole_number;
   quire::differential::Options options;
-  app.add_option("--ops", options.ops, "steps in all")->capture_default_str();
-  app.add_option("--seed", options.seed, "of the first program")->capture_default_str();
-  app.add_option("--steps", options.steps, "of one program")->check(CLI::PositiveNumber)->capture_default_str();
+  app.add_option("--ops", options.ops, "steps in all")->check(whole_number(1, 1'000'000'000))->capture_default_str();
+  app.add_option("--seed", options.seed, "of the first program")
+      ->check(whole_number(0, 1'000'000'000'000'000))
+      ->capture_default_str();
+  app.add_option("--steps", options.steps, "of one program")->check(whole_number(1, 100'000))->capture_default_str();
   app.add_flag("--keep-going", options.keep_going, "go on after a difference");
   app.add_flag("--any-kernel", options.any_kernel, "on kernels too whose differences from 6.1 are not known");
   CLI11_PARSE(app, argc, argv);
