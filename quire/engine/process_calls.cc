@@ -132,29 +132,44 @@ void ThreadReplay::file(const trace::Record& r) {
         install(r.fd, opened);
       });
       return;
-    case trace::FileKind::kMemfd: {
-      file::File*& memfd = program_.memfds[r.inode];
-      if (memfd == nullptr) {
-        // One that was there before the recording began may be sealed: the seals that it got are recorded.
-        const auto flags = std::exchange(new_memfd_, file::MemfdFlags::kAllowSealing);
-        auto made = machine_.vfs().memfd_create(memfd_name(text(r.path)), flags);
-        if (!made) {
-          program_.memfds.erase(r.inode);
-          return diverged("memfd_create", made.error());
-        }
-        memfd = *made;
-        expect("memfd_create", machine_.vfs().ftruncate(*memfd, r.size));
-      }
-      machine_.vfs().fget(*memfd);
-      install(r.fd, memfd);
-      return;
-    }
+    case trace::FileKind::kMemfd: memfd(r); return;
     case trace::FileKind::kPipe: pipe_end(r); return;
     case trace::FileKind::kDirectory:
     case trace::FileKind::kSocket:
     case trace::FileKind::kCharacter:
     case trace::FileKind::kBlock:
     case trace::FileKind::kOther: install_other(r.fd); return;
+  }
+}
+
+// The inode of a memfd as long as it lives: the descriptors and mappings of the program keep it, as they did when recorded.
+file::Inode* ThreadReplay::known_memfd(std::uint64_t recorded) const {
+  const auto it = program_.memfds.find(recorded);
+  return it == program_.memfds.end() ? nullptr : machine_.vfs().shmem().find_memfd(it->second);
+}
+
+// What sleeps lets other threads run, which may meet the same file, or close it.
+void ThreadReplay::memfd(const trace::Record& r) {
+  file::Vfs& vfs = machine_.vfs();
+  // One that was there before the recording began may be sealed: the seals that it got are recorded.
+  const auto flags = std::exchange(new_memfd_, file::MemfdFlags::kAllowSealing);
+  for (;;) {
+    if (file::Inode* inode = known_memfd(r.inode)) {
+      const file::File* named = process().files->find(r.fd);
+      if (named != nullptr && &named->inode() == inode) return;
+      vfs.iget(*inode);
+      const auto opened = vfs.open(*inode, file_mode(r.flags));
+      vfs.iput(*inode);
+      return install(r.fd, opened);
+    }
+    const auto made = vfs.memfd_create(memfd_name(text(r.path)), flags);
+    if (!made) return diverged("memfd_create", made.error());
+    expect("memfd_create", vfs.ftruncate(**made, r.size));
+    if (known_memfd(r.inode) == nullptr) {
+      program_.memfds[r.inode] = (*made)->inode().ino;
+      return install(r.fd, made);
+    }
+    vfs.fput(**made);
   }
 }
 

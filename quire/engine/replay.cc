@@ -25,7 +25,6 @@ Replay::~Replay() {
   }
   for (const auto& program : programs_) {
     for (const auto& [recorded, id] : program->segments) static_cast<void>(machine_.shm().ipc_rmid(id));
-    for (const auto& [inode, file] : program->memfds) machine_.vfs().fput(*file);
   }
 }
 

@@ -78,7 +78,7 @@ class Replay {
     std::map<std::uint32_t, kernel::Process*> processes;  // by recorded pid
     std::map<const kernel::Process*, CallOrder> orders;   // of their threads' calls
     std::map<std::int64_t, std::int32_t> segments;        // System V shared memory: the machine's id by the recorded one
-    std::map<std::uint64_t, file::File*> memfds;          // by recorded inode
+    std::map<std::uint64_t, std::uint64_t> memfds;        // the machine's inode number by the recorded one; it may have gone
   };
   kernel::ProcessTable::Body body(Program& program, trace::TaskStream& stream);
   CallOrder& order(Program& program, const kernel::Process& process) {

@@ -41,6 +41,8 @@ class ThreadReplay {
   void program_segment(const trace::Record& r);
   [[nodiscard]] bool attached_at(VirtAddr address) const;
   void file(const trace::Record& r);
+  void memfd(const trace::Record& r);
+  [[nodiscard]] file::Inode* known_memfd(std::uint64_t recorded) const;
   void pipe_end(const trace::Record& r);
   void install(int fd, const Result<file::File*>& opened);
   void install_other(int fd) { install(fd, machine_.processes().pseudo_fs().open_other()); }

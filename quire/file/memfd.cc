@@ -1,6 +1,7 @@
 #include "quire/file/memfd.h"
 
 #include <array>
+#include <string_view>
 
 #include "quire/file/vfs.h"
 #include "quire/phys/task_flags.h"
@@ -11,6 +12,7 @@ namespace quire::file {
 namespace {
 
 constexpr int kLastScan = 4;  // LAST_SCAN
+constexpr std::string_view kPrefix = "memfd:";
 
 // Does anybody but the page cache and page tables hold it?
 bool pinned(const phys::Folio& folio) { return phys::folio_ref_count(folio) - phys::folio_mapcount(folio) != 1; }
@@ -34,6 +36,15 @@ Status memfd_add_seals(File& file, Seals seals) {
   ShmemInode* inode = shmem_inode_of(file);
   if (inode == nullptr) return fail(Errno::kInval);
   return static_cast<Shmem&>(file.sb()).memfd_add_seals(*inode, seals);
+}
+
+// By its name, too: a segment of System V is numbered by its id.
+ShmemInode* Shmem::find_memfd(std::uint64_t ino) {
+  for (Inode& inode : s_inodes_) {
+    if (inode.ino != ino || any(inode.i_state, InodeState::kFreeing)) continue;
+    if (shmem_inode(inode).i_dentry->name().starts_with(kPrefix)) return &shmem_inode(inode);
+  }
+  return nullptr;
 }
 
 Status Shmem::memfd_add_seals(ShmemInode& inode, Seals seals) {
@@ -83,7 +94,6 @@ Status Shmem::memfd_wait_for_pins(AddressSpace& mapping) {
 }
 
 Result<File*> Vfs::memfd_create(std::string_view name, MemfdFlags flags) {
-  constexpr std::string_view kPrefix = "memfd:";
   constexpr std::uint32_t kHugeSizeBits = 63u << 26;  // MFD_HUGE_*
   const bool huge = any(flags, MemfdFlags::kHugeTlb);
   const auto known = MemfdFlags::kAll | static_cast<MemfdFlags>(huge ? kHugeSizeBits : 0);

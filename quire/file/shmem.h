@@ -91,6 +91,8 @@ class Shmem final : public SuperBlock, private AddressSpaceOps {
   // Frees pages, swap slots included, of bytes [start, end] (end included; ~0: all).
   void shmem_truncate_range(ShmemInode& inode, std::uint64_t start, std::uint64_t end);
 
+  // The file of that number that memfd_create made, or nullptr: it has gone. No reference taken; looks at all inodes.
+  [[nodiscard]] ShmemInode* find_memfd(std::uint64_t ino);
   // F_ADD_SEALS of a file that was opened for writing, see memfd.h.
   Status memfd_add_seals(ShmemInode& inode, Seals seals);
 
