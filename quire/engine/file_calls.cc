@@ -17,16 +17,15 @@ bool writes(const file::File& file) { return any(file.f_mode, file::FileMode::kW
 
 }  // namespace
 
-file::File* ThreadReplay::file_of(int fd) {
+FileHold ThreadReplay::file_of(int fd) const {
   const auto found = process().files->file(fd);
-  return found ? *found : nullptr;
+  return {machine_.vfs(), found ? *found : nullptr};
 }
 
 void ThreadReplay::transfer_in(int fd, std::uint64_t offset, std::uint64_t bytes) {
-  file::File* file = process().files->find(fd);
-  if (file == nullptr || bytes == 0) return;
+  const FileHold file = hold(fd);
+  if (!file || bytes == 0) return;
   file::Vfs& vfs = machine_.vfs();
-  vfs.fget(*file);
   if (file->inode().i_type == file::InodeType::kRegular) {
     file->f_mode |= file::FileMode::kRead;
     file::NullIter nowhere;
@@ -38,14 +37,12 @@ void ThreadReplay::transfer_in(int fd, std::uint64_t offset, std::uint64_t bytes
       done += *got;
     }
   }
-  vfs.fput(*file);
 }
 
 void ThreadReplay::transfer_out(int fd, std::uint64_t offset, std::uint64_t bytes) {
-  file::File* file = process().files->find(fd);
-  if (file == nullptr || bytes == 0) return;
+  const FileHold file = hold(fd);
+  if (!file || bytes == 0) return;
   file::Vfs& vfs = machine_.vfs();
-  vfs.fget(*file);
   if (file->inode().i_type == file::InodeType::kRegular) {
     file->f_mode |= file::FileMode::kWrite;
     file::NullIter nowhere;
@@ -54,7 +51,6 @@ void ThreadReplay::transfer_out(int fd, std::uint64_t offset, std::uint64_t byte
     // A pipe whose reader is no part of this trace swallows everything.
     if (auto put = pipe->write(bytes); !put && put.error() != Errno::kPipe) diverged("write", put.error());
   }
-  vfs.fput(*file);
 }
 
 // Calls that move bytes: r.result of them.
@@ -118,12 +114,12 @@ ThreadReplay::Handled ThreadReplay::file_call(const trace::Record& r) {
       break;
     case SYS_fcntl:
       if (static_cast<int>(r.args[1]) != F_ADD_SEALS) return Handled::kNo;
-      if (file::File* file = file_of(fd)) {
+      if (const FileHold file = file_of(fd)) {
         expect("fcntl (F_ADD_SEALS)", file::memfd_add_seals(*file, static_cast<file::Seals>(r.args[2])));
       }
       break;
     case SYS_ftruncate:
-      if (file::File* file = file_of(fd)) expect("ftruncate", vfs.ftruncate(*file, r.args[1]));
+      if (const FileHold file = file_of(fd)) expect("ftruncate", vfs.ftruncate(*file, r.args[1]));
       break;
     case SYS_truncate:
       with_name("truncate", r.path, [&](std::string_view path) {
@@ -133,24 +129,24 @@ ThreadReplay::Handled ThreadReplay::file_call(const trace::Record& r) {
       });
       break;
     case SYS_fallocate:
-      if (file::File* file = file_of(fd)) {
+      if (const FileHold file = file_of(fd)) {
         expect("fallocate", vfs.fallocate(*file, static_cast<file::FallocateMode>(r.args[1] & 3), r.args[2], r.args[3]));
       }
       break;
     case SYS_fsync:
     case SYS_fdatasync:
-      if (file::File* file = file_of(fd)) {
+      if (const FileHold file = file_of(fd)) {
         expect("fsync", vfs.fsync(*file, r.number == SYS_fsync ? file::SyncKind::kFsync : file::SyncKind::kFdatasync));
       }
       break;
     case SYS_sync: vfs.sync(); break;
     case SYS_fadvise64:
-      if (file::File* file = file_of(fd)) {
+      if (const FileHold file = file_of(fd)) {
         expect("fadvise", vfs.fadvise(*file, r.args[1], r.args[2], static_cast<file::Fadvice>(r.args[3])));
       }
       break;
     case SYS_readahead:
-      if (file::File* file = file_of(fd)) expect("readahead", vfs.readahead(*file, r.args[1], r.args[2]));
+      if (const FileHold file = file_of(fd)) expect("readahead", vfs.readahead(*file, r.args[1], r.args[2]));
       break;
     case SYS_unlink:
     case SYS_unlinkat:

@@ -18,18 +18,16 @@ void ThreadReplay::mmap(const trace::Record& r) {
   using vm::MapFlags;
   auto flags = static_cast<MapFlags>(r.args[3]);
   flags = (flags & ~MapFlags::kFixedNoReplace) | MapFlags::kFixed;
-  file::File* file = nullptr;
-  if (!any(flags, MapFlags::kAnonymous)) {
-    file = file_of(static_cast<int>(r.args[4]));
-    // A device or a file the trace does not know: its memory is at least memory.
-    if (file == nullptr) flags |= MapFlags::kAnonymous;
-  }
-  if (file != nullptr && any(flags, MapFlags::kShared) && any(static_cast<vm::Prot>(r.args[2]), vm::Prot::kWrite)) {
+  const bool anonymous = any(flags, MapFlags::kAnonymous);
+  const FileHold file = anonymous ? FileHold(machine_.vfs(), nullptr) : file_of(static_cast<int>(r.args[4]));
+  // A device or a file the trace does not know: its memory is at least memory.
+  if (!file) flags |= MapFlags::kAnonymous;
+  if (file && any(flags, MapFlags::kShared) && any(static_cast<vm::Prot>(r.args[2]), vm::Prot::kWrite)) {
     file->f_mode |= file::FileMode::kRead | file::FileMode::kWrite;
   }
   const auto map = [&] {
     return vm_.mmap(mm(), VirtAddr(static_cast<std::uint64_t>(r.result)), r.args[1], static_cast<vm::Prot>(r.args[2]), flags,
-                    file, file == nullptr ? 0 : r.args[5]);
+                    file.get(), file ? r.args[5] : 0);
   };
   auto mapped = map();
   if (!mapped && mapped.error() == Errno::kNoMem && !any(flags, MapFlags::kNoReserve)) {

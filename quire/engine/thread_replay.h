@@ -5,6 +5,7 @@
 #include <set>
 #include <string_view>
 
+#include "quire/engine/file_hold.h"
 #include "quire/engine/replay.h"
 #include "quire/kernel/process_table.h"
 #include "quire/trace/reader.h"
@@ -77,7 +78,9 @@ class ThreadReplay {
     if (!name) return diverged(call, name.error());
     work(name->name());
   }
-  [[nodiscard]] file::File* file_of(int fd);
+  // What the number refers to; of file_of(), only a file with pages.
+  [[nodiscard]] FileHold hold(int fd) const { return {machine_.vfs(), process().files->find(fd)}; }
+  [[nodiscard]] FileHold file_of(int fd) const;
 
   // The machine is about to look.
   void set_ip(std::uint64_t ip) { scheduler_.current()->ip = ip; }

@@ -1,0 +1,36 @@
+// Recorded calls on files.
+#include "replay_fixture.h"
+
+namespace quire::engine {
+namespace {
+
+class FileReplay : public ReplayTest {};
+
+// A descriptor is all that a file without a name has. One thread writes, so that another that is to truncate waits for it; a
+// third closes the descriptor.
+TEST_F(FileReplay, AFileMayBeClosedWhileACallWorksOnIt) {
+  constexpr std::uint64_t kThread = CLONE_THREAD | CLONE_VM | CLONE_FILES | CLONE_SIGHAND;
+  constexpr std::uint32_t kTruncatesAt = 200'000;  // instructions
+  constexpr std::uint32_t kClosesAt = 500'000;
+  config_.cpus = 3;
+  config_.slab_debug = "FZP";  // what is gone does not look as if it were there
+  config_.ram = 128 * kMiB;
+  file(3, 77, 0, "/gone");
+  syscall(SYS_unlink, 0, {}, 0, "/gone");
+  fork(1, 2, kThread);
+  fork(1, 3, kThread);
+  write(3, 16 * kMiB, 0);
+  trace_.exit();
+  trace_.task(1, 2).touch(0, trace::AccessKind::kWrite, kTruncatesAt);
+  syscall(SYS_ftruncate, 0, {3, kPageSize});
+  trace_.exit();
+  trace_.task(1, 3).touch(0, trace::AccessKind::kWrite, kClosesAt);
+  syscall(SYS_close, 0, {3});
+  trace_.exit();
+  replay();
+  EXPECT_EQ(stats().diverged_calls, 0u);
+  EXPECT_EQ(machine_->vfs().find_mount(kDevice)->nr_inodes(), 0u);
+}
+
+}  // namespace
+}  // namespace quire::engine
