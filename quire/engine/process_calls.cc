@@ -1,5 +1,7 @@
 // Records that make, change and end processes: fork, exec with its areas and files, wait.
 #include <sched.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -202,11 +204,18 @@ void ThreadReplay::close_unconfirmed() {
   for (const int fd : std::exchange(unconfirmed_, {})) (void)process().files->close(fd);
 }
 
+// The record names the child when one was found. Which of them waitid only looks at, a later call waits for.
 void ThreadReplay::wait(const trace::Record& r) {
-  if (r.result <= 0 || r.child.pid == 0) return;
+  if (r.child.pid == 0 || WIFSTOPPED(r.status) || WIFCONTINUED(r.status)) return;
   const auto it = program_.processes.find(r.child.pid);
   if (it == program_.processes.end()) return;
-  expect("wait4", machine_.processes().wait(process(), *it->second));
+  kernel::Process& child = *it->second;
+  if (r.number == SYS_waitid && (r.args[3] & WNOWAIT) != 0) {
+    process().signal->wait_chldexit.wait_until(
+        [this, &child] { return child.state != kernel::ProcessState::kRunning || killed(); });
+    return;
+  }
+  expect(r.number == SYS_waitid ? "waitid" : "wait4", machine_.processes().wait(process(), child));
 }
 
 }  // namespace quire::engine

@@ -163,6 +163,19 @@ void add_offset(Record& r) {
 }
 // clang-format on
 
+// What wait4 says of a child, from waitid's si_code and si_status.
+std::int32_t wait_status(std::int32_t code, std::int32_t status) {
+  constexpr std::int32_t kStopped = 0x7f;
+  constexpr std::int32_t kContinued = 0xffff;
+  switch (code) {
+    case CLD_EXITED: return status << 8;
+    case CLD_STOPPED:
+    case CLD_TRAPPED: return (status << 8) | kStopped;
+    case CLD_CONTINUED: return kContinued;
+    default: return status;
+  }
+}
+
 void add_child(Record& r) {
   pid_t host = 0;
   if (r.number == SYS_wait4 && r.result > 0) {
@@ -172,7 +185,7 @@ void add_child(Record& r) {
     std::int32_t info[7] = {};  // siginfo: signo, errno, code, -, pid, uid, status
     read_guest(r.args[2], info, sizeof info);
     host = info[4];
-    r.status = info[2] == CLD_EXITED ? info[6] << 8 : info[6];
+    r.status = wait_status(info[2], info[6]);
   }
   if (host == 0) return;
   std::uint32_t number = 0;

@@ -5,6 +5,7 @@
 #include <sched.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 
 #include <nlohmann/json.hpp>
 
@@ -180,6 +181,34 @@ TEST(Replay, ForkCopiesOnWriteAndParentWaits) {
   EXPECT_EQ(child.exit.code, 3);
   EXPECT_EQ(parent.minor_faults(), 8u + 8u);
   EXPECT_LE(child.end_time, parent.end_time);
+}
+
+// waitid's result is 0 however long it waited. With WNOWAIT the child is still there to be waited for; a child that stopped has
+// not ended.
+TEST(Replay, WaitidWaitsForTheChild) {
+  TraceBuilder trace;
+  trace.area(8);
+  trace.record(fork_of(2));
+  const auto waitid = [](std::uint64_t options, std::int32_t status) {
+    auto wait = syscall(SYS_waitid, 0, {1 /* P_PID */, 2, 0, options});
+    wait.child = {2, 2};
+    wait.status = status;
+    return wait;
+  };
+  trace.record(waitid(WSTOPPED, (SIGSTOP << 8) | 0x7f));
+  trace.write(0);  // both have the page
+  trace.record(waitid(WEXITED | WNOWAIT, 0)).record(waitid(WEXITED, 0));
+  trace.exit();
+  trace.task(2, 2);
+  trace.touch(0, trace::AccessKind::kWrite, 1'000'000).exit().finish();
+  auto machine = boot(32 * kMiB, "", 2);
+  ReplayStats stats;
+  replay(*machine, trace, &stats);
+  EXPECT_EQ(stats.diverged_calls, 0u);
+  const kernel::Process& parent = *machine->processes().all()[0];
+  const kernel::Process& child = *machine->processes().all()[1];
+  EXPECT_LE(child.end_time, parent.end_time);
+  EXPECT_GT(child.end_time, child.start_time + 100'000);
 }
 
 TEST(Replay, MappingsGoWhereTheyWereRecorded) {
