@@ -83,6 +83,25 @@ ThreadReplay::Handled ThreadReplay::transfer_call(const trace::Record& r) {
   return Handled::kYes;
 }
 
+void ThreadReplay::dup(int from, int to) {
+  if (process().files->find(from) != nullptr) expect("dup", process().files->dup(from, to));
+}
+
+ThreadReplay::Handled ThreadReplay::fcntl_call(const trace::Record& r) {
+  const int fd = static_cast<int>(r.args[0]);
+  switch (static_cast<int>(r.args[1])) {
+    case F_DUPFD:
+    case F_DUPFD_CLOEXEC: dup(fd, static_cast<int>(r.result)); break;
+    case F_ADD_SEALS:
+      if (const FileHold file = file_of(fd)) {
+        expect("fcntl (F_ADD_SEALS)", file::memfd_add_seals(*file, static_cast<file::Seals>(r.args[2])));
+      }
+      break;
+    default: return Handled::kNo;
+  }
+  return Handled::kYes;
+}
+
 ThreadReplay::Handled ThreadReplay::file_call(const trace::Record& r) {
   if (transfer_call(r) == Handled::kYes) return Handled::kYes;
   const int fd = static_cast<int>(r.args[0]);
@@ -109,15 +128,8 @@ ThreadReplay::Handled ThreadReplay::file_call(const trace::Record& r) {
       break;
     case SYS_dup:
     case SYS_dup2:
-    case SYS_dup3:
-      if (process().files->find(fd) != nullptr) expect("dup", process().files->dup(fd, static_cast<int>(r.result)));
-      break;
-    case SYS_fcntl:
-      if (static_cast<int>(r.args[1]) != F_ADD_SEALS) return Handled::kNo;
-      if (const FileHold file = file_of(fd)) {
-        expect("fcntl (F_ADD_SEALS)", file::memfd_add_seals(*file, static_cast<file::Seals>(r.args[2])));
-      }
-      break;
+    case SYS_dup3: dup(fd, static_cast<int>(r.result)); break;
+    case SYS_fcntl: return fcntl_call(r);
     case SYS_ftruncate:
       if (const FileHold file = file_of(fd)) expect("ftruncate", vfs.ftruncate(*file, r.args[1]));
       break;

@@ -57,6 +57,8 @@ class ThreadReplay {
   Handled memory_call(const trace::Record& r);
   Handled file_call(const trace::Record& r);
   Handled transfer_call(const trace::Record& r);
+  Handled fcntl_call(const trace::Record& r);
+  void dup(int from, int to);
   void mmap(const trace::Record& r);
   void mremap(const trace::Record& r);
   void shmget(const trace::Record& r);

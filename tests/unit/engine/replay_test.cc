@@ -1,5 +1,6 @@
 #include "quire/engine/replay.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sched.h>
@@ -301,6 +302,35 @@ TEST(Replay, PipesMakeTheReaderWait) {
   EXPECT_EQ(stats.diverged_calls, 0u);
   const auto& processes = machine->processes().all();
   EXPECT_GE(processes[0]->end_time, processes[1]->start_time + 1'000'000 * 3 / 10);
+}
+
+// The number that fcntl(2) finds for a pipe's end is that end: the reader waits for what comes through it alone.
+TEST(Replay, APipeHasNumbersOfFcntl) {
+  for (const std::uint64_t command : {F_DUPFD, F_DUPFD_CLOEXEC}) {
+    TraceBuilder trace;
+    trace.area(1);
+    const auto end = [](int fd, std::uint64_t flags) {
+      trace::Record r;
+      r.kind = RecordKind::kFile;
+      r.file = trace::FileKind::kPipe;
+      r.fd = fd;
+      r.flags = flags;
+      return r;
+    };
+    trace.record(syscall(SYS_pipe2, 0, {})).record(end(3, O_RDONLY)).record(end(4, O_WRONLY));
+    trace.record(syscall(SYS_fcntl, 10, {4, command, 10})).record(end(10, O_WRONLY));
+    trace.record(syscall(SYS_close, 0, {4})).record(fork_of(2)).record(syscall(SYS_close, 0, {10}));
+    trace.record(syscall(SYS_read, 100'000, {3, 0, 100'000})).exit();
+    trace.task(2, 2).record(syscall(SYS_close, 0, {3}));
+    trace.touch(0, trace::AccessKind::kWrite, 1'000'000);
+    trace.record(syscall(SYS_write, 100'000, {10, 0, 100'000})).exit().finish();
+    auto machine = boot(32 * kMiB, "", 2);
+    ReplayStats stats;
+    replay(*machine, trace, &stats);
+    EXPECT_EQ(stats.diverged_calls, 0u);
+    const auto& processes = machine->processes().all();
+    EXPECT_GE(processes[0]->end_time, processes[1]->start_time + 1'000'000 * 3 / 10);
+  }
 }
 
 TEST(Replay, LessMemoryThanTheProgramNeedsSwaps) {
