@@ -120,6 +120,11 @@ ThreadReplay::Handled ThreadReplay::file_call(const trace::Record& r) {
       new_memfd_ = static_cast<file::MemfdFlags>(r.args[1]) &
                    (file::MemfdFlags::kAllowSealing | file::MemfdFlags::kNoexecSeal | file::MemfdFlags::kExec);
       break;
+    case SYS_creat: truncated_ = static_cast<int>(r.result); break;
+    case SYS_open:
+    case SYS_openat:
+      if (((r.number == SYS_open ? r.args[1] : r.args[2]) & O_TRUNC) != 0) truncated_ = static_cast<int>(r.result);
+      break;
     case SYS_close: (void)process().files->close(fd); break;
     case SYS_close_range:
       for (std::uint64_t n = r.args[0]; n <= std::min<std::uint64_t>(r.args[1], 1u << 16); ++n) {

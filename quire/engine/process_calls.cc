@@ -123,17 +123,10 @@ void ThreadReplay::area(const trace::Record& r) {
 
 void ThreadReplay::file(const trace::Record& r) {
   unconfirmed_.erase(r.fd);
+  const auto truncated = std::exchange(truncated_, -1) == r.fd ? Truncated::kYes : Truncated::kNo;
   switch (r.file) {
     case trace::FileKind::kClosed: (void)process().files->close(r.fd); return;
-    case trace::FileKind::kRegular:
-      with_name("open", r.path, [&](std::string_view path) {
-        auto inode = replay_.files_.inode({r.dev, r.inode, r.size, path});
-        if (!inode) return diverged("open", inode.error());
-        const auto opened = machine_.vfs().open(**inode, file_mode(r.flags));
-        if (opened) (*opened)->f_pos = r.offset;
-        install(r.fd, opened);
-      });
-      return;
+    case trace::FileKind::kRegular: regular_file(r, truncated); return;
     case trace::FileKind::kMemfd: memfd(r); return;
     case trace::FileKind::kPipe: pipe_end(r); return;
     case trace::FileKind::kDirectory:
@@ -142,6 +135,19 @@ void ThreadReplay::file(const trace::Record& r) {
     case trace::FileKind::kBlock:
     case trace::FileKind::kOther: install_other(r.fd); return;
   }
+}
+
+void ThreadReplay::regular_file(const trace::Record& r, Truncated truncated) {
+  with_name("open", r.path, [&](std::string_view path) {
+    auto inode = replay_.files_.inode({r.dev, r.inode, r.size, path});
+    if (!inode) return diverged("open", inode.error());
+    if (truncated == Truncated::kYes && (*inode)->i_size_read() > r.size) {
+      expect("open (O_TRUNC)", (*inode)->sb.truncate(**inode, r.size));
+    }
+    const auto opened = machine_.vfs().open(**inode, file_mode(r.flags));
+    if (opened) (*opened)->f_pos = r.offset;
+    install(r.fd, opened);
+  });
 }
 
 // The inode of a memfd as long as it lives: the descriptors and mappings of the program keep it, as they did when recorded.

@@ -42,6 +42,8 @@ class ThreadReplay {
   void program_segment(const trace::Record& r);
   [[nodiscard]] bool attached_at(VirtAddr address) const;
   void file(const trace::Record& r);
+  enum class Truncated : std::uint8_t { kNo, kYes };
+  void regular_file(const trace::Record& r, Truncated truncated);
   void memfd(const trace::Record& r);
   [[nodiscard]] file::Inode* known_memfd(std::uint64_t recorded) const;
   void pipe_end(const trace::Record& r);
@@ -112,6 +114,8 @@ class ThreadReplay {
   std::set<int> unconfirmed_;
   // After pipe(2): the ends that the next two file records name.
   kernel::PseudoFs::PipeFiles new_pipe_;
+  // After open(2) with O_TRUNC: the number of the file that the next record names. -1: none.
+  int truncated_ = -1;
   // After memfd_create(2): what the file that the next record names may be sealed against.
   file::MemfdFlags new_memfd_ = file::MemfdFlags::kAllowSealing;
 };

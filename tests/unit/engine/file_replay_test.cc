@@ -32,5 +32,41 @@ TEST_F(FileReplay, AFileMayBeClosedWhileACallWorksOnIt) {
   EXPECT_EQ(machine_->vfs().find_mount(kDevice)->nr_inodes(), 0u);
 }
 
+// What was not written yet goes, too.
+TEST_F(FileReplay, OpeningWithTruncEmptiesAFile) {
+  constexpr std::uint64_t kFile = 77;
+  constexpr std::uint64_t kFlags = O_RDWR | O_CREAT;
+  const struct {
+    std::uint32_t number;
+    std::array<std::uint64_t, 6> args;
+    bool empties;
+  } opens[] = {{SYS_creat, {0, 0600}, true},
+               {SYS_open, {0, kFlags | O_TRUNC, 0600}, true},
+               {SYS_openat, {static_cast<std::uint64_t>(AT_FDCWD), 0, kFlags | O_TRUNC, 0600}, true},
+               {SYS_open, {0, kFlags, O_TRUNC}, false},
+               {SYS_openat, {static_cast<std::uint64_t>(AT_FDCWD), O_TRUNC, kFlags, O_TRUNC}, false}};
+  std::uint64_t ino = kFile;
+  for (const auto& open : opens) {
+    const std::string path = "/" + std::to_string(ino);
+    file(3, ino, 0, path);
+    write(3, kMiB, 0);
+    syscall(SYS_close, 0, {3});
+    syscall(open.number, 3, open.args, 0, path);
+    file(3, ino, open.empties ? 0 : kMiB, path);
+    write(3, kPageSize, 0);
+    syscall(SYS_close, 0, {3});
+    ++ino;
+  }
+  trace_.exit();
+  replay();
+  EXPECT_EQ(stats().diverged_calls, 0u);
+  ino = kFile;
+  for (const auto& open : opens) {
+    EXPECT_EQ(inode(ino)->i_size, open.empties ? kPageSize : kMiB) << ino;
+    EXPECT_EQ(inode(ino)->mapping.nrpages(), open.empties ? 1 : kMiB / kPageSize) << ino;
+    ++ino;
+  }
+}
+
 }  // namespace
 }  // namespace quire::engine
