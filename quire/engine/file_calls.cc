@@ -13,6 +13,8 @@ namespace quire::engine {
 
 namespace {
 
+constexpr std::uint64_t kCloseRangeCloexec = 4;  // CLOSE_RANGE_CLOEXEC
+
 bool writes(const file::File& file) { return any(file.f_mode, file::FileMode::kWrite); }
 
 }  // namespace
@@ -83,6 +85,17 @@ ThreadReplay::Handled ThreadReplay::transfer_call(const trace::Record& r) {
   return Handled::kYes;
 }
 
+// What is only marked to be closed at the next exec is not among the files which that is recorded to have left open.
+void ThreadReplay::close_range(const trace::Record& r) {
+  if ((r.args[2] & kCloseRangeCloexec) != 0) return;
+  const auto first = static_cast<std::uint32_t>(r.args[0]);
+  const auto last = static_cast<std::uint32_t>(r.args[1]);
+  for (const int fd : process().files->numbers()) {
+    const auto number = static_cast<std::uint32_t>(fd);
+    if (number >= first && number <= last) (void)process().files->close(fd);
+  }
+}
+
 void ThreadReplay::dup(int from, int to) {
   if (process().files->find(from) != nullptr) expect("dup", process().files->dup(from, to));
 }
@@ -126,11 +139,7 @@ ThreadReplay::Handled ThreadReplay::file_call(const trace::Record& r) {
       if (((r.number == SYS_open ? r.args[1] : r.args[2]) & O_TRUNC) != 0) truncated_ = static_cast<int>(r.result);
       break;
     case SYS_close: (void)process().files->close(fd); break;
-    case SYS_close_range:
-      for (std::uint64_t n = r.args[0]; n <= std::min<std::uint64_t>(r.args[1], 1u << 16); ++n) {
-        (void)process().files->close(static_cast<int>(n));
-      }
-      break;
+    case SYS_close_range: close_range(r); break;
     case SYS_dup:
     case SYS_dup2:
     case SYS_dup3: dup(fd, static_cast<int>(r.result)); break;

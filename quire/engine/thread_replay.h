@@ -61,6 +61,7 @@ class ThreadReplay {
   Handled transfer_call(const trace::Record& r);
   Handled fcntl_call(const trace::Record& r);
   void dup(int from, int to);
+  void close_range(const trace::Record& r);
   void mmap(const trace::Record& r);
   void mremap(const trace::Record& r);
   void shmget(const trace::Record& r);

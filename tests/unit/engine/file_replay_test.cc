@@ -1,4 +1,6 @@
 // Recorded calls on files.
+#include <linux/close_range.h>
+
 #include "replay_fixture.h"
 
 namespace quire::engine {
@@ -66,6 +68,26 @@ TEST_F(FileReplay, OpeningWithTruncEmptiesAFile) {
     EXPECT_EQ(inode(ino)->mapping.nrpages(), open.empties ? 1 : kMiB / kPageSize) << ino;
     ++ino;
   }
+}
+
+TEST_F(FileReplay, CloseRangeClosesAtOnceOrAtTheNextExec) {
+  constexpr std::uint64_t kNoLimit = 0xffff'ffff;
+  constexpr std::uint64_t kFar = 70'000;  // more files than close_range is wont to meet
+  for (const std::uint64_t fd : {std::uint64_t{3}, std::uint64_t{4}, std::uint64_t{5}, kFar}) {
+    file(static_cast<int>(fd), fd, 0, "/" + std::to_string(fd));
+  }
+  syscall(SYS_close_range, 0, {4, kNoLimit, CLOSE_RANGE_CLOEXEC});
+  for (const std::uint64_t fd : {std::uint64_t{3}, std::uint64_t{4}, std::uint64_t{5}, kFar}) write(fd, 100, 0);
+  syscall(SYS_close_range, 0, {4, 4, 0});
+  for (const std::uint64_t fd : {std::uint64_t{3}, std::uint64_t{4}, std::uint64_t{5}, kFar}) write(fd, 100, 100);
+  syscall(SYS_close_range, 0, {5, kNoLimit, 0});
+  for (const std::uint64_t fd : {std::uint64_t{3}, std::uint64_t{4}, std::uint64_t{5}, kFar}) write(fd, 100, 200);
+  trace_.exit();
+  replay();
+  EXPECT_EQ(inode(3)->i_size, 300u);
+  EXPECT_EQ(inode(4)->i_size, 100u);
+  EXPECT_EQ(inode(5)->i_size, 200u);
+  EXPECT_EQ(inode(kFar)->i_size, 200u);
 }
 
 }  // namespace
