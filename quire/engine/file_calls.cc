@@ -24,14 +24,19 @@ FileHold ThreadReplay::file_of(int fd) const {
   return {machine_.vfs(), found ? *found : nullptr};
 }
 
-void ThreadReplay::transfer_in(int fd, std::uint64_t offset, std::uint64_t bytes) {
+void ThreadReplay::move_position(file::File& file, std::uint64_t offset, std::uint64_t bytes, Position position) {
+  if (position == Position::kStays || (position == Position::kMovesFrom && file.f_pos != offset)) return;
+  file.f_pos = offset + bytes;
+}
+
+void ThreadReplay::transfer_in(int fd, std::uint64_t offset, std::uint64_t bytes, Position position) {
   const FileHold file = hold(fd);
   if (!file || bytes == 0) return;
-  file::Vfs& vfs = machine_.vfs();
   if (file->inode().i_type == file::InodeType::kRegular) {
     file->f_mode |= file::FileMode::kRead;
+    move_position(*file, offset, bytes, position);
     file::NullIter nowhere;
-    expect("read", vfs.pread(*file, offset, bytes, nowhere));
+    expect("read", machine_.vfs().pread(*file, offset, bytes, nowhere));
   } else if (kernel::Pipe* pipe = kernel::PseudoFs::pipe_of(*file); pipe != nullptr && !writes(*file)) {
     for (std::uint64_t done = 0; done < bytes && !killed();) {
       const auto got = pipe->read(bytes - done);
@@ -41,14 +46,14 @@ void ThreadReplay::transfer_in(int fd, std::uint64_t offset, std::uint64_t bytes
   }
 }
 
-void ThreadReplay::transfer_out(int fd, std::uint64_t offset, std::uint64_t bytes) {
+void ThreadReplay::transfer_out(int fd, std::uint64_t offset, std::uint64_t bytes, Position position) {
   const FileHold file = hold(fd);
   if (!file || bytes == 0) return;
-  file::Vfs& vfs = machine_.vfs();
   if (file->inode().i_type == file::InodeType::kRegular) {
     file->f_mode |= file::FileMode::kWrite;
+    move_position(*file, offset, bytes, position);
     file::NullIter nowhere;
-    expect("write", vfs.pwrite(*file, offset, bytes, nowhere));
+    expect("write", machine_.vfs().pwrite(*file, offset, bytes, nowhere));
   } else if (kernel::Pipe* pipe = kernel::PseudoFs::pipe_of(*file); pipe != nullptr && writes(*file)) {
     // A pipe whose reader is no part of this trace swallows everything.
     if (auto put = pipe->write(bytes); !put && put.error() != Errno::kPipe) diverged("write", put.error());
@@ -60,25 +65,32 @@ ThreadReplay::Handled ThreadReplay::transfer_call(const trace::Record& r) {
   constexpr std::uint64_t kMaxRwCount = 0x7fff'f000;  // no call of Linux moves more
   const int fd = static_cast<int>(r.args[0]);
   const std::uint64_t bytes = std::min(static_cast<std::uint64_t>(r.result), kMaxRwCount);
+  const auto said = r.args[3] == ~std::uint64_t{0} ? Position::kMoves : Position::kStays;  // preadv2 and pwritev2 at -1
   switch (r.number) {
     case SYS_read:
+    case SYS_readv: transfer_in(fd, r.offset, bytes, Position::kMoves); break;
     case SYS_pread64:
-    case SYS_readv:
     case SYS_preadv:
-    case SYS_preadv2: transfer_in(fd, r.offset, bytes); break;
+    case SYS_preadv2: transfer_in(fd, r.offset, bytes, said); break;
     case SYS_write:
+    case SYS_writev: transfer_out(fd, r.offset, bytes, Position::kMoves); break;
     case SYS_pwrite64:
-    case SYS_writev:
     case SYS_pwritev:
-    case SYS_pwritev2: transfer_out(fd, r.offset, bytes); break;
-    case SYS_sendfile:  // out, in
-      transfer_in(static_cast<int>(r.args[1]), r.offset, bytes);
-      transfer_out(fd, r.offset, bytes);
+    case SYS_pwritev2: transfer_out(fd, r.offset, bytes, said); break;
+    case SYS_sendfile: {  // out, in, offset; it writes where the file stands
+      const FileHold out = hold(fd);
+      const std::uint64_t to = out ? out->f_pos : 0;
+      transfer_in(static_cast<int>(r.args[1]), r.offset, bytes, Position::kMovesFrom);
+      transfer_out(fd, to, bytes, Position::kMoves);
       break;
+    }
     case SYS_copy_file_range:
-    case SYS_splice:  // in, offset, out
-      transfer_in(fd, r.offset, bytes);
-      transfer_out(static_cast<int>(r.args[2]), r.offset, bytes);
+    case SYS_splice:  // in, offset, out, offset
+      transfer_in(fd, r.offset, bytes, Position::kMovesFrom);
+      transfer_out(static_cast<int>(r.args[2]), r.args[3], bytes, Position::kMovesFrom);
+      break;
+    case SYS_lseek:
+      if (const FileHold file = file_of(fd)) file->f_pos = static_cast<std::uint64_t>(r.result);
       break;
     default: return Handled::kNo;
   }
@@ -97,7 +109,10 @@ void ThreadReplay::close_range(const trace::Record& r) {
 }
 
 void ThreadReplay::dup(int from, int to) {
-  if (process().files->find(from) != nullptr) expect("dup", process().files->dup(from, to));
+  if (process().files->find(from) == nullptr) return;
+  const Status done = process().files->dup(from, to);
+  expect("dup", done);
+  if (done) duplicated_ = to;
 }
 
 ThreadReplay::Handled ThreadReplay::fcntl_call(const trace::Record& r) {

@@ -122,11 +122,13 @@ void ThreadReplay::area(const trace::Record& r) {
 }
 
 void ThreadReplay::file(const trace::Record& r) {
-  unconfirmed_.erase(r.fd);
+  const bool inherited = unconfirmed_.erase(r.fd) != 0;
+  const bool duplicated = std::exchange(duplicated_, -1) == r.fd;
+  const Opened when = inherited || duplicated ? Opened::kBefore : Opened::kNew;
   const auto truncated = std::exchange(truncated_, -1) == r.fd ? Truncated::kYes : Truncated::kNo;
   switch (r.file) {
     case trace::FileKind::kClosed: (void)process().files->close(r.fd); return;
-    case trace::FileKind::kRegular: regular_file(r, truncated); return;
+    case trace::FileKind::kRegular: regular_file(r, when, truncated); return;
     case trace::FileKind::kMemfd: memfd(r); return;
     case trace::FileKind::kPipe: pipe_end(r); return;
     case trace::FileKind::kDirectory:
@@ -137,12 +139,17 @@ void ThreadReplay::file(const trace::Record& r) {
   }
 }
 
-void ThreadReplay::regular_file(const trace::Record& r, Truncated truncated) {
+void ThreadReplay::regular_file(const trace::Record& r, Opened when, Truncated truncated) {
   with_name("open", r.path, [&](std::string_view path) {
     auto inode = replay_.files_.inode({r.dev, r.inode, r.size, path});
     if (!inode) return diverged("open", inode.error());
     if (truncated == Truncated::kYes && (*inode)->i_size_read() > r.size) {
       expect("open (O_TRUNC)", (*inode)->sb.truncate(**inode, r.size));
+    }
+    file::File* known = when == Opened::kBefore ? process().files->find(r.fd) : nullptr;
+    if (known != nullptr && &known->inode() == &**inode) {
+      known->f_pos = r.offset;
+      return;
     }
     const auto opened = machine_.vfs().open(**inode, file_mode(r.flags));
     if (opened) (*opened)->f_pos = r.offset;

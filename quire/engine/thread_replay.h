@@ -43,7 +43,8 @@ class ThreadReplay {
   [[nodiscard]] bool attached_at(VirtAddr address) const;
   void file(const trace::Record& r);
   enum class Truncated : std::uint8_t { kNo, kYes };
-  void regular_file(const trace::Record& r, Truncated truncated);
+  enum class Opened : std::uint8_t { kNew, kBefore };  // kBefore: unless the number names another file than it is said to
+  void regular_file(const trace::Record& r, Opened when, Truncated truncated);
   void memfd(const trace::Record& r);
   [[nodiscard]] file::Inode* known_memfd(std::uint64_t recorded) const;
   void pipe_end(const trace::Record& r);
@@ -67,8 +68,12 @@ class ThreadReplay {
   void shmget(const trace::Record& r);
   void shmat(const trace::Record& r);
   void shmctl(const trace::Record& r);
-  void transfer_in(int fd, std::uint64_t offset, std::uint64_t bytes);
-  void transfer_out(int fd, std::uint64_t offset, std::uint64_t bytes);
+  // kStays: of calls that say where; kMoves: of calls at the file's position; kMovesFrom: when it stands there, since the record
+  // does not say which.
+  enum class Position : std::uint8_t { kStays, kMoves, kMovesFrom };
+  void transfer_in(int fd, std::uint64_t offset, std::uint64_t bytes, Position position);
+  void transfer_out(int fd, std::uint64_t offset, std::uint64_t bytes, Position position);
+  static void move_position(file::File& file, std::uint64_t offset, std::uint64_t bytes, Position position);
 
   // Counts a call whose end differs from the recorded one.
   void diverged(std::string_view call, Errno error);
@@ -115,6 +120,8 @@ class ThreadReplay {
   std::set<int> unconfirmed_;
   // After pipe(2): the ends that the next two file records name.
   kernel::PseudoFs::PipeFiles new_pipe_;
+  // After dup(2) and the like: the number that names the same open file; the next record tells of it. -1: none.
+  int duplicated_ = -1;
   // After open(2) with O_TRUNC: the number of the file that the next record names. -1: none.
   int truncated_ = -1;
   // After memfd_create(2): what the file that the next record names may be sealed against.

@@ -90,5 +90,35 @@ TEST_F(FileReplay, CloseRangeClosesAtOnceOrAtTheNextExec) {
   EXPECT_EQ(inode(kFar)->i_size, 200u);
 }
 
+// The target of a copy has a place of its own, whether the call names it (copy_file_range, splice) or not (sendfile).
+TEST_F(FileReplay, CopiesGoWhereTheTargetStands) {
+  constexpr std::uint64_t kBytes = 64 * kKiB;
+  constexpr auto kCopied = static_cast<std::int64_t>(kBytes);
+  file(3, 100, 2 * kMiB, "/source");
+  file(4, 101, 0, "/by copy_file_range");
+  syscall(SYS_copy_file_range, kCopied, {3, kMiB, 4, 0, kBytes}, kMiB);
+  syscall(SYS_copy_file_range, kCopied, {3, kMiB, 4, kBytes, kBytes}, kMiB);
+  file(5, 102, 0, "/by sendfile");
+  syscall(SYS_sendfile, kCopied, {5, 3, kMiB, kBytes}, kMiB);
+  syscall(SYS_dup, 6, {5});  // the same open file, so the same position
+  file(6, 102, kBytes, "/by sendfile", kBytes);
+  syscall(SYS_sendfile, kCopied, {6, 3, kMiB, kBytes}, kMiB);
+  syscall(SYS_sendfile, kCopied, {5, 3, kMiB, kBytes}, kMiB);
+  file(7, 103, 0, "/by lseek");
+  syscall(SYS_lseek, kPageSize, {7, kPageSize, SEEK_SET});
+  syscall(SYS_sendfile, kCopied, {7, 3, kMiB, kBytes}, kMiB);
+  file(8, 104, 0, "/by write");
+  write(8, 100, 0);
+  syscall(SYS_pwrite64, 100, {8, 0, 100, 1000}, 1000);
+  syscall(SYS_sendfile, kCopied, {8, 3, kMiB, kBytes}, kMiB);
+  trace_.exit();
+  replay();
+  EXPECT_EQ(stats().diverged_calls, 0u);
+  EXPECT_EQ(inode(101)->i_size, 2 * kBytes);
+  EXPECT_EQ(inode(102)->i_size, 3 * kBytes);
+  EXPECT_EQ(inode(103)->i_size, kPageSize + kBytes);
+  EXPECT_EQ(inode(104)->i_size, 100 + kBytes);
+}
+
 }  // namespace
 }  // namespace quire::engine
