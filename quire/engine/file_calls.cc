@@ -3,6 +3,7 @@
 // The user's buffers are touched by the access records that accompany each call, so the page cache is read and written with
 // an iterator that has no memory of its own.
 #include <fcntl.h>
+#include <linux/falloc.h>
 #include <sys/syscall.h>
 
 #include <algorithm>
@@ -14,6 +15,18 @@ namespace quire::engine {
 namespace {
 
 constexpr std::uint64_t kCloseRangeCloexec = 4;  // CLOSE_RANGE_CLOEXEC
+
+constexpr std::uint64_t kSyncFileRangeFlags = 7;
+constexpr std::uint64_t kMovesBytes = FALLOC_FL_COLLAPSE_RANGE | FALLOC_FL_INSERT_RANGE;
+
+// FALLOC_FL_UNSHARE_RANGE is left out: no two files here share their blocks.
+file::FallocateMode fallocate_mode(std::uint64_t mode) {
+  auto result = file::FallocateMode::kNone;
+  if ((mode & FALLOC_FL_KEEP_SIZE) != 0) result |= file::FallocateMode::kKeepSize;
+  if ((mode & FALLOC_FL_PUNCH_HOLE) != 0) result |= file::FallocateMode::kPunchHole;
+  if ((mode & FALLOC_FL_ZERO_RANGE) != 0) result |= file::FallocateMode::kZeroRange;
+  return result;
+}
 
 bool writes(const file::File& file) { return any(file.f_mode, file::FileMode::kWrite); }
 
@@ -115,6 +128,11 @@ void ThreadReplay::dup(int from, int to) {
   if (done) duplicated_ = to;
 }
 
+void ThreadReplay::fallocate(file::File& file, const trace::Record& r) {
+  if ((r.args[1] & kMovesBytes) != 0) return diverged("fallocate (collapse or insert)", Errno::kOpNotSupp);
+  expect("fallocate", machine_.vfs().fallocate(file, fallocate_mode(r.args[1]), r.args[2], r.args[3]));
+}
+
 ThreadReplay::Handled ThreadReplay::fcntl_call(const trace::Record& r) {
   const int fd = static_cast<int>(r.args[0]);
   switch (static_cast<int>(r.args[1])) {
@@ -170,9 +188,7 @@ ThreadReplay::Handled ThreadReplay::file_call(const trace::Record& r) {
       });
       break;
     case SYS_fallocate:
-      if (const FileHold file = file_of(fd)) {
-        expect("fallocate", vfs.fallocate(*file, static_cast<file::FallocateMode>(r.args[1] & 3), r.args[2], r.args[3]));
-      }
+      if (const FileHold file = file_of(fd)) fallocate(*file, r);
       break;
     case SYS_fsync:
     case SYS_fdatasync:
@@ -181,6 +197,15 @@ ThreadReplay::Handled ThreadReplay::file_call(const trace::Record& r) {
       }
       break;
     case SYS_sync: vfs.sync(); break;
+    case SYS_syncfs:
+      if (const FileHold file = file_of(fd)) vfs.syncfs(*file);
+      break;
+    case SYS_sync_file_range:
+      if (const FileHold file = file_of(fd)) {
+        expect("sync_file_range", vfs.sync_file_range(*file, r.args[1], r.args[2],
+                                                      static_cast<file::SyncFileRange>(r.args[3] & kSyncFileRangeFlags)));
+      }
+      break;
     case SYS_fadvise64:
       if (const FileHold file = file_of(fd)) {
         expect("fadvise", vfs.fadvise(*file, r.args[1], r.args[2], static_cast<file::Fadvice>(r.args[3])));

@@ -1,5 +1,6 @@
 // Recorded calls of the mmap family. Where the recorded kernel chose the address, the machine is told to use the same one,
 // so that the accesses that follow find it.
+#include <linux/mempolicy.h>
 #include <sys/ipc.h>
 #include <sys/shm.h>
 #include <sys/syscall.h>
@@ -87,12 +88,22 @@ void ThreadReplay::shmctl(const trace::Record& r) {
   }
 }
 
+// Memory comes from where the machine's nodes stand to the CPU, as with MPOL_DEFAULT and MPOL_LOCAL; other policies are left out.
+void ThreadReplay::place(std::string_view call, std::uint64_t mode) {
+  if (mode != MPOL_DEFAULT && mode != MPOL_LOCAL) diverged(call, Errno::kNoSys);
+}
+
 ThreadReplay::Handled ThreadReplay::memory_call(const trace::Record& r) {
   const VirtAddr address(r.args[0]);
   switch (r.number) {
     case SYS_mmap: mmap(r); break;
     case SYS_munmap: expect("munmap", vm_.munmap(mm(), address, r.args[1])); break;
     case SYS_mprotect: expect("mprotect", vm_.mprotect(mm(), address, r.args[1], static_cast<vm::Prot>(r.args[2]))); break;
+    case SYS_pkey_mprotect:  // keys of pages are left out
+      expect("pkey_mprotect", vm_.mprotect(mm(), address, r.args[1], static_cast<vm::Prot>(r.args[2])));
+      break;
+    case SYS_mbind: place("mbind", r.args[2]); break;
+    case SYS_set_mempolicy: place("set_mempolicy", r.args[0]); break;
     case SYS_mremap: mremap(r); break;
     case SYS_brk: {
       const VirtAddr wanted(static_cast<std::uint64_t>(r.result));

@@ -63,8 +63,10 @@ class ThreadReplay {
   Handled fcntl_call(const trace::Record& r);
   void dup(int from, int to);
   void close_range(const trace::Record& r);
+  void fallocate(file::File& file, const trace::Record& r);
   void mmap(const trace::Record& r);
   void mremap(const trace::Record& r);
+  void place(std::string_view call, std::uint64_t mode);
   void shmget(const trace::Record& r);
   void shmat(const trace::Record& r);
   void shmctl(const trace::Record& r);

@@ -138,6 +138,10 @@ void Vfs::sync() {
   for_each_mount([this](FileSystem& mount) { writeback_.sync_inodes(mount); });
 }
 
+void Vfs::syncfs(File& file) {
+  if (file.sb().can_writeback()) writeback_.sync_inodes(file.sb());
+}
+
 // --- advice -----------------------------------------------------------------------------------------------------------
 
 Status Vfs::fadvise(File& file, std::uint64_t offset, std::uint64_t len, Fadvice advice) {

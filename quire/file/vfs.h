@@ -83,6 +83,8 @@ class Vfs {
   Status readahead(File& file, std::uint64_t offset, std::uint64_t count);
 
   void sync();
+  // syncfs(2): what is dirty in the file's file system.
+  void syncfs(File& file);
   // echo 1 > /proc/sys/vm/drop_caches
   void drop_pagecache();
 

@@ -1,5 +1,7 @@
 // Recorded calls on files.
 #include <linux/close_range.h>
+#include <linux/falloc.h>
+#include <linux/mempolicy.h>
 
 #include "replay_fixture.h"
 
@@ -118,6 +120,72 @@ TEST_F(FileReplay, CopiesGoWhereTheTargetStands) {
   EXPECT_EQ(inode(102)->i_size, 3 * kBytes);
   EXPECT_EQ(inode(103)->i_size, kPageSize + kBytes);
   EXPECT_EQ(inode(104)->i_size, 100 + kBytes);
+}
+
+// Pages of the file `ino` that are to be written.
+std::uint64_t dirty_pages(file::DiskInode& inode) {
+  std::uint64_t dirty = 0;
+  inode.mapping.i_pages().for_each([&](std::uint64_t, XaEntry entry) {
+    if (entry.is_pointer() && phys::folio_test_dirty(*entry.pointer<phys::Folio>())) ++dirty;
+  });
+  return dirty;
+}
+
+TEST_F(FileReplay, FallocateDoesWhatItsModeSays) {
+  constexpr std::uint64_t kSize = 16 * kPageSize;
+  constexpr std::uint64_t kModes[] = {FALLOC_FL_ZERO_RANGE, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE,
+                                      FALLOC_FL_COLLAPSE_RANGE, FALLOC_FL_INSERT_RANGE};
+  std::uint64_t fd = 3;
+  for (const std::uint64_t mode : kModes) {
+    file(static_cast<int>(fd), fd, 0, "/" + std::to_string(fd));
+    write(fd, kSize, 0);
+    syscall(SYS_fallocate, 0, {fd, mode, 8 * kPageSize, 16 * kPageSize});
+    ++fd;
+  }
+  trace_.exit();
+  replay();
+  EXPECT_EQ(inode(3)->i_size, 24 * kPageSize);
+  EXPECT_EQ(inode(3)->mapping.nrpages(), 8u);
+  EXPECT_EQ(inode(4)->i_size, kSize);
+  EXPECT_EQ(inode(4)->mapping.nrpages(), 8u);
+  EXPECT_EQ(inode(5)->i_size, kSize);  // bytes that move are not there, but told of
+  EXPECT_EQ(inode(6)->i_size, kSize);
+  EXPECT_EQ(stats().diverged_calls, 2u);
+  EXPECT_TRUE(stats().diverged.contains("fallocate (collapse or insert): EOPNOTSUPP"));
+}
+
+TEST_F(FileReplay, SyncFileRangeWritesTheRange) {
+  constexpr std::uint64_t kSize = 16 * kPageSize;
+  file(3, 100, 0, "/a");
+  write(3, kSize, 0);
+  syscall(SYS_sync_file_range, 0, {3, 4 * kPageSize, 8 * kPageSize, SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER});
+  trace_.exit();
+  replay();
+  EXPECT_EQ(dirty_pages(*inode(100)), 8u);
+  EXPECT_EQ(stats().diverged_calls, 0u);
+}
+
+TEST_F(FileReplay, SyncfsWritesTheFileSystem) {
+  file(3, 100, 0, "/a");
+  file(4, 101, 0, "/b");
+  write(3, 16 * kPageSize, 0);
+  syscall(SYS_syncfs, 0, {4});
+  trace_.exit();
+  replay();
+  EXPECT_EQ(dirty_pages(*inode(100)), 0u);
+}
+
+// What there is no doing here the report counts.
+TEST_F(FileReplay, PoliciesOfMemoryAreCounted) {
+  constexpr std::uint64_t kAddress = test::TraceBuilder::kFirstPage << kPageShift;
+  syscall(SYS_set_mempolicy, 0, {MPOL_DEFAULT});
+  syscall(SYS_mbind, 0, {kAddress, kPageSize, MPOL_BIND, 0, 0, 0});
+  syscall(SYS_pkey_mprotect, 0, {kAddress, kPageSize, PROT_READ, 1});
+  trace_.write(0);
+  trace_.exit();
+  replay();
+  EXPECT_EQ(stats().diverged_calls, 1u);
+  EXPECT_EQ(stats().stray_accesses, 1u);  // the page cannot be written any more
 }
 
 }  // namespace
