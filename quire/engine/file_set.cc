@@ -71,18 +71,23 @@ Status FileSet::unlink(std::string_view path) {
   return gone.fs->unlink(gone.name());
 }
 
+// While the target goes, other tasks run: the file may go, too, or another may get the target's name.
 Status FileSet::rename(std::string_view from, std::string_view to) {
-  const auto it = by_path_.find(from);
-  if (it == by_path_.end() || from == to) return {};
-  const Key key = it->second;
-  const auto target = by_path_.find(to);
-  if (target != by_path_.end() && target->second != key) {
-    if (auto gone = unlink(to); !gone) return gone;
+  if (from == to) return {};
+  for (;;) {
+    const auto source = by_path_.find(from);
+    if (source == by_path_.end()) return {};
+    const Key key = source->second;
+    const auto target = by_path_.find(to);
+    if (target != by_path_.end() && target->second != key) {
+      if (auto gone = unlink(to); !gone) return gone;
+      continue;
+    }
+    by_path_.erase(source);
+    by_path_[std::string(to)] = key;
+    const Named file = by_identity_.at(key);
+    return file.name() == from ? name_after(file, to) : Status();
   }
-  by_path_.erase(std::string(from));
-  by_path_[std::string(to)] = key;
-  const auto file = by_identity_.find(key);  // while the target went, the file itself may have gone
-  return file != by_identity_.end() && file->second.name() == from ? name_after(Named(file->second), to) : Status();
 }
 
 }  // namespace quire::engine

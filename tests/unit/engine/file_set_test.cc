@@ -1,0 +1,111 @@
+// Files by identity and by path, which tasks rename and remove while others do.
+#include "quire/engine/file_set.h"
+
+#include <gtest/gtest.h>
+
+#include <functional>
+
+#include "quire/kernel/machine.h"
+
+namespace quire::engine {
+namespace {
+
+constexpr std::uint64_t kDevice = 0x801;
+
+class FileSetTest : public ::testing::Test {
+ protected:
+  FileSetTest() {
+    kernel::MachineConfig config;
+    config.ram = 16 * kMiB;
+    config.kernel_reserved = kMiB;
+    config.cpus = 2;
+    config.preempt_permille = 300;
+    machine_ = std::move(*kernel::Machine::boot(config));
+    files_ = std::make_unique<FileSet>(machine_->vfs(), machine_->scheduler());
+  }
+  void start(std::function<void()> body) {
+    ASSERT_TRUE(machine_->processes().create("task", [this, body = std::move(body)](kernel::Thread& thread) {
+      body();
+      machine_->processes().exit_thread(thread, {});
+    }));
+  }
+  // With one page in the cache.
+  void make(std::uint64_t ino, std::string_view path) {
+    const auto inode = files_->inode({kDevice, ino, kPageSize, path});
+    ASSERT_TRUE(inode);
+    fill(**inode);
+  }
+  void fill(file::DiskInode& inode) {
+    const auto file = machine_->vfs().open(inode, file::FileMode::kRead | file::FileMode::kWrite);
+    ASSERT_TRUE(file);
+    file::NullIter nowhere;
+    EXPECT_TRUE(machine_->vfs().pwrite(**file, 0, kPageSize, nowhere));
+    machine_->vfs().fput(**file);
+  }
+  // The number of the file of that path; 0: none.
+  [[nodiscard]] std::uint64_t number(std::string_view path) const {
+    const auto found = files_->find(path);
+    return found ? (*found)->ino : 0;
+  }
+
+  std::unique_ptr<kernel::Machine> machine_;
+  std::unique_ptr<FileSet> files_;
+};
+
+TEST_F(FileSetTest, AFileIsFoundByTheNamesThatItGets) {
+  start([&] {
+    make(11, "/a");
+    make(12, "/b");
+    make(11, "/link");
+    EXPECT_TRUE(files_->rename("/a", "/b"));
+    EXPECT_EQ(number("/a"), 0u);
+    EXPECT_EQ(number("/b"), 11u);
+    EXPECT_EQ(number("/link"), 11u);
+    EXPECT_TRUE(files_->rename("/nobody", "/b"));
+    EXPECT_EQ(number("/b"), 11u);
+    EXPECT_TRUE(files_->unlink("/b"));
+    EXPECT_EQ(number("/link"), 11u);
+    EXPECT_TRUE(files_->unlink("/link"));
+    EXPECT_EQ(number("/link"), 0u);
+    EXPECT_TRUE(files_->unlink("/link"));
+  });
+  ASSERT_TRUE(machine_->run().done());
+  EXPECT_EQ(machine_->vfs().find_mount(kDevice)->nr_inodes(), 0u);
+}
+
+// The target has pages, and takes a while to go. Meanwhile the source goes, or the target's name comes back.
+TEST_F(FileSetTest, ARenameLooksAgainWhenItsTargetHasGone) {
+  constexpr std::uint64_t kRounds = 40;
+  for (std::uint64_t round = 0; round < kRounds; ++round) {
+    SCOPED_TRACE(round);
+    bool ready = false;
+    start([&] {
+      make(11, "/a");
+      make(12, "/b");
+      ready = true;
+      EXPECT_TRUE(files_->rename("/a", "/b"));
+    });
+    start([&] {
+      while (!ready) machine_->scheduler().yield();
+      machine_->scheduler().charge(round * 100);
+      machine_->scheduler().sync_point();
+      if (round % 2 == 0) {
+        EXPECT_TRUE(files_->unlink("/a"));
+      } else if (number("/b") == 0) {
+        make(13, "/b");
+      }
+    });
+    ASSERT_TRUE(machine_->run().done());
+    for (const char* path : {"/a", "/b"}) {  // each name that is left leads to a file
+      start([&, path] { EXPECT_TRUE(files_->unlink(path)); });
+      ASSERT_TRUE(machine_->run().done());
+      EXPECT_EQ(number(path), 0u);
+    }
+    EXPECT_EQ(machine_->vfs().find_mount(kDevice)->nr_inodes(), 0u);
+  }
+  machine_->settle();
+  machine_->validate();
+}
+
+}  // namespace
+}  // namespace quire::engine
