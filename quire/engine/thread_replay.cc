@@ -170,7 +170,8 @@ ThreadReplay::Next ThreadReplay::record(const trace::Record& r) {
 // the process with it.
 ThreadReplay::Next ThreadReplay::exit(const trace::Record& r) {
   if (sequence_ != 0) order_.complete(sequence_);
-  const kernel::ExitStatus status{r.status, r.signal};
+  const bool untold = (r.flags & trace::kExitLost) != 0 && r.signal == 0;
+  const kernel::ExitStatus status = untold ? kUnknownEnd : kernel::ExitStatus{r.status, r.signal};
   if ((r.flags & trace::kExitGroup) != 0) process().settle_exit(status);
   end(status);
   return Next::kEnded;

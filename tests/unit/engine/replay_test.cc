@@ -368,6 +368,25 @@ TEST(Replay, WithoutSwapTheOomKillerEndsIt) {
   machine->validate();
 }
 
+// Killed by nobody knows what: that is no exit with 0.
+TEST(Replay, AnEndThatNobodyCouldTellStaysUnknown) {
+  for (const int signal : {0, 11}) {
+    TraceBuilder trace;
+    trace.area(1);
+    trace::Record end;
+    end.kind = RecordKind::kExit;
+    end.flags = trace::kExitGroup | trace::kExitLost;
+    end.signal = signal;
+    trace.record(end).finish();
+    auto machine = boot(32 * kMiB);
+    Replay run(*machine);
+    ASSERT_TRUE(run.add(trace.open()).has_value());
+    ASSERT_TRUE(run.run().has_value());
+    EXPECT_EQ(run.outcomes().front().exit_status, signal == 0 ? ProgramOutcome::kUnknown : 128 + signal);
+    EXPECT_EQ(report_json(make_report(*machine, run, 0))["processes"][0]["exit_status"].is_null(), signal == 0);
+  }
+}
+
 // What the debugging of kernel objects finds comes with the run's figures.
 TEST(Replay, TheReportTellsOfDamagedKernelObjects) {
   TraceBuilder trace;
