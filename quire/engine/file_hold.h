@@ -15,8 +15,8 @@ class FileHold {
   FileHold(file::Vfs& vfs, file::File* file) : vfs_(vfs), file_(file) {
     if (file_ != nullptr) vfs_.fget(*file_);
   }
-  // Does not sleep while a task is unwound with its machine; the file goes with that.
-  ~FileHold() {
+  // May sleep. Does not while a task is unwound with its machine, with which the file goes; but that may begin here.
+  ~FileHold() noexcept(false) {
     if (file_ != nullptr && std::uncaught_exceptions() == 0) vfs_.fput(*file_);
   }
   FileHold(FileHold&& other) noexcept : vfs_(other.vfs_), file_(std::exchange(other.file_, nullptr)) {}

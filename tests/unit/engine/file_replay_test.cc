@@ -188,5 +188,34 @@ TEST_F(FileReplay, PoliciesOfMemoryAreCounted) {
   EXPECT_EQ(stats().stray_accesses, 1u);  // the page cannot be written any more
 }
 
+// Whatever a call has in hand goes with the machine, the last reference to a file included.
+TEST_F(FileReplay, AMachineMayBeDroppedWhileACallWorksOnAFile) {
+  constexpr sim::Nanos kMoments = 60;
+  config_.cpus = 2;
+  file(3, 77, 0, "/gone");
+  syscall(SYS_unlink, 0, {}, 0, "/gone");
+  fork(1, 2, CLONE_THREAD | CLONE_VM | CLONE_FILES | CLONE_SIGHAND);
+  write(3, 4 * kMiB, 0);
+  syscall(SYS_fsync, 0, {3});
+  trace_.exit();
+  trace_.task(1, 2).touch(0, trace::AccessKind::kWrite, 100'000);
+  syscall(SYS_close, 0, {3});
+  trace_.exit().finish();
+  sim::Nanos end = 0;
+  for (sim::Nanos moment = 0; moment <= kMoments; ++moment) {
+    SCOPED_TRACE(moment);
+    const auto machine = std::move(*kernel::Machine::boot(config_));
+    const sim::Nanos begin = machine->scheduler().now();
+    Replay replay(*machine);
+    ASSERT_TRUE(replay.add(trace_.open()));
+    if (moment == 0) {
+      ASSERT_TRUE(replay.run());
+      end = machine->scheduler().now();
+    } else {
+      replay.run_until(begin + (end - begin) * (moment - 1) / kMoments);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace quire::engine
