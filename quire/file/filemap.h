@@ -134,7 +134,7 @@ class Filemap final : private lru::ShadowArrays {
 
   // --- reading (filemap_read.cc, filemap_fault.cc) ---
   [[nodiscard]] Result<std::uint64_t> filemap_read(File& file, std::uint64_t pos, std::uint64_t len, IovIter& to);
-  [[nodiscard]] Result<FilemapFault> filemap_fault(File& file, Pgoff index, FaultHint hint);
+  [[nodiscard]] Result<FilemapFault> filemap_fault(File& file, Pgoff index, FaultHint hint, UnlockForIo unlock_for_io);
   void filemap_map_pages(File& file, Pgoff first, Pgoff last, MapPageCallback map);
   [[nodiscard]] Status filemap_page_mkwrite(File& file, phys::Folio& folio);
   // An uptodate folio with a reference, read if need be, for the kernel's own use (read_mapping_folio).
@@ -212,9 +212,9 @@ class Filemap final : private lru::ShadowArrays {
   [[nodiscard]] Result<phys::Folio*> filemap_create_folio(File& file, Pgoff index);
   [[nodiscard]] Status filemap_read_folio(AddressSpace& mapping, phys::Folio& folio);
   [[nodiscard]] Status filemap_update_page(AddressSpace& mapping, phys::Folio& folio);
-  [[nodiscard]] Status fault_folio_uptodate(AddressSpace& mapping, phys::Folio& folio);
-  void do_sync_mmap_readahead(File& file, Pgoff index, FaultHint hint);
-  void do_async_mmap_readahead(File& file, phys::Folio& folio, Pgoff index, FaultHint hint);
+  [[nodiscard]] Status fault_folio_uptodate(AddressSpace& mapping, phys::Folio& folio, UnlockForIo unlock_for_io);
+  void do_sync_mmap_readahead(File& file, Pgoff index, FaultHint hint, UnlockForIo unlock_for_io);
+  void do_async_mmap_readahead(File& file, phys::Folio& folio, Pgoff index, FaultHint hint, UnlockForIo unlock_for_io);
 
   enum class WindowChoice : std::uint8_t { kInitial, kKeep, kAsAsked, kNothing };
   void ondemand_readahead(ReadaheadControl& rac, ReadaheadTrigger trigger, std::uint64_t req_size);

@@ -17,13 +17,17 @@ constexpr std::uint32_t kMmapLotsaMiss = 100;  // MMAP_LOTSAMISS: so many misses
 
 }  // namespace
 
-void Filemap::do_sync_mmap_readahead(File& file, Pgoff index, FaultHint hint) {
+void Filemap::do_sync_mmap_readahead(File& file, Pgoff index, FaultHint hint, UnlockForIo unlock_for_io) {
   FileRaState& ra = file.f_ra;
   if (hint == FaultHint::kRandom || ra.ra_pages == 0) return;
-  if (hint == FaultHint::kSequential) return page_cache_sync_ra(file, index, ra.ra_pages);
+  if (hint == FaultHint::kSequential) {
+    unlock_for_io();
+    return page_cache_sync_ra(file, index, ra.ra_pages);
+  }
   if (ra.mmap_miss < kMmapLotsaMiss * 10) ++ra.mmap_miss;
   if (ra.mmap_miss > kMmapLotsaMiss) return;
   // Read-around: a window with the faulting page in its middle.
+  unlock_for_io();
   ra.start = index.value() > ra.ra_pages / 2 ? index.value() - ra.ra_pages / 2 : 0;
   ra.size = ra.ra_pages;
   ra.async_size = ra.ra_pages / 4;
@@ -31,35 +35,38 @@ void Filemap::do_sync_mmap_readahead(File& file, Pgoff index, FaultHint hint) {
   ra_submit(rac);
 }
 
-void Filemap::do_async_mmap_readahead(File& file, Folio& folio, Pgoff index, FaultHint hint) {
+void Filemap::do_async_mmap_readahead(File& file, Folio& folio, Pgoff index, FaultHint hint, UnlockForIo unlock_for_io) {
   FileRaState& ra = file.f_ra;
   if (hint == FaultHint::kRandom || ra.ra_pages == 0) return;
   if (ra.mmap_miss > 0) --ra.mmap_miss;
-  if (phys::folio_test_readahead(folio)) page_cache_async_ra(file, folio, index, ra.ra_pages);
+  if (!phys::folio_test_readahead(folio)) return;
+  unlock_for_io();
+  page_cache_async_ra(file, folio, index, ra.ra_pages);
 }
 
-Result<FilemapFault> Filemap::filemap_fault(File& file, Pgoff index, FaultHint hint) {
+Result<FilemapFault> Filemap::filemap_fault(File& file, Pgoff index, FaultHint hint, UnlockForIo unlock_for_io) {
   AddressSpace& mapping = file.mapping();
   Inode& inode = file.inode();
   if (index.value() >= inode.size_pages()) return fail(Errno::kFault);
   FaultCost cost = FaultCost::kMinor;
   Folio* folio = filemap_get_folio(mapping, index);
   if (folio != nullptr) {
-    do_async_mmap_readahead(file, *folio, index, hint);
+    do_async_mmap_readahead(file, *folio, index, hint, unlock_for_io);
   } else {
     services_.phys.vmstat().count_vm_event(phys::VmEvent::kPgmajfault);
     cost = FaultCost::kMajor;
-    do_sync_mmap_readahead(file, index, hint);
+    do_sync_mmap_readahead(file, index, hint, unlock_for_io);
   }
   for (;;) {
     if (folio == nullptr) folio = filemap_get_folio(mapping, index);
     if (folio == nullptr) {
+      unlock_for_io();
       Result<Folio*> created = filemap_create_folio(file, index);
       if (!created && created.error() == Errno::kExist) continue;
       if (!created) return fail(created.error());
       folio = *created;
     }
-    if (const Status ready = fault_folio_uptodate(mapping, *folio); !ready) {
+    if (const Status ready = fault_folio_uptodate(mapping, *folio, unlock_for_io); !ready) {
       folio_put(*folio);
       folio = nullptr;
       if (ready.error() == Errno::kAgain) continue;
@@ -74,11 +81,14 @@ Result<FilemapFault> Filemap::filemap_fault(File& file, Pgoff index, FaultHint h
   }
 }
 
-Status Filemap::fault_folio_uptodate(AddressSpace& mapping, Folio& folio) {
+Status Filemap::fault_folio_uptodate(AddressSpace& mapping, Folio& folio, UnlockForIo unlock_for_io) {
+  if (phys::folio_test_locked(folio)) unlock_for_io();
   if (!folio_lock_mapping(folio, mapping)) return fail(Errno::kAgain);
   const bool uptodate = phys::folio_test_uptodate(folio);
   phys::folio_unlock(services_.phys, folio);
-  return uptodate ? Status{} : filemap_update_page(mapping, folio);
+  if (uptodate) return {};
+  unlock_for_io();
+  return filemap_update_page(mapping, folio);
 }
 
 void Filemap::filemap_map_pages(File& file, Pgoff first, Pgoff last, MapPageCallback map) {

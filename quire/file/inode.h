@@ -94,6 +94,11 @@ struct FilemapFault {
   FaultCost cost = FaultCost::kMinor;
 };
 
+// Called by a fault that is about to wait for a device, each time: its caller may give up locks then, and ignores what the fault
+// brings after that.
+using UnlockForIo = FunctionRef<void()>;
+inline void stay_locked() {}
+
 // What a fault-around callback did with a page.
 enum class MapPage : std::uint8_t { kMapped, kSkipped };  // kMapped: the callback keeps the reference it was given
 using MapPageCallback = FunctionRef<MapPage(phys::Folio& folio, Pgoff index)>;
@@ -124,6 +129,9 @@ class SuperBlock {
   // Does the flusher write its pages (BDI_CAP_WRITEBACK)? Who dirties others waits for nobody.
   [[nodiscard]] virtual bool can_writeback() const { return true; }
 
+  // Do its mappings begin where huge pages of them could (thp_get_unmapped_area as f_op->get_unmapped_area)? As ext4's do.
+  [[nodiscard]] virtual bool maps_huge_aligned() const { return false; }
+
   // The kernel's own pages ([vdso]): a program has mapped no file there.
   [[nodiscard]] virtual bool is_special() const { return false; }
 
@@ -133,9 +141,9 @@ class SuperBlock {
   virtual Result<std::uint64_t> write_iter(File& file, std::uint64_t& pos, std::uint64_t len, IovIter& from) = 0;
 
   // vm_ops->fault. kNoMem is VM_FAULT_OOM, any other errno SIGBUS (kFault: beyond the end; kIo: the read failed).
-  // Counts pgmajfault. Before it installs a PTE the caller locks the folio and checks that it still belongs to the
+  // Counts pgmajfault. Before the caller installs a PTE it locks the folio and checks that it still belongs to the
   // mapping (Filemap::folio_lock_mapping), or truncation could miss it.
-  virtual Result<FilemapFault> fault(File& file, Pgoff index, FaultHint hint) = 0;
+  virtual Result<FilemapFault> fault(File& file, Pgoff index, FaultHint hint, UnlockForIo unlock_for_io = stay_locked) = 0;
   // vm_ops->map_pages, [first, last]: calls back for each cached uptodate folio that can be locked at once; the callback
   // gets it locked, with a reference.
   virtual void map_pages(File& file, Pgoff first, Pgoff last, MapPageCallback map) = 0;

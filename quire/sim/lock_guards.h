@@ -1,4 +1,4 @@
-// Scoped ownership of the simulated locks. SpinGuard and MutexGuard and WriteGuard exclude everyone, ReadGuard writers.
+// Scoped ownership of the simulated locks. SpinGuard and MutexGuard and WriteGuard exclude everyone, the others writers.
 #pragma once
 
 #include "quire/base/thread_annotations.h"
@@ -42,6 +42,26 @@ class QUIRE_SCOPED_CAPABILITY ReadGuard {
 
  private:
   RwSemaphore& lock_;
+};
+
+// A ReadGuard that may give the lock back early.
+class QUIRE_SCOPED_CAPABILITY ReleasableReadGuard {
+ public:
+  explicit ReleasableReadGuard(RwSemaphore& lock) QUIRE_ACQUIRE_SHARED(lock) : lock_(lock) { lock_.down_read(); }
+  ~ReleasableReadGuard() QUIRE_RELEASE() {
+    if (held_) lock_.up_read();
+  }
+  ReleasableReadGuard(const ReleasableReadGuard&) = delete;
+  ReleasableReadGuard& operator=(const ReleasableReadGuard&) = delete;
+
+  void release() QUIRE_RELEASE() {
+    held_ = false;
+    lock_.up_read();
+  }
+
+ private:
+  RwSemaphore& lock_;
+  bool held_ = true;
 };
 
 class QUIRE_SCOPED_CAPABILITY WriteGuard {

@@ -88,9 +88,12 @@ SwapSystem::NewFolio SwapSystem::read_swap_cache_prepare(SwapEntry entry, Gfp gf
   }
 }
 
-Folio* SwapSystem::read_swap_cache_async(SwapEntry entry, Gfp gfp) {
+Folio* SwapSystem::read_swap_cache_async(SwapEntry entry, Gfp gfp, SwapWait wait) {
   const NewFolio got = read_swap_cache_prepare(entry, gfp);
-  if (got.folio != nullptr && got.state == NewFolio::State::kAllocated) swap_read_folio(*got.folio, entry);
+  if (got.folio != nullptr && got.state == NewFolio::State::kAllocated) {
+    swap_read_folio(*got.folio, entry);
+    if (wait == SwapWait::kForRead) phys::folio_wait_locked(phys_, *got.folio);
+  }
   return got.folio;
 }
 
@@ -122,21 +125,20 @@ unsigned SwapSystem::swapin_nr_pages(std::uint64_t offset) {
 // The aligned block of the area around the slot: what was swapped out together comes back together.
 Folio* SwapSystem::swap_cluster_readahead(SwapEntry entry, Gfp gfp) {
   const std::uint64_t mask = swapin_nr_pages(entry.offset) - 1;
-  if (mask != 0) {
-    const std::uint64_t first = std::max<std::uint64_t>(entry.offset & ~mask, 1);
-    const std::uint64_t last = std::min(entry.offset | mask, swp_swap_info(entry).max() - 1);
-    for (std::uint64_t offset = first; offset <= last; ++offset) {
-      read_ahead_one(SwapEntry{entry.type, offset}, entry, gfp);
-    }
-    lru_.lru_add_drain();
+  if (mask == 0) return read_swap_cache_async(entry, gfp, SwapWait::kForRead);
+  const std::uint64_t first = std::max<std::uint64_t>(entry.offset & ~mask, 1);
+  const std::uint64_t last = std::min(entry.offset | mask, swp_swap_info(entry).max() - 1);
+  for (std::uint64_t offset = first; offset <= last; ++offset) {
+    read_ahead_one(SwapEntry{entry.type, offset}, entry, gfp);
   }
+  lru_.lru_add_drain();
   return read_swap_cache_async(entry, gfp);
 }
 
 // The pages around the fault's address, ahead of it when the faults run upwards, behind it when they run downwards.
 Folio* SwapSystem::swap_vma_readahead(SwapEntry entry, Gfp gfp, SwapVmaWindow& window) {
   const unsigned max_pages = 1u << std::min(tunables_.page_cluster, kSwapRaOrderCeiling);
-  if (max_pages == 1) return read_swap_cache_async(entry, gfp);
+  if (max_pages == 1) return read_swap_cache_async(entry, gfp, SwapWait::kForRead);
   const std::uint64_t here = window.address().value() >> kPageShift;
   VmaReadaheadInfo info(window.readahead_info());
   const unsigned size = window_size(info.pfn, here, info.hits, max_pages, info.window);
@@ -145,7 +147,7 @@ Folio* SwapSystem::swap_vma_readahead(SwapEntry entry, Gfp gfp, SwapVmaWindow& w
   info.window = size;
   info.hits = 0;
   window.readahead_info() = info.pack();
-  if (size == 1) return read_swap_cache_async(entry, gfp);
+  if (size == 1) return read_swap_cache_async(entry, gfp, SwapWait::kForRead);
 
   std::uint64_t left = (size - 1) / 2;
   if (here == prev + 1) left = 0;

@@ -58,6 +58,8 @@ struct SwapTunables {
   unsigned page_cluster = 3;  // vm.page-cluster: readahead of up to 1 << page_cluster pages
 };
 
+enum class SwapWait : bool { kNo, kForRead };
+
 class SwapSystem final : public SwapIo, public lru::SwapSpace {
  public:
   SwapSystem(phys::PhysMem& phys, slab::XaNodeCache& nodes, lru::Lru& lru, sim::Scheduler& scheduler);
@@ -114,9 +116,9 @@ class SwapSystem final : public SwapIo, public lru::SwapSpace {
 
   // --- swapping in (swap_readahead.cc) ---
   // The folio of `entry` in the swap cache with a reference: cached already, or allocated and being read (locked until the
-  // read ends). Reads neighbours as well. nullptr: no memory, or the slot is free.
+  // read ends). Reads neighbours as well; alone, it is waited for (do_poll). nullptr: no memory, or the slot is free.
   [[nodiscard]] phys::Folio* swapin_readahead(SwapEntry entry, phys::Gfp gfp, SwapVmaWindow* window = nullptr);
-  [[nodiscard]] phys::Folio* read_swap_cache_async(SwapEntry entry, phys::Gfp gfp);
+  [[nodiscard]] phys::Folio* read_swap_cache_async(SwapEntry entry, phys::Gfp gfp, SwapWait wait = SwapWait::kNo);
   // True when a fault on `entry` should leave the swap cache aside: synchronous device and one user.
   [[nodiscard]] bool should_skip_swap_cache(SwapEntry entry);
   // That way: a locked folio on the LRU, read, outside the cache, with a reference. The slot is held against a second

@@ -51,13 +51,13 @@ AccessOutcome Vm::exc_page_fault(Mm& mm, VirtAddr address, arch::FaultCode code)
   parts_.scheduler.charge(costs.page_fault_entry);
   if (address >= mm.task_size) return signal(Signal::kSegv, SiCode::kSegvMapErr);
 
-  FaultFlags flags = FaultFlags::kUser;
+  FaultFlags flags = FaultFlags::kUser;  // mmap_lock is given back where it is long waited for, once
   if (any(code, arch::FaultCode::kWrite)) flags |= FaultFlags::kWrite;
   if (any(code, arch::FaultCode::kInstr)) flags |= FaultFlags::kInstruction;
 
   FaultOutcome outcome;
-  {
-    sim::ReadGuard guard(mm.mmap_lock);
+  do {
+    sim::ReleasableReadGuard mmap_lock(mm.mmap_lock);
     if (mm.killed()) return signal(Signal::kKill, SiCode::kNone);
     parts_.scheduler.charge(costs.vma_lookup);
     Vma* vma = mm.mm_vmas.find(address);
@@ -68,8 +68,9 @@ AccessOutcome Vm::exc_page_fault(Mm& mm, VirtAddr address, arch::FaultCode code)
       }
     }
     if (access_error(code, *vma)) return signal(Signal::kSegv, SiCode::kSegvAccErr);
-    outcome = handle_mm_fault(*vma, address, flags);
-  }
+    outcome = handle_mm_fault(*vma, address, flags, &mmap_lock);
+    flags |= FaultFlags::kTried;
+  } while (any(outcome, FaultOutcome::kRetry));
   if (mm.killed()) return signal(Signal::kKill, SiCode::kNone);
   if (!any(outcome, FaultOutcome::kError)) return {};
   if (any(outcome, FaultOutcome::kOom)) return {.phys = PhysAddr(0), .status = AccessStatus::kOom};
@@ -77,24 +78,29 @@ AccessOutcome Vm::exc_page_fault(Mm& mm, VirtAddr address, arch::FaultCode code)
   return signal(Signal::kSegv, SiCode::kSegvMapErr);
 }
 
-FaultOutcome Vm::handle_mm_fault(Vma& vma, VirtAddr address, FaultFlags flags) {
+FaultOutcome Vm::handle_mm_fault(Vma& vma, VirtAddr address, FaultFlags flags, sim::ReleasableReadGuard* mmap_lock) {
   const FuncGraph::Call traced(graph_, __func__);
   parts_.phys.vmstat().count_vm_event(phys::VmEvent::kPgfault);
+  Mm& mm = *vma.vm_mm;
   const bool droppable = vma.has(VmFlags::kDroppable);
-  FaultOutcome outcome = do_handle_mm_fault(vma, address, flags);
+  FaultOutcome outcome = do_handle_mm_fault(vma, address, flags, mmap_lock);  // the area may be gone then
   if (droppable) [[unlikely]]
     outcome = outcome & ~FaultOutcome::kOom;  // the access tries again
-  // mm_account_fault: one that failed or has to be tried again is neither minor nor major.
+  // mm_account_fault: one that failed or has to be tried again is neither minor nor major. Tried again, it is major.
   if (any(outcome, FaultOutcome::kError | FaultOutcome::kRetry)) return outcome;
-  Mm& mm = *vma.vm_mm;
-  ++(any(outcome, FaultOutcome::kMajor) ? mm.maj_flt : mm.min_flt);
+  const bool major = any(outcome, FaultOutcome::kMajor) || any(flags, FaultFlags::kTried);
+  ++(major ? mm.maj_flt : mm.min_flt);
   return outcome;
 }
 
-FaultOutcome Vm::do_handle_mm_fault(Vma& vma, VirtAddr address, FaultFlags flags) {
-  VmFault vmf{.vma = vma, .address = align_down(address, kPageSize), .pgoff = vma.linear_page_index(address), .flags = flags};
+FaultOutcome Vm::do_handle_mm_fault(Vma& vma, VirtAddr address, FaultFlags flags, sim::ReleasableReadGuard* mmap_lock) {
+  VmFault vmf{.vma = vma,
+              .address = align_down(address, kPageSize),
+              .pgoff = vma.linear_page_index(address),
+              .flags = flags,
+              .mmap_lock = mmap_lock};
   if (vma.has(VmFlags::kHugeTlb)) [[unlikely]] {
-    const FaultOutcome done = hooks_ != nullptr ? hooks_->hugetlb_fault(vma, vmf.address, flags) : FaultOutcome::kFallback;
+    const FaultOutcome done = hooks_ != nullptr ? hooks_->hugetlb_fault(vma, vmf.address, flags, mmap_lock) : FaultOutcome::kFallback;
     return any(done, FaultOutcome::kFallback) ? FaultOutcome::kSigbus : done;
   }
   if (hooks_ != nullptr) [[unlikely]] {
@@ -116,12 +122,12 @@ FaultOutcome Vm::ask_hooks(const VmFault& vmf) {
   const arch::Pte entry = vmf.orig_pte;
   if (entry.none()) {
     if (!vma.has(VmFlags::kUffdMissing)) return FaultOutcome::kFallback;
-    return hooks_->handle_userfault(vma, vmf.address, vmf.flags, UffdReason::kMissing);
+    return hooks_->handle_userfault(vma, vmf.address, vmf.flags, UffdReason::kMissing, vmf.mmap_lock);
   }
   if (!entry.present()) return FaultOutcome::kFallback;
   if (entry.protnone() && vma.has(VmFlags::kAccessFlags)) return hooks_->do_numa_page(vma, vmf.address, vmf.flags);
   if (!vmf.write() || !arch::pte_uffd_wp(entry) || !vma.has(VmFlags::kUffdWp)) return FaultOutcome::kFallback;
-  return hooks_->handle_userfault(vma, vmf.address, vmf.flags, UffdReason::kWriteProtect);
+  return hooks_->handle_userfault(vma, vmf.address, vmf.flags, UffdReason::kWriteProtect, vmf.mmap_lock);
 }
 
 FaultOutcome Vm::handle_pte_fault(VmFault& vmf) QUIRE_NO_THREAD_SAFETY_ANALYSIS {
@@ -142,6 +148,15 @@ FaultOutcome Vm::handle_pte_fault(VmFault& vmf) QUIRE_NO_THREAD_SAFETY_ANALYSIS 
   *vmf.pte = arch::pte_mkyoung(entry);
   mm.page_table_lock.unlock();
   return FaultOutcome::kNone;
+}
+
+// Before a wait for a device: mmap_lock goes, so that the wait holds nobody up, and the file is held instead (`false`: it may not
+// go). The area may be gone from then on; the fault ends with kRetry or kCompleted, after an fput().
+bool Vm::maybe_unlock_mmap_for_io(const VmFault& vmf, file::File& file) QUIRE_NO_THREAD_SAFETY_ANALYSIS {
+  if (!vmf.may_unlock()) return false;
+  parts_.vfs.fget(file);
+  vmf.mmap_lock->release();
+  return true;
 }
 
 // The table of the entry is there from now on: tables go with mmap_lock held for writing only.

@@ -24,19 +24,27 @@ FaultOutcome Vm::do_fault(VmFault& vmf) {
   return vmf.vma.has(VmFlags::kShared) ? do_shared_fault(vmf) : do_cow_fault(vmf);
 }
 
-// __do_fault: the file's folio, locked and still part of the file, into vmf.folio. kRetry: it was truncated meanwhile.
+// __do_fault: the file's folio, locked and still part of the file, into vmf.folio. kRetry: a device was waited for without
+// mmap_lock.
 FaultOutcome Vm::fault_page(VmFault& vmf) {
   const FuncGraph::Call traced(graph_, __func__);
   file::File& file = *vmf.vma.vm_file;
-  const Result<file::FilemapFault> found = file.sb().fault(file, vmf.pgoff, fault_hint(vmf.vma));
-  if (!found) return found.error() == Errno::kNoMem ? FaultOutcome::kOom : FaultOutcome::kSigbus;
-  const FaultOutcome cost = found->cost == file::FaultCost::kMajor ? FaultOutcome::kMajor : FaultOutcome::kNone;
-  if (!parts_.vfs.filemap().folio_lock_mapping(*found->folio, file.mapping())) {
-    parts_.lru.folio_put(*found->folio);
-    return cost | FaultOutcome::kRetry;
+  bool unlocked = false;
+  const auto unlock_for_io = [&] { unlocked = unlocked || maybe_unlock_mmap_for_io(vmf, file); };
+  while (true) {
+    const Result<file::FilemapFault> found = file.sb().fault(file, vmf.pgoff, fault_hint(vmf.vma), unlock_for_io);
+    if (unlocked) {  // whatever came of it: the next try will find the folio, or the error
+      if (found) parts_.lru.folio_put(*found->folio);
+      parts_.vfs.fput(file);
+      return FaultOutcome::kRetry;
+    }
+    if (!found) return found.error() == Errno::kNoMem ? FaultOutcome::kOom : FaultOutcome::kSigbus;
+    if (parts_.vfs.filemap().folio_lock_mapping(*found->folio, file.mapping())) {
+      vmf.folio = found->folio;
+      return found->cost == file::FaultCost::kMajor ? FaultOutcome::kMajor : FaultOutcome::kNone;
+    }
+    parts_.lru.folio_put(*found->folio);  // truncated meanwhile
   }
-  vmf.folio = found->folio;
-  return cost;
 }
 
 FaultOutcome Vm::do_read_fault(VmFault& vmf) {
@@ -110,7 +118,7 @@ FaultOutcome Vm::do_shared_fault(VmFault& vmf) {
   if (vma_wants_writenotify(vmf.vma)) {
     phys::folio_unlock(parts_.phys, folio);
     outcome |= do_page_mkwrite(vmf, folio);  // locks again
-    if (any(outcome, FaultOutcome::kError | FaultOutcome::kRetry)) {
+    if (any(outcome, FaultOutcome::kError | FaultOutcome::kNoPage)) {
       parts_.lru.folio_put(folio);
       return outcome;
     }
@@ -121,31 +129,36 @@ FaultOutcome Vm::do_shared_fault(VmFault& vmf) {
     parts_.lru.folio_put(folio);
     return outcome;
   }
-  fault_dirty_shared_page(vmf, folio);
-  return outcome;
+  return outcome | fault_dirty_shared_page(vmf, folio);
 }
 
-// Tells the file that a shared page is about to become writable. The folio is locked on success only.
+// Tells the file that a shared page is about to become writable. The folio is locked on success only; kNoPage: it was truncated,
+// the access is tried again and ends in SIGBUS by itself.
 FaultOutcome Vm::do_page_mkwrite(VmFault& vmf, phys::Folio& folio) {
   const FuncGraph::Call traced(graph_, __func__);
   file::File& file = *vmf.vma.vm_file;
   const Status made = file.sb().page_mkwrite(file, folio);
   if (made) return FaultOutcome::kNone;
   switch (made.error()) {
-    case Errno::kFault: return FaultOutcome::kRetry;  // truncated: the access is tried again and ends in SIGBUS by itself
+    case Errno::kFault: return FaultOutcome::kNoPage;
     case Errno::kNoMem: return FaultOutcome::kOom;
     default: return FaultOutcome::kSigbus;
   }
 }
 
-// The folio is mapped writable now: dirty it, unlock it, and pay for dirtying when too much is dirty.
-void Vm::fault_dirty_shared_page(VmFault& vmf, phys::Folio& folio) {
+// The folio is mapped writable now: dirty it, unlock it, and pay for dirtying when too much is dirty, without mmap_lock where that
+// may go (kCompleted).
+FaultOutcome Vm::fault_dirty_shared_page(VmFault& vmf, phys::Folio& folio) {
   const FuncGraph::Call traced(graph_, __func__);
   const bool dirtied = parts_.vfs.filemap().folio_mark_dirty(folio);
   phys::folio_unlock(parts_.phys, folio);
-  if (dirtied || vma_wants_writenotify(vmf.vma)) {
-    parts_.vfs.writeback().balance_dirty_pages_ratelimited(vmf.vma.vm_file->mapping());
-  }
+  if (!dirtied && !vma_wants_writenotify(vmf.vma)) return FaultOutcome::kNone;
+  file::File& file = *vmf.vma.vm_file;
+  const bool unlocked = maybe_unlock_mmap_for_io(vmf, file);
+  parts_.vfs.writeback().balance_dirty_pages_ratelimited(file.mapping());
+  if (!unlocked) return FaultOutcome::kNone;
+  parts_.vfs.fput(file);
+  return FaultOutcome::kCompleted;
 }
 
 // Hooks the folio in if the entry is still empty; kNoPage when somebody was quicker.

@@ -16,8 +16,9 @@ enum class FaultOutcome : std::uint32_t {
   kMajor = 0x4,
   kSigsegv = 0x40,
   kNoPage = 0x100,
-  kRetry = 0x400,
+  kRetry = 0x400,  // mmap_lock was given back for a wait that is over: look the area up again
   kFallback = 0x800,
+  kCompleted = 0x4000,  // mmap_lock was given back, and the fault is done
 
   kError = kOom | kSigbus | kSigsegv,
 };
@@ -26,6 +27,7 @@ enum class FaultOutcome : std::uint32_t {
 enum class FaultFlags : std::uint32_t {
   kNone = 0,
   kWrite = 0x1,
+  kTried = 0x20,  // mmap_lock was given back once: now it is held to the end
   kUser = 0x40,
   kInstruction = 0x100,
   kUnshare = 0x400,  // no access, but the page shall be the process's own (FAULT_FLAG_UNSHARE)

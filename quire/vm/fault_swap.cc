@@ -54,6 +54,18 @@ FaultOutcome Vm::migration_entry_wait(VmFault& vmf) QUIRE_NO_THREAD_SAFETY_ANALY
   return FaultOutcome::kNone;
 }
 
+// False: the folio was locked, most likely for its read, and has been waited for without mmap_lock.
+bool Vm::folio_lock_or_retry(const VmFault& vmf, phys::Folio& folio) QUIRE_NO_THREAD_SAFETY_ANALYSIS {
+  if (phys::folio_trylock(folio)) return true;
+  if (!vmf.may_unlock()) {
+    phys::folio_lock(parts_.phys, folio);
+    return true;
+  }
+  vmf.mmap_lock->release();
+  phys::folio_wait_locked(parts_.phys, folio);
+  return false;
+}
+
 FaultOutcome Vm::do_swap_page(VmFault& vmf) {
   const FuncGraph::Call traced(graph_, __func__);
   const arch::SwapEntry arch_entry = arch::pte_to_swp_entry(vmf.orig_pte);
@@ -87,7 +99,10 @@ FaultOutcome Vm::do_swap_page(VmFault& vmf) {
     outcome = FaultOutcome::kMajor;
     parts_.phys.vmstat().count_vm_event(phys::VmEvent::kPgmajfault);
   }
-  if (!skipped_cache) phys::folio_lock(parts_.phys, *folio);
+  if (!skipped_cache && !folio_lock_or_retry(vmf, *folio)) {
+    parts_.lru.folio_put(*folio);
+    return outcome | FaultOutcome::kRetry;
+  }
   outcome |= map_swapped_in(vmf, entry, *folio, skipped_cache ? SwapinWay::kSkippedCache : SwapinWay::kCached);
   if (skipped_cache) parts_.swap.swapcache_clear(entry);
   return outcome;

@@ -79,7 +79,7 @@ FaultOutcome Vm::wp_page_shared(VmFault& vmf, phys::Folio& folio) QUIRE_NO_THREA
   } else {
     ptl.unlock();
     const FaultOutcome made = do_page_mkwrite(vmf, folio);
-    if (any(made, FaultOutcome::kError | FaultOutcome::kRetry)) {
+    if (any(made, FaultOutcome::kError | FaultOutcome::kNoPage)) {
       parts_.lru.folio_put(folio);
       return any(made, FaultOutcome::kError) ? made : FaultOutcome::kNone;
     }
@@ -93,9 +93,9 @@ FaultOutcome Vm::wp_page_shared(VmFault& vmf, phys::Folio& folio) QUIRE_NO_THREA
       return FaultOutcome::kNone;
     }
   }
-  fault_dirty_shared_page(vmf, folio);
+  const FaultOutcome paid = fault_dirty_shared_page(vmf, folio);
   parts_.lru.folio_put(folio);
-  return FaultOutcome::kNone;
+  return paid;
 }
 
 // The process gets a page of its own with the old one's bytes; null stands for the zero page. Takes over a reference on `old`.

@@ -2,6 +2,7 @@
 //
 // With five levels of tables user space is 2^56 bytes, but addresses above the default window of 2^47 go only to who asks: by a
 // hint above the window (or MAP_FIXED). Programs that keep something in an address's upper bits so never meet one.
+#include "quire/file/vfs.h"
 #include "quire/vm/vm.h"
 
 namespace quire::vm {
@@ -42,11 +43,27 @@ Result<VirtAddr> Vm::find_area(Mm& mm, VirtAddr hint, std::uint64_t length, MapF
   return fail(Errno::kNoMem);
 }
 
-Result<VirtAddr> Vm::get_unmapped_area(Mm& mm, VirtAddr hint, std::uint64_t length, MapFlags flags) {
+// thp_get_unmapped_area: where a huge page of the file would lie whole, it lies so that one entry could map it.
+Result<VirtAddr> Vm::thp_find_area(Mm& mm, VirtAddr hint, std::uint64_t length, MapFlags flags, Pgoff pgoff) {
+  const std::uint64_t offset = pages_to_bytes(pgoff.value());
+  const std::uint64_t end = offset + length;
+  const std::uint64_t first_huge = align_up(offset, arch::kPmdSize);
+  if (end > first_huge && end - first_huge >= arch::kPmdSize) {
+    const Result<VirtAddr> padded = find_area(mm, hint, length + arch::kPmdSize, flags);
+    if (padded && *padded == hint) return hint;
+    if (padded) return *padded + ((offset - padded->value()) & (arch::kPmdSize - 1));
+  }
+  return find_area(mm, hint, length, flags);
+}
+
+Result<VirtAddr> Vm::get_unmapped_area(Mm& mm, VirtAddr hint, std::uint64_t length, MapFlags flags, const file::File* file,
+                                       Pgoff pgoff) {
   if (length > mm.task_size.value()) return fail(Errno::kNoMem);
   VirtAddr address = hint;
   if (!any(flags, MapFlags::kFixed)) {
-    const Result<VirtAddr> found = find_area(mm, hint, length, flags);
+    const bool huge_aligned = file != nullptr && file->sb().maps_huge_aligned();
+    const Result<VirtAddr> found =
+        huge_aligned ? thp_find_area(mm, hint, length, flags, pgoff) : find_area(mm, hint, length, flags);
     if (!found) return found;
     address = *found;
   }

@@ -128,7 +128,7 @@ Result<VirtAddr> Vm::do_mmap(Mm& mm, VirtAddr hint, std::uint64_t length, Prot p
   if (pgoff + pages < pgoff) return fail(Errno::kOverflow);
   if (mm.map_count > tunables_.max_map_count) return fail(Errno::kNoMem);
 
-  const Result<VirtAddr> area = get_unmapped_area(mm, hint, length, flags);
+  const Result<VirtAddr> area = get_unmapped_area(mm, hint, length, flags, file, pgoff);
   if (!area) return area;
   const Range<VirtAddr> range{*area, *area + length};
   if (any(flags, MapFlags::kFixedNoReplace) && mm.mm_vmas.find_intersection(range) != nullptr) {

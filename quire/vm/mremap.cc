@@ -75,7 +75,8 @@ Result<VirtAddr> Vm::do_mremap(Mm& mm, VirtAddr address, std::uint64_t old_lengt
   }
   if (!any(flags, MremapFlags::kMayMove)) return fail(Errno::kNoMem);
   const MapFlags map_flags = vma->has(VmFlags::kMayShare) ? MapFlags::kShared : MapFlags::kNone;
-  const Result<VirtAddr> target = get_unmapped_area(mm, VirtAddr(0), new_length, map_flags);
+  const Result<VirtAddr> target =
+      get_unmapped_area(mm, VirtAddr(0), new_length, map_flags, vma->vm_file, vma->linear_page_index(address));
   if (!target) return target;
   return move_vma(*vma, address, old_length, new_length, *target, flags);
 }
@@ -139,7 +140,8 @@ Result<VirtAddr> Vm::mremap_to(Mm& mm, VirtAddr address, std::uint64_t old_lengt
   }
   MapFlags map_flags = any(flags, MremapFlags::kFixed) ? MapFlags::kFixed : MapFlags::kNone;
   if (vma.has(VmFlags::kMayShare)) map_flags |= MapFlags::kShared;
-  const Result<VirtAddr> target = get_unmapped_area(mm, new_address, new_length, map_flags);
+  const Result<VirtAddr> target =
+      get_unmapped_area(mm, new_address, new_length, map_flags, vma.vm_file, vma.linear_page_index(address));
   if (!target) return target;
   return move_vma(vma, address, old_length, new_length, *target, flags);
 }

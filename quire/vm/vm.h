@@ -217,11 +217,14 @@ class Vm final : public file::MappingUpcalls {
   void unpin_user_pages_dirty_lock(std::span<phys::Page* const> pages);
 
   // The page fault proper: mmap_lock held for reading (or writing), `vma` contains the address and allows the access.
-  // Whoever caused it, the fault counts for the Mm of the area.
-  FaultOutcome handle_mm_fault(Vma& vma, VirtAddr address, FaultFlags flags);
+  // Whoever caused it, the fault counts for the Mm of the area. Who gives his `mmap_lock` allows that it be given back while a
+  // device is waited for, once (not with kTried): it has been when kRetry or kCompleted is returned, and `vma` may be gone.
+  FaultOutcome handle_mm_fault(Vma& vma, VirtAddr address, FaultFlags flags, sim::ReleasableReadGuard* mmap_lock = nullptr);
 
   // --- areas --------------------------------------------------------------------------------------------------------------
-  [[nodiscard]] Result<VirtAddr> get_unmapped_area(Mm& mm, VirtAddr hint, std::uint64_t length, MapFlags flags);
+  // Room for `length` bytes, which begin at page `pgoff` of `file` where there is one.
+  [[nodiscard]] Result<VirtAddr> get_unmapped_area(Mm& mm, VirtAddr hint, std::uint64_t length, MapFlags flags,
+                                                   const file::File* file = nullptr, Pgoff pgoff = Pgoff(0));
   [[nodiscard]] arch::Pgprot vm_get_page_prot(VmFlags flags) const;
 
   // --- upcalls from the page cache (file::MappingUpcalls; unmap_mapping.cc, rmap_clean.cc) -----------------------------------
@@ -261,7 +264,9 @@ class Vm final : public file::MappingUpcalls {
   std::uint64_t for_user_pages(Mm& mm, VirtAddr address, std::uint64_t length, arch::Access kind, Each&& each);
 
   // fault*.cc
-  FaultOutcome do_handle_mm_fault(Vma& vma, VirtAddr address, FaultFlags flags);
+  FaultOutcome do_handle_mm_fault(Vma& vma, VirtAddr address, FaultFlags flags, sim::ReleasableReadGuard* mmap_lock);
+  [[nodiscard]] bool maybe_unlock_mmap_for_io(const VmFault& vmf, file::File& file);
+  [[nodiscard]] bool folio_lock_or_retry(const VmFault& vmf, phys::Folio& folio);
   [[nodiscard]] FaultOutcome ask_hooks(const VmFault& vmf);
   FaultOutcome handle_pte_fault(VmFault& vmf);
   FaultOutcome do_anonymous_page(VmFault& vmf);
@@ -274,7 +279,7 @@ class Vm final : public file::MappingUpcalls {
   FaultOutcome finish_fault(VmFault& vmf, phys::Folio& folio);
   void do_set_pte(VmFault& vmf, phys::Folio& folio, VirtAddr address, arch::Pte* pte);
   FaultOutcome do_page_mkwrite(VmFault& vmf, phys::Folio& folio);
-  void fault_dirty_shared_page(VmFault& vmf, phys::Folio& folio);
+  [[nodiscard]] FaultOutcome fault_dirty_shared_page(VmFault& vmf, phys::Folio& folio);
   FaultOutcome do_wp_page(VmFault& vmf);
   FaultOutcome wp_page_copy(VmFault& vmf, phys::Folio* old);
   FaultOutcome wp_page_shared(VmFault& vmf, phys::Folio& folio);
@@ -316,6 +321,7 @@ class Vm final : public file::MappingUpcalls {
   [[nodiscard]] Result<VirtAddr> mmap_region(Mm& mm, Range<VirtAddr> range, VmFlags flags, file::File* file, Pgoff pgoff);
   Status do_munmap(Mm& mm, Range<VirtAddr> range);
   [[nodiscard]] Result<VirtAddr> find_area(Mm& mm, VirtAddr hint, std::uint64_t length, MapFlags flags);
+  [[nodiscard]] Result<VirtAddr> thp_find_area(Mm& mm, VirtAddr hint, std::uint64_t length, MapFlags flags, Pgoff pgoff);
   VirtAddr do_brk(Mm& mm, VirtAddr new_brk, Range<VirtAddr>* populate);
   Status do_brk_flags(Mm& mm, Range<VirtAddr> range, VmFlags extra = VmFlags::kNone);
   Status insert_stack_area(Mm& mm, Range<VirtAddr> range);

@@ -8,14 +8,21 @@ namespace {
 
 class Counting final : public FaultHooks {
  public:
-  FaultOutcome hugetlb_fault(Vma&, VirtAddr, FaultFlags) override { return told("hugetlb"); }
+  FaultOutcome hugetlb_fault(Vma&, VirtAddr, FaultFlags, sim::ReleasableReadGuard*) override { return told("hugetlb"); }
   FaultOutcome create_huge_pmd(Vma&, VirtAddr, FaultFlags) override { return told("huge_pmd"); }
   FaultOutcome do_numa_page(Vma&, VirtAddr, FaultFlags) override { return told("numa"); }
-  FaultOutcome handle_userfault(Vma&, VirtAddr, FaultFlags, UffdReason reason) override {
-    return told(reason == UffdReason::kMissing ? "missing" : "wp");
+  FaultOutcome handle_userfault(Vma&, VirtAddr, FaultFlags flags, UffdReason reason,
+                                sim::ReleasableReadGuard* mmap_lock) override {
+    const FaultOutcome said = told(reason == UffdReason::kMissing ? "missing" : "wp");
+    if (!resolve) return said;
+    if (mmap_lock == nullptr || any(flags, FaultFlags::kTried)) return FaultOutcome::kSigbus;
+    mmap_lock->release();
+    std::exchange(resolve, nullptr)();
+    return FaultOutcome::kRetry;
   }
   std::string take() { return std::exchange(heard_, ""); }
   FaultOutcome answer = FaultOutcome::kFallback;  // of the userfault
+  std::function<void()> resolve;                  // what another task does while the faulting one waits without mmap_lock
 
  private:
   FaultOutcome told(const std::string& what) {
@@ -88,6 +95,29 @@ TEST_F(FaultHooksTest, AUserfaultfdHearsOfWritesToEntriesThatItHasProtected) {
     *m_.vm.pgtable().pte_offset(mm_, at) = arch::pte_clear_uffd_wp(entry(at));
     EXPECT_TRUE(m_.write(mm_, at, 3).ok());
     EXPECT_EQ(hooks_.take(), "huge_pmd ");
+  });
+}
+
+// As a userfaultfd's reader, who needs the lock to bring the page.
+TEST_F(FaultHooksTest, AUserfaultMayBeResolvedByATaskThatNeedsTheLock) {
+  in_task([&] {
+    const VirtAddr at = m_.anon(mm_, 2);
+    area(at).vm_flags |= VmFlags::kUffdMissing;
+    bool resolved = false;
+    hooks_.resolve = [&] {
+      EXPECT_TRUE(m_.vm.munmap(mm_, at + kPageSize, kPageSize));  // takes the lock for writing
+      hooks_.answer = FaultOutcome::kFallback;
+      resolved = true;
+    };
+    EXPECT_TRUE(m_.write(mm_, at, 1).ok());
+    EXPECT_TRUE(resolved);
+    EXPECT_EQ(hooks_.take(), "huge_pmd missing huge_pmd missing ");
+    EXPECT_EQ(mm_.maj_flt, 1u);
+    // Where the lock is held to the end, the hook is told so.
+    ASSERT_TRUE(m_.vm.madvise(mm_, at, kPageSize, Advice::kDontNeed));
+    hooks_.resolve = [] { FAIL(); };
+    EXPECT_TRUE(fails_with(m_.vm.madvise(mm_, at, kPageSize, Advice::kPopulateWrite), Errno::kFault));
+    hooks_.resolve = nullptr;
   });
 }
 

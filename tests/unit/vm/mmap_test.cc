@@ -311,5 +311,56 @@ TEST_F(MmapTest, MincoreAndMsync) {
   EXPECT_TRUE(fails_with(m_.vm.msync(mm_, page(0), kPageSize, MsyncFlags::kSync | MsyncFlags::kAsync), Errno::kInval));
 }
 
+// What a guest answered (6.1.0-56-cloud-amd64 under QEMU 7.2, a file of ext4): a mapping of a file on a disk that would hold a
+// huge page lies so that one could be mapped; others' lie wherever there is room.
+TEST(MmapPlaces, FilesOnADiskLieWhereHugePagesCouldBeMapped) {
+  enum class What : std::uint8_t { kFile, kAnonymous, kMemfd };
+  struct Call {
+    std::uint64_t length, offset, hint;
+    What what;
+    std::uint64_t at;
+  };
+  constexpr std::uint64_t kHint = 0x500000001000;
+  constexpr Call kCalls[] = {{0x1000, 0, 0, What::kAnonymous, 0x7ffff7ff8000},
+                             {0x100000, 0, 0, What::kFile, 0x7ffff7ef8000},
+                             {0x1ff000, 0, 0, What::kFile, 0x7ffff7cf9000},
+                             {0x200000, 0, 0, What::kFile, 0x7ffff7a00000},
+                             {0x201000, 0, 0, What::kFile, 0x7ffff7600000},
+                             {0x300000, 0x1000, 0, What::kFile, 0x7ffff7300000},
+                             {0x3fe000, 0x1000, 0, What::kFile, 0x7ffff6f02000},
+                             {0x400000, 0x1000, 0, What::kFile, 0x7ffff6a01000},
+                             {0x1000000, 0, 0, What::kFile, 0x7ffff5a00000},
+                             {0x500000, 0, kHint, What::kFile, kHint},
+                             {0x500000, 0, kHint, What::kFile, 0x7ffff5400000},
+                             {0x500000, 0x1ff000, 0, What::kFile, 0x7ffff4dff000},
+                             {0x1000000, 0, 0, What::kAnonymous, 0x7ffff3dff000},
+                             {0x1000000, 0, 0, What::kMemfd, 0x7ffff2dff000},
+                             {0x1000, 0, 0, What::kFile, 0x7ffff7cf8000},
+                             {0x800000, 0, 0, What::kFile, 0x7ffff2400000}};
+  VmMachine m;
+  m.run([&] {
+    Mm& mm = m.mm_alloc();
+    mm.mmap_base = VirtAddr(0x7ffff7ff9000);
+    file::File& file = m.open("/f", 16 * kMiB, 1);
+    file::File& memfd = *m.vfs.memfd_create("x", file::MemfdFlags::kNone).value();
+    ASSERT_TRUE(m.vfs.ftruncate(memfd, 64 * kMiB));
+    for (const Call& call : kCalls) {
+      file::File* of = call.what == What::kFile ? &file : call.what == What::kMemfd ? &memfd : nullptr;
+      const MapFlags flags = MapFlags::kPrivate | (of == nullptr ? MapFlags::kAnonymous : MapFlags::kNone);
+      // A guest's neighbours differ in flags, so that they do not merge; where they lie is the same.
+      const auto at = m.vm.mmap(mm, VirtAddr(call.hint), call.length, Prot::kRead, flags, of, call.offset);
+      ASSERT_TRUE(at);
+      EXPECT_EQ(at->value(), call.at) << std::hex << call.length << " at " << call.offset;
+    }
+    const VirtAddr small = m.vm.mmap(mm, VirtAddr(0), 0x10000, Prot::kRead, MapFlags::kShared, &file, 0).value();
+    EXPECT_EQ(small, VirtAddr(0x7ffff7ce8000));
+    EXPECT_EQ(m.vm.mremap(mm, small, 0x10000, 0x600000, MremapFlags::kMayMove).value(), VirtAddr(0x7ffff1c00000));
+    m.vfs.fput(file);
+    m.vfs.fput(memfd);
+    m.vm.mmput(mm);
+  });
+  m.validate();
+}
+
 }  // namespace
 }  // namespace quire::vm
