@@ -66,8 +66,7 @@ void anon_fault(benchmark::State& state, phys::DataMode mode) {
     state.ResumeTiming();
   }
   const auto faults = static_cast<double>(state.iterations() * (kFaultBytes / kPageSize));
-  state.counters["ns_per_fault"] =
-      benchmark::Counter(faults * 1e-9, benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
+  state.counters["ns_per_fault"] = benchmark::Counter(faults * 1e-9, benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
   m.vm.mmput(mm);
 }
 void BM_AnonFaultDataless(benchmark::State& state) { anon_fault(state, phys::DataMode::kDataless); }

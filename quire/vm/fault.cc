@@ -100,7 +100,8 @@ FaultOutcome Vm::do_handle_mm_fault(Vma& vma, VirtAddr address, FaultFlags flags
               .flags = flags,
               .mmap_lock = mmap_lock};
   if (vma.has(VmFlags::kHugeTlb)) [[unlikely]] {
-    const FaultOutcome done = hooks_ != nullptr ? hooks_->hugetlb_fault(vma, vmf.address, flags, mmap_lock) : FaultOutcome::kFallback;
+    const FaultOutcome done =
+        hooks_ != nullptr ? hooks_->hugetlb_fault(vma, vmf.address, flags, mmap_lock) : FaultOutcome::kFallback;
     return any(done, FaultOutcome::kFallback) ? FaultOutcome::kSigbus : done;
   }
   if (hooks_ != nullptr) [[unlikely]] {

@@ -15,9 +15,9 @@ struct VmFault {
   Pgoff pgoff;       // linear_page_index of address
   FaultFlags flags;
   sim::ReleasableReadGuard* mmap_lock = nullptr;  // null: whoever holds it wants it held to the end
-  arch::Pte* pte = nullptr;      // its entry; null while there is no table
-  arch::Pte orig_pte{};          // what the entry held when the fault was looked at
-  phys::Folio* folio = nullptr;  // do_fault: the file's folio, locked, with a reference
+  arch::Pte* pte = nullptr;                       // its entry; null while there is no table
+  arch::Pte orig_pte{};                           // what the entry held when the fault was looked at
+  phys::Folio* folio = nullptr;                   // do_fault: the file's folio, locked, with a reference
 
   [[nodiscard]] Mm& mm() const { return *vma.vm_mm; }
   [[nodiscard]] bool write() const { return any(flags, FaultFlags::kWrite); }

@@ -162,7 +162,7 @@ TEST_F(Commands, CompareMoreMemoryNeverFaultsMore) {
   const std::string machine = "--kernel-reserved 2M --swap zram:64M sort.qtr";
   const Output table = quire("compare --ram 10M,14M,20M,32M " + machine);
   ASSERT_EQ(table.status, 0) << table.err;
-  EXPECT_THAT(table.out, AllOf(HasSubstr("majflt"), HasSubstr("major faults"), HasSubstr("estimated run time")));
+  EXPECT_THAT(table.out, AllOf(HasSubstr("pgmajfault"), HasSubstr("major faults"), HasSubstr("estimated run time")));
   std::istringstream lines(quire("compare --json --ram 10M,14M,20M,32M " + machine).out);
   std::vector<std::int64_t> faults;
   for (std::string line; std::getline(lines, line);) faults.push_back(json::parse(line)["vmstat"]["pgmajfault"]);

@@ -35,7 +35,9 @@ TEST_F(ExplainFault, EachKindTakesItsWayThroughTheTree) {
       {"zero-write", begin + "do_wp_page wp_page_copy "},
       {"cow", begin + "do_wp_page wp_page_copy "},
       {"reuse", begin + "do_wp_page wp_page_reuse "},
-      {"file-read", begin + "do_fault do_read_fault do_fault_around fault_page finish_fault "},
+      // Once to have it read, without mmap_lock, and once more to map it.
+      {"file-read", begin + "do_fault do_read_fault do_fault_around fault_page handle_mm_fault handle_pte_fault " +
+                        "do_fault do_read_fault do_fault_around "},
       {"file-cached", begin + "do_fault do_read_fault do_fault_around "},
       {"file-private", begin + "do_fault do_cow_fault fault_page finish_fault "},
       {"file-shared", begin + "do_fault do_shared_fault fault_page do_page_mkwrite finish_fault fault_dirty_shared_page "},

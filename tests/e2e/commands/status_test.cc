@@ -103,7 +103,7 @@ TEST_F(Commands, CompareTellsThatTheProgramFailed) {
   const Output failed = quire("compare --ram 64M -- sh -c 'exit 3'");
   EXPECT_EQ(failed.status, 0) << failed.err;
   EXPECT_THAT(failed.err, HasSubstr("sh ended with status 3"));
-  EXPECT_THAT(failed.out, HasSubstr("majflt"));
+  EXPECT_THAT(failed.out, HasSubstr("pgmajfault"));
 }
 
 TEST_F(Commands, CompareChecksEverythingBeforeItWorks) {

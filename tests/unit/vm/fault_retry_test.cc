@@ -172,7 +172,8 @@ TEST_F(SwapRetryTest, APageWithNeighboursIsTriedAgainAndOneAloneIsNot) {
   m_.run([&] {
     constexpr std::uint64_t kPages = 64;
     const VirtAddr at = m_.anon(mm_, kPages);
-    for (std::uint64_t i = 0; i < kPages; ++i) ASSERT_TRUE(m_.write(mm_, at + i * kPageSize, static_cast<std::uint8_t>(i)).ok());
+    for (std::uint64_t i = 0; i < kPages; ++i)
+      ASSERT_TRUE(m_.write(mm_, at + i * kPageSize, static_cast<std::uint8_t>(i)).ok());
     const auto read_all = [&] {
       for (std::uint64_t i = 0; i < kPages; ++i) swap_out(at + i * kPageSize);
       return counted([&] {
