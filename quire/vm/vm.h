@@ -15,7 +15,8 @@
 // rwsem → page_table_lock → swap, LRU and zone locks.
 //
 // Differs from Linux: no huge pages, userfaultfd or NUMA hints yet (FaultHooks is where they enter); one page_table_lock an
-// Mm; mmap_lock is never dropped in the middle of a fault (FAULT_FLAG_ALLOW_RETRY), so a fault that waits for I/O holds it.
+// Mm; a fault on the kernel's behalf (populate, get_user_pages) holds mmap_lock while it waits for I/O. A program's own gives it
+// back and begins anew.
 #pragma once
 
 #include <cstddef>
