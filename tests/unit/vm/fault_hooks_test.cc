@@ -12,7 +12,7 @@ class Counting final : public FaultHooks {
   FaultOutcome create_huge_pmd(Vma&, VirtAddr, FaultFlags) override { return told("huge_pmd"); }
   FaultOutcome do_numa_page(Vma&, VirtAddr, FaultFlags) override { return told("numa"); }
   FaultOutcome handle_userfault(Vma&, VirtAddr, FaultFlags flags, UffdReason reason,
-                                sim::ReleasableReadGuard* mmap_lock) override {
+                                sim::ReleasableReadGuard* mmap_lock) QUIRE_NO_THREAD_SAFETY_ANALYSIS override {
     const FaultOutcome said = told(reason == UffdReason::kMissing ? "missing" : "wp");
     if (!resolve) return said;
     if (mmap_lock == nullptr || any(flags, FaultFlags::kTried)) return FaultOutcome::kSigbus;
