@@ -15,8 +15,11 @@ file::FileSystem& FileSet::mount(std::uint64_t dev) {
 
 Result<InodeHold> FileSet::inode(const FileIdentity& identity) {
   const std::pair key{identity.dev, identity.inode};
-  if (!by_identity_.contains(key)) {
-    if (Status made = create(key, identity); !made) return fail(made.error());
+  file::FileSystem& fs = mount(identity.dev);
+  while (!by_identity_.contains(key)) {
+    if (file::DiskInode* nameless = fs.lookup_ino(identity.inode)) return grown(InodeHold(*nameless), identity.size);
+    // Another task may have met the same file meanwhile.
+    if (Status made = create(key, fs, identity); !made && made.error() != Errno::kExist) return fail(made.error());
   }
   InodeHold hold(*by_identity_.at(key).inode);
   if (!identity.path.empty()) {
@@ -25,19 +28,21 @@ Result<InodeHold> FileSet::inode(const FileIdentity& identity) {
     const Status named = file.name().starts_with('#') ? name_after(file, identity.path) : Status();
     if (!named) return fail(named.error());
   }
-  if (hold->i_size_read() < identity.size) {
-    auto& fs = static_cast<file::FileSystem&>(hold->sb);
-    if (auto grown = fs.truncate(*hold, identity.size); !grown) return fail(grown.error());
+  return grown(std::move(hold), identity.size);
+}
+
+Result<InodeHold> FileSet::grown(InodeHold hold, std::uint64_t size) {
+  if (hold->i_size_read() < size) {
+    if (auto done = hold->sb.truncate(*hold, size); !done) return fail(done.error());
   }
   return hold;
 }
 
-// Under its number; another task may have met the same file meanwhile.
-Status FileSet::create(const Key& key, const FileIdentity& identity) {
-  file::FileSystem& fs = mount(identity.dev);
+// Under its number.
+Status FileSet::create(const Key& key, file::FileSystem& fs, const FileIdentity& identity) {
   const std::string number = fmt::format("#{}", identity.inode);
   auto made = fs.create(number, std::make_unique<file::ZeroBacking>(identity.size), identity.inode);
-  if (!made) return by_identity_.contains(key) ? Status() : fail(made.error());
+  if (!made) return fail(made.error());
   by_identity_.insert_or_assign(key, Named{.fs = &fs, .inode = *made});
   return {};
 }

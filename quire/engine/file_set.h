@@ -45,7 +45,7 @@ class FileSet {
   FileSet(file::Vfs& vfs, sim::Scheduler& scheduler) : vfs_(vfs), scheduler_(scheduler) {}
 
   // The inode of that identity: made with its recorded size when it is new, otherwise grown to that size when the machine
-  // knows a smaller one.
+  // knows a smaller one. One that lives on without a name, since somebody has it open, is found by its number; it gets no name.
   Result<InodeHold> inode(const FileIdentity& identity);
   // unlink(2), rename(2), truncate(2) by the path last seen. A path never seen before is nothing to the machine.
   Status unlink(std::string_view path);
@@ -61,7 +61,8 @@ class FileSet {
     [[nodiscard]] std::string name() const { return fs->path_of(*inode); }
   };
   file::FileSystem& mount(std::uint64_t dev);
-  Status create(const Key& key, const FileIdentity& identity);
+  Status create(const Key& key, file::FileSystem& fs, const FileIdentity& identity);
+  static Result<InodeHold> grown(InodeHold hold, std::uint64_t size);
   static Status name_after(const Named& named, std::string_view path);
 
   file::Vfs& vfs_;

@@ -139,17 +139,23 @@ void ThreadReplay::file(const trace::Record& r) {
   }
 }
 
+// Does the number name that file already? One without a name, too, which only its number in the file system tells.
+bool ThreadReplay::names_already(const trace::Record& r) const {
+  const file::File* known = process().files->find(r.fd);
+  return known != nullptr && known->inode().ino == r.inode &&
+         &known->inode().sb == machine_.vfs().find_mount(static_cast<std::uint32_t>(r.dev));
+}
+
 void ThreadReplay::regular_file(const trace::Record& r, Opened when, Truncated truncated) {
+  if (when == Opened::kBefore && names_already(r)) {
+    process().files->find(r.fd)->f_pos = r.offset;
+    return;
+  }
   with_name("open", r.path, [&](std::string_view path) {
     auto inode = replay_.files_.inode({r.dev, r.inode, r.size, path});
     if (!inode) return diverged("open", inode.error());
     if (truncated == Truncated::kYes && (*inode)->i_size_read() > r.size) {
       expect("open (O_TRUNC)", (*inode)->sb.truncate(**inode, r.size));
-    }
-    file::File* known = when == Opened::kBefore ? process().files->find(r.fd) : nullptr;
-    if (known != nullptr && &known->inode() == &**inode) {
-      known->f_pos = r.offset;
-      return;
     }
     const auto opened = machine_.vfs().open(**inode, file_mode(r.flags));
     if (opened) (*opened)->f_pos = r.offset;

@@ -44,6 +44,7 @@ class ThreadReplay {
   void file(const trace::Record& r);
   enum class Truncated : std::uint8_t { kNo, kYes };
   enum class Opened : std::uint8_t { kNew, kBefore };  // kBefore: unless the number names another file than it is said to
+  [[nodiscard]] bool names_already(const trace::Record& r) const;
   void regular_file(const trace::Record& r, Opened when, Truncated truncated);
   void memfd(const trace::Record& r);
   [[nodiscard]] file::Inode* known_memfd(std::uint64_t recorded) const;

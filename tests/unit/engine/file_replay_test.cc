@@ -36,6 +36,34 @@ TEST_F(FileReplay, AFileMayBeClosedWhileACallWorksOnIt) {
   EXPECT_EQ(machine_->vfs().find_mount(kDevice)->nr_inodes(), 0u);
 }
 
+// dup2 of its number, and /proc/self/fd, name it again; its bytes are in one place, and go with the last number.
+TEST_F(FileReplay, AFileThatIsUnlinkedAndOpenMayBeNamedAgain) {
+  constexpr std::string_view kGone = "/gone (deleted)";
+  file(3, 77, 0, "/gone");
+  syscall(SYS_unlink, 0, {}, 0, "/gone");
+  write(3, kPageSize, 0);
+  syscall(SYS_dup2, 9, {3, 9});
+  file(9, 77, kPageSize, kGone, kPageSize);
+  syscall(SYS_open, 4, {0, O_RDWR}, 0, "/proc/self/fd/9");
+  file(4, 77, kPageSize, kGone);
+  syscall(SYS_sendfile, kPageSize, {9, 4, 0, kPageSize});  // to where the file of 9, and of 3, stands
+  syscall(SYS_close, 0, {3});
+  syscall(SYS_close, 0, {9});
+  write(4, 4 * kPageSize, 2 * kPageSize);
+  syscall(SYS_fsync, 0, {4});
+  fork(2, 2, 0);
+  trace_.exit();
+  trace_.task(2, 2);
+  syscall(SYS_unlink, 0, {}, 0, kGone);  // another's name
+  write(4, kPageSize, 6 * kPageSize);
+  syscall(SYS_fsync, 0, {4});
+  trace_.exit();
+  replay();
+  EXPECT_EQ(stats().diverged_calls, 0u);
+  EXPECT_EQ(machine_->phys().vmstat()[phys::VmEvent::kPgpgout], 7 * kPageSize / kKiB);
+  EXPECT_EQ(machine_->vfs().find_mount(kDevice)->nr_inodes(), 0u);
+}
+
 // What was not written yet goes, too.
 TEST_F(FileReplay, OpeningWithTruncEmptiesAFile) {
   constexpr std::uint64_t kFile = 77;

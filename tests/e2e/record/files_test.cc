@@ -1,0 +1,46 @@
+// What recorded programs did with files is done to the machine's files: their names, and where bytes go.
+#include <sys/stat.h>
+
+#include "quire/engine/replay.h"
+#include "quire/kernel/machine.h"
+#include "recording.h"
+
+namespace quire::trace::test {
+namespace {
+
+class FilesTest : public RecordingTest {
+ protected:
+  // The guest's act of that name, recorded and replayed; every call ends as it did. The machine is there to be looked at.
+  void replay(const std::string& act) {
+    const Recorded recorded = check({guest("files"), act});
+    ASSERT_EQ(recorded.exit_status, 0);
+    kernel::MachineConfig config;
+    config.ram = 64 * kMiB;
+    auto machine = kernel::Machine::boot(config);
+    ASSERT_TRUE(machine);
+    machine_ = std::move(*machine);
+    replay_ = std::make_unique<engine::Replay>(*machine_);
+    auto reader = TraceReader::open(recorded.file);
+    ASSERT_TRUE(reader) << reader.error();
+    ASSERT_TRUE(replay_->add(std::move(*reader)));
+    const auto done = replay_->run();
+    ASSERT_TRUE(done) << done.error().sentence;
+    for (const auto& [what, times] : replay_->stats().diverged) ADD_FAILURE() << what << " " << times;
+    machine_->settle();
+    machine_->validate();
+  }
+  [[nodiscard]] std::uint64_t written_pages() const {
+    return static_cast<std::uint64_t>(machine_->phys().vmstat()[phys::VmEvent::kPgpgout]) * kKiB / kPageSize;
+  }
+
+  std::unique_ptr<kernel::Machine> machine_;
+  std::unique_ptr<engine::Replay> replay_;
+};
+
+TEST_F(FilesTest, AFileWithoutANameIsNamedAgain) {
+  replay("nameless");
+  EXPECT_EQ(written_pages(), 8u);
+}
+
+}  // namespace
+}  // namespace quire::trace::test
