@@ -76,9 +76,26 @@ Status FileSet::unlink(std::string_view path) {
   return gone.fs->unlink(gone.name());
 }
 
-// While the target goes, other tasks run: the file may go, too, or another may get the target's name.
+// What stands there itself, or else the first below it.
+FileSet::PathMap::iterator FileSet::at_or_below(std::string_view path) {
+  if (const auto it = by_path_.find(path); it != by_path_.end()) return it;
+  const std::string below = std::string(path) + "/";
+  const auto it = by_path_.lower_bound(below);
+  return it != by_path_.end() && it->first.starts_with(below) ? it : by_path_.end();
+}
+
 Status FileSet::rename(std::string_view from, std::string_view to) {
-  if (from == to) return {};
+  if (from.empty() || to.empty() || from == to || to.starts_with(std::string(from) + "/")) return {};
+  for (;;) {
+    const auto source = at_or_below(from);
+    if (source == by_path_.end()) return {};
+    const std::string path = source->first;
+    if (Status moved = rename_path(path, std::string(to) + path.substr(from.size())); !moved) return moved;
+  }
+}
+
+// While the target goes, other tasks run: the file may go, too, or another may get the target's name.
+Status FileSet::rename_path(std::string_view from, std::string_view to) {
   for (;;) {
     const auto source = by_path_.find(from);
     if (source == by_path_.end()) return {};

@@ -47,7 +47,8 @@ class FileSet {
   // The inode of that identity: made with its recorded size when it is new, otherwise grown to that size when the machine
   // knows a smaller one. One that lives on without a name, since somebody has it open, is found by its number; it gets no name.
   Result<InodeHold> inode(const FileIdentity& identity);
-  // unlink(2), rename(2), truncate(2) by the path last seen. A path never seen before is nothing to the machine.
+  // unlink(2), rename(2), truncate(2) by the path last seen. A path never seen before is nothing to the machine; a folder's
+  // is that of all files below it.
   Status unlink(std::string_view path);
   Status rename(std::string_view from, std::string_view to);
   [[nodiscard]] std::optional<InodeHold> find(std::string_view path) const;
@@ -60,15 +61,18 @@ class FileSet {
     // Inside fs, and what maps shows: its path, or "#" and its number as long as nobody has named it.
     [[nodiscard]] std::string name() const { return fs->path_of(*inode); }
   };
+  using PathMap = std::map<std::string, Key, std::less<>>;
   file::FileSystem& mount(std::uint64_t dev);
   Status create(const Key& key, file::FileSystem& fs, const FileIdentity& identity);
   static Result<InodeHold> grown(InodeHold hold, std::uint64_t size);
   static Status name_after(const Named& named, std::string_view path);
+  [[nodiscard]] PathMap::iterator at_or_below(std::string_view path);
+  Status rename_path(std::string_view from, std::string_view to);
 
   file::Vfs& vfs_;
   sim::Scheduler& scheduler_;
   std::map<Key, Named> by_identity_;
-  std::map<std::string, Key, std::less<>> by_path_;
+  PathMap by_path_;
 };
 
 }  // namespace quire::engine

@@ -61,7 +61,11 @@ void ThreadReplay::exec(const trace::Record& r) {
   scheduler_.charge(scheduler_.costs().syscall_entry);
   if (!order_.await_sole_thread([this] { return killed(); })) return diverged("execve", Errno::kAgain);
   const std::string comm = std::filesystem::path(text(r.path)).filename().string();
-  with_name("execve", r.path, [&](std::string_view) { expect("execve", machine_.processes().exec(process(), comm)); });
+  {
+    const auto name = machine_.vfs().getname(text(r.path));  // lies in the kernel meanwhile
+    if (!name) diverged("execve", name.error());
+    expect("execve", machine_.processes().exec(process(), comm));
+  }
   position_ = 0;
   const std::vector<int> open = process().files->numbers();
   unconfirmed_.insert(open.begin(), open.end());

@@ -4,8 +4,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <climits>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 
 #include "quire/recorder/process.h"
 
@@ -42,7 +44,26 @@ std::string name_of_fd(int fd) { return read_link("/proc/self/fd/" + std::to_str
 std::string absolute_path(int dirfd, const std::string& path) {
   if (path.starts_with('/')) return path;
   const std::string folder = dirfd == AT_FDCWD ? read_link("/proc/self/cwd") : name_of_fd(dirfd);
-  return path.empty() ? folder : folder + "/" + path;
+  return path.empty() || folder.empty() ? folder : folder + "/" + path;
+}
+
+std::string kernel_path(int dirfd, const std::string& path, LastLink last) {
+  std::string full = absolute_path(dirfd, path);
+  char resolved[PATH_MAX];
+  if (last == LastLink::kFollowed) {
+    if (realpath(full.c_str(), resolved) != nullptr) return resolved;
+    if (std::string target = read_link(full); target.starts_with('/'))
+      full = std::move(target);  // /proc/self/fd of what is gone
+  }
+  while (full.size() > 1 && full.ends_with('/')) full.pop_back();
+  const std::size_t slash = full.rfind('/');
+  if (slash == std::string::npos) return {};
+  const std::string name = full.substr(slash);
+  if (name == "/." || name == "/..") return realpath(full.c_str(), resolved) != nullptr ? resolved : full;
+  if (realpath(full.substr(0, slash + 1).c_str(), resolved) != nullptr) {
+    full = std::string(resolved) == "/" ? name : resolved + name;
+  }
+  return full.size() < PATH_MAX ? full : std::string();
 }
 
 void describe_fd(Vcpu& vcpu, int fd) {

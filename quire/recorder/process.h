@@ -136,7 +136,12 @@ void note_inherited_files();
 // --- files.cc
 void describe_fd(Vcpu& vcpu, int fd);
 [[nodiscard]] std::string name_of_fd(int fd);  // what /proc/self/fd says
+// Both are empty when the kernel would not say: the path is longer than it gives out.
 [[nodiscard]] std::string absolute_path(int dirfd, const std::string& path);
+// The path as the kernel says it, so that it compares with name_of_fd: no link, "." or ".." leads to it. The file may be gone,
+// its folder not.
+enum class LastLink : std::uint8_t { kFollowed, kItself };
+[[nodiscard]] std::string kernel_path(int dirfd, const std::string& path, LastLink last);
 
 // --- exec.cc
 // Does not return when the program could be started under QEMU.

@@ -207,12 +207,19 @@ Paths paths_of(const PendingSyscall& c) {
   const auto at = [](std::uint64_t dirfd, std::uint64_t path) {
     return absolute_path(static_cast<int>(dirfd), read_guest_string(path));
   };
+  // What the call changes: the replay looks for it among the names of files.
+  const auto name = [](std::uint64_t dirfd, std::uint64_t path, LastLink last = LastLink::kItself) {
+    return kernel_path(static_cast<int>(dirfd), read_guest_string(path), last);
+  };
   const auto here = static_cast<std::uint64_t>(AT_FDCWD);
   switch (c.number) {
-    case SYS_open: case SYS_creat: case SYS_truncate: case SYS_unlink: return {at(here, c.args[0]), {}};
-    case SYS_openat: case SYS_openat2: case SYS_unlinkat: return {at(c.args[0], c.args[1]), {}};
-    case SYS_rename: return {at(here, c.args[0]), at(here, c.args[1])};
-    case SYS_renameat: case SYS_renameat2: return {at(c.args[0], c.args[1]), at(c.args[2], c.args[3])};
+    case SYS_open: case SYS_creat: return {at(here, c.args[0]), {}};
+    case SYS_openat: case SYS_openat2: return {at(c.args[0], c.args[1]), {}};
+    case SYS_truncate: return {name(here, c.args[0], LastLink::kFollowed), {}};
+    case SYS_unlink: return {name(here, c.args[0]), {}};
+    case SYS_unlinkat: return {name(c.args[0], c.args[1]), {}};
+    case SYS_rename: return {name(here, c.args[0]), name(here, c.args[1])};
+    case SYS_renameat: case SYS_renameat2: return {name(c.args[0], c.args[1]), name(c.args[2], c.args[3])};
     case SYS_memfd_create: return {read_guest_string(c.args[0]), {}};
     default: return {};
   }

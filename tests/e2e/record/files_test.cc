@@ -42,5 +42,12 @@ TEST_F(FilesTest, AFileWithoutANameIsNamedAgain) {
   EXPECT_EQ(written_pages(), 8u);
 }
 
+TEST_F(FilesTest, ANameMayBeSaidInManyWays) {
+  replay("roundabout");
+  EXPECT_EQ(written_pages(), 0u);
+}
+
+TEST_F(FilesTest, AFileTooDeepForAName) { replay("deep"); }
+
 }  // namespace
 }  // namespace quire::trace::test

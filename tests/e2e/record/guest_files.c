@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { kPage = 4096 };
@@ -29,11 +30,55 @@ static void nameless(void) {
   check(fsync(again) == 0, "fsync");
 }
 
+// With pages that are to be written.
+static void make(const char* path) {
+  const int file = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
+  check(file >= 0, path);
+  for (int i = 0; i < 100; ++i) check(write(file, page, kPage) == kPage, path);
+  check(close(file) == 0, path);
+}
+
+// Each file goes by another name than the kernel's own.
+static void roundabout(void) {
+  check(mkdir("folder", 0700) == 0 && symlink("folder", "other") == 0, "mkdir");
+  make("one");
+  check(unlink("./folder//../one") == 0, "unlink");
+  make("folder/two");
+  check(unlink("other/two") == 0, "unlink through a link");
+  make("three");
+  check(symlink("three", "link") == 0 && truncate("link", 0) == 0, "truncate a link");
+  make("folder/four");
+  check(mkdir("folder/below", 0700) == 0, "mkdir");
+  make("folder/below/five");
+  check(rename("./folder", "folder2/") == 0, "rename");
+  check(unlink("folder2/four") == 0 && unlink("folder2/below/five") == 0, "unlink in what was renamed");
+  check(symlink("three", "link2") == 0 && rename("link2", "link") == 0, "rename a link");
+  check(unlink("link") == 0, "unlink a link");
+  make("three");
+  check(unlink("three") == 0, "unlink");
+  sync();
+}
+
+// Where a name is too long for the kernel to say it.
+static void deep(void) {
+  enum { kName = 200, kDepth = 20 };
+  char name[kName + 1];
+  memset(name, 'n', kName);
+  name[kName] = 0;
+  for (int i = 0; i < kDepth; ++i) check(mkdir(name, 0700) == 0 && chdir(name) == 0, "mkdir");
+  make(name);
+  check(rename(name, "shorter") == 0 && rename("shorter", name) == 0, "rename");
+  check(unlink(name) == 0, "unlink");
+  for (int i = 0; i < kDepth; ++i) check(chdir("..") == 0 && rmdir(name) == 0, "rmdir");
+}
+
 int main(int argc, char** argv) {
   static const struct {
     const char* name;
     void (*act)(void);
-  } acts[] = {{"nameless", nameless}};
+  } acts[] = {{"nameless", nameless}, {"roundabout", roundabout}, {"deep", deep}};
+  char folder[] = "files-XXXXXX";  // each run has its own
+  check(mkdtemp(folder) != NULL && chdir(folder) == 0, "mkdtemp");
   for (unsigned i = 0; i < sizeof acts / sizeof *acts; ++i) {
     if (argc > 1 && !strcmp(argv[1], acts[i].name)) return acts[i].act(), 0;
   }

@@ -120,6 +120,16 @@ TEST_F(FileReplay, CloseRangeClosesAtOnceOrAtTheNextExec) {
   EXPECT_EQ(inode(kFar)->i_size, 200u);
 }
 
+// Whatever becomes of its name: the old image is gone.
+TEST_F(FileReplay, AProgramWhoseNameIsTooLongIsStarted) {
+  trace::Record exec;
+  exec.kind = trace::RecordKind::kExec;
+  trace_.write(0).record(exec, "/" + std::string(file::PathBuffer::kPathMax, 'p')).write(0).exit();
+  replay();
+  EXPECT_EQ(stats().stray_accesses, 1u);
+  EXPECT_EQ(stats().diverged, (std::map<std::string, std::uint64_t>{{"execve: ENAMETOOLONG", 1}}));
+}
+
 // The target of a copy has a place of its own, whether the call names it (copy_file_range, splice) or not (sendfile).
 TEST_F(FileReplay, CopiesGoWhereTheTargetStands) {
   constexpr std::uint64_t kBytes = 64 * kKiB;

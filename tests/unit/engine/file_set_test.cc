@@ -73,6 +73,27 @@ TEST_F(FileSetTest, AFileIsFoundByTheNamesThatItGets) {
   EXPECT_EQ(machine_->vfs().find_mount(kDevice)->nr_inodes(), 0u);
 }
 
+TEST_F(FileSetTest, AFolderTakesItsFilesAlong) {
+  start([&] {
+    make(11, "/folder/a");
+    make(12, "/folder/below/b");
+    make(13, "/folder-c");
+    make(14, "/new/a");  // gone meanwhile, unseen: a folder replaces an empty one only
+    EXPECT_TRUE(files_->rename("/folder", "/new"));
+    EXPECT_EQ(number("/folder/a"), 0u);
+    EXPECT_EQ(number("/new/a"), 11u);
+    EXPECT_EQ(number("/new/below/b"), 12u);
+    EXPECT_EQ(number("/folder-c"), 13u);
+    EXPECT_NE(machine_->vfs().find_mount(kDevice)->lookup("/new/below/b"), nullptr);
+    EXPECT_TRUE(files_->rename("/new", "/new/below"));  // what Linux does not do
+    EXPECT_TRUE(files_->rename("", "/x"));              // names that nobody knows
+    EXPECT_TRUE(files_->rename("/new/a", ""));
+    EXPECT_EQ(number("/new/a"), 11u);
+  });
+  ASSERT_TRUE(machine_->run().done());
+  EXPECT_EQ(machine_->vfs().find_mount(kDevice)->nr_inodes(), 3u);
+}
+
 // The target has pages, and takes a while to go. Meanwhile the source goes, or the target's name comes back.
 TEST_F(FileSetTest, ARenameLooksAgainWhenItsTargetHasGone) {
   constexpr std::uint64_t kRounds = 40;
