@@ -153,11 +153,12 @@ Checked<View> find_view(std::string_view wanted, Shows shows) {
       guess.empty() ? fmt::format("known are {}", fmt::join(known, ", ")) : fmt::format("did you mean '{}'?", guess)));
 }
 
-// The first of the views whose process's areas somebody is changing. Each time looked up anew: the process may exec or end.
+// The first of the views whose process's areas somebody is changing, or about to as soon as others have looked at them: the
+// view would wait for him. Each time looked up anew: the process may exec or end.
 const View* being_changed(kernel::Machine& machine, const std::vector<View>& views) {
   const auto it = std::ranges::find_if(views, [&machine](const View& view) {
     const kernel::Process* process = view.pid == 0 ? nullptr : machine.processes().find(view.pid);
-    return process != nullptr && process->mm != nullptr && process->mm->mmap_lock.is_write_locked();
+    return process != nullptr && process->mm != nullptr && process->mm->mmap_lock.reader_would_wait();
   });
   return it == views.end() ? nullptr : &*it;
 }

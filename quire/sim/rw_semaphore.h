@@ -66,6 +66,8 @@ class QUIRE_CAPABILITY("rw_semaphore") RwSemaphore {
   [[nodiscard]] bool is_locked() const { return writer_ != nullptr || readers_ != 0; }
   [[nodiscard]] bool is_write_locked() const { return writer_ != nullptr; }
   [[nodiscard]] unsigned readers() const { return readers_; }
+  // Whether somebody who came to read now would wait: there is a writer, or a queue.
+  [[nodiscard]] bool reader_would_wait() const { return writer_ != nullptr || !waiters_.empty(); }
   // Readers are counted, not known: "some reader or the writer holds it".
   void assert_held() const QUIRE_ASSERT_HELD_SHARED(this) { QUIRE_DCHECK(is_locked()); }
   void assert_held_write() const QUIRE_ASSERT_HELD(this) { QUIRE_DCHECK(writer_ == &scheduler_.context()); }

@@ -3,6 +3,7 @@
 
 #include "../kernel/small_machine.h"
 #include "quire/sim/lock_guards.h"
+#include "quire/sim/wait_queue.h"
 
 namespace quire::cli {
 namespace {
@@ -22,6 +23,26 @@ class ViewsTest : public ::testing::Test {
         machine_->scheduler().sleep_for(time);
       }
       if (then) then(self);
+      machine_->scheduler().sleep_for(sim::kMillisecond);
+    });
+  }
+  // A second task that wants to change the areas of the process, and takes memory when it does.
+  void change_in_a_thread_of(Process& self) {
+    machine_->scheduler().spawn("changing", [this, &self] {
+      machine_->scheduler().sleep_for(10 * sim::kMicrosecond);
+      using vm::Prot;
+      EXPECT_TRUE(machine_->vm().mmap(*self.mm, VirtAddr(0), kPageSize, Prot::kRead | Prot::kWrite,
+                                      vm::MapFlags::kPrivate | vm::MapFlags::kAnonymous | vm::MapFlags::kPopulate, nullptr, 0));
+    });
+  }
+  // A process whose areas one task reads for so long, and another would change meanwhile.
+  void start_reading(sim::Nanos time) {
+    kernel::start(*machine_, "reading", [this, time](Process& self) {
+      change_in_a_thread_of(self);
+      {
+        const sim::ReadGuard guard(self.mm->mmap_lock);
+        machine_->scheduler().sleep_for(time);
+      }
       machine_->scheduler().sleep_for(sim::kMillisecond);
     });
   }
@@ -46,6 +67,7 @@ class ViewsTest : public ::testing::Test {
   std::string now(const std::string& name) { return find_views({name}, Shows::kProcessesToo)->front().text(*machine_).value(); }
 
   std::unique_ptr<Machine> machine_ = kernel::boot_small();
+  sim::WaitQueue never_{machine_->scheduler(), "never"};
 };
 
 // The second process keeps the machine running for a while, in which the first goes on: it is shown as it is afterwards.
@@ -70,6 +92,39 @@ TEST_F(ViewsTest, AChangeThatDoesNotEndIsSaid) {
   EXPECT_EQ(shown.status, 1);
   EXPECT_THAT(shown.err, StartsWith("quire: --show maps:1: process 1 is changing its areas and has not finished 10."));
   EXPECT_TRUE(machine_->run().done());
+}
+
+// Whoever would change areas waits for one who reads them, as a fault does that waits for a disk.
+TEST_F(ViewsTest, AChangeThatIsQueuedBehindAReaderIsWaitedForToo) {
+  start_reading(500 * sim::kMicrosecond);
+  run_until(100 * sim::kMicrosecond);
+  const std::string before = now("zoneinfo");
+  const Shown shown = show({"zoneinfo", "maps:1"});
+  EXPECT_EQ(shown.status, 0) << shown.err;
+  EXPECT_EQ(shown.out, "==> zoneinfo <==\n" + now("zoneinfo") + "==> maps:1 <==\n" + now("maps:1"));
+  EXPECT_NE(now("zoneinfo"), before);
+  EXPECT_TRUE(machine_->run().done());
+}
+
+TEST_F(ViewsTest, AQueueThatDoesNotMoveIsSaid) {
+  start_reading(1000 * sim::kSecond);
+  run_until(sim::kMillisecond);
+  EXPECT_THAT(show({"maps:1"}).err,
+              StartsWith("quire: --show maps:1: process 1 is changing its areas and has not finished 10."));
+  EXPECT_TRUE(machine_->run().done());
+}
+
+// Nothing runs that could give the lock back.
+TEST_F(ViewsTest, AQueueInAMachineThatStandsStillIsSaid) {
+  kernel::start(*machine_, "reading", [this](Process& self) {
+    change_in_a_thread_of(self);
+    const sim::ReadGuard guard(self.mm->mmap_lock);
+    never_.wait();
+  });
+  run_until(sim::kMillisecond);
+  const Shown shown = show({"maps:1"});
+  EXPECT_EQ(shown.status, 1);
+  EXPECT_THAT(shown.err, StartsWith("quire: --show maps:1: process 1 is changing its areas and has not finished "));
 }
 
 TEST_F(ViewsTest, AProcessMayEndWhileItsChangeIsWaitedFor) {
