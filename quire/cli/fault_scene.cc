@@ -126,7 +126,7 @@ Checked<FaultScene> swapped(kernel::Machine& machine, vm::Mm& mm) {
   for (int tenths = 0; tenths < 100 && !gone; ++tenths) {
     const Status out = machine.vm().madvise(mm, *page, kPageSize, Advice::kPageOut);
     if (!out) return no_scene("madvise(MADV_PAGEOUT)", out.error());
-    machine.scheduler().sleep_for(100 * sim::kMillisecond);
+    machine.scheduler().sleep_for(100 * sim::kMillisecond, sim::Sleep::kInterruptible);
     gone = leave_swap_cache(machine, mm, *page);
   }
   if (!gone) {

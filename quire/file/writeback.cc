@@ -38,7 +38,7 @@ Writeback::Writeback(Filemap& filemap, const DirtyTunables& tunables)
       phys_(filemap.services().phys),
       scheduler_(filemap.services().scheduler),
       tunables_(tunables),
-      flusher_wait_(scheduler_, "flusher"),
+      flusher_wait_(scheduler_, "flusher", sim::Sleep::kIdle),
       sync_wait_(scheduler_, "I_SYNC"),
       bdp_ratelimits_(scheduler_.cpus()),
       write_bandwidth_(kInitBandwidth) {

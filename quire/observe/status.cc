@@ -39,7 +39,7 @@ const Thread* leader(const Process& process) {
 std::string_view state_of(const Process& process) {
   const Thread* first = leader(process);
   if (process.state != ProcessState::kRunning || first == nullptr || first->task == nullptr) return "Z (zombie)";
-  switch (first->task->state_letter()) {
+  switch (first->task->state_letter().front()) {
     case 'S': return "S (sleeping)";
     case 'D': return "D (disk sleep)";  // for memory, a lock or a page
     default: return "R (running)";

@@ -4,18 +4,6 @@
 #include "quire/sim/scheduler.h"
 
 namespace quire::sim {
-namespace {
-
-std::string_view switch_state(char letter) {
-  switch (letter) {
-    case 'S': return "S";
-    case 'D': return "D";
-    case 'X': return "X";
-    default: return "R";
-  }
-}
-
-}  // namespace
 
 // When the CPU could do something; kNever for an idle one and for one that spins.
 Nanos Scheduler::candidate_time(const Cpu& cpu) {
@@ -112,7 +100,7 @@ void Scheduler::pick_next_task(Cpu& cpu, Nanos start) {
   sched_switch([&] {
     return SchedSwitch{.prev_comm = cpu.prev == nullptr ? "swapper" : std::string_view(cpu.prev->name_),
                        .prev_pid = cpu.prev == nullptr ? 0 : cpu.prev->id_,
-                       .prev_state = cpu.prev == nullptr ? "R" : switch_state(cpu.prev_state),
+                       .prev_state = cpu.prev == nullptr ? "R" : cpu.prev_state,
                        .next_comm = next.name_,
                        .next_pid = next.id_,
                        .cpu = next.cpu_};
@@ -147,7 +135,7 @@ void Scheduler::put_prev_task(TaskState state) {
   sched_switch([&] {
     return SchedSwitch{.prev_comm = task.name_,
                        .prev_pid = task.id_,
-                       .prev_state = switch_state(task.state_letter()),
+                       .prev_state = cpu.prev_state,
                        .next_comm = "swapper",
                        .next_pid = 0,
                        .cpu = cpu_};

@@ -141,11 +141,11 @@ void Scheduler::preempt_current() {
   enqueue(task, cpu_, now_, Requeue::kPreempted);
 }
 
-void Scheduler::sleep_until(Nanos when) {
+void Scheduler::sleep_until(Nanos when, Sleep as) {
   might_sleep("sleep");
   if (when <= now_) return sync_point();
   require_task("time");
-  sleep_current(TaskState::kSleeping, WaitReason{.kind = "time", .name = "sleep"}, when);
+  sleep_current(TaskState::kSleeping, WaitReason{.kind = "time", .name = "sleep", .sleep = as}, when);
 }
 
 void Scheduler::might_sleep(std::string_view what) const {

@@ -134,8 +134,9 @@ class Scheduler {
   // Gives the CPU to the next runnable task, if there is one; costs a system call's time otherwise (sched_yield). In boot
   // context nothing happens.
   void yield();
-  void sleep_until(Nanos when);
-  void sleep_for(Nanos duration) { sleep_until(deadline(duration)); }
+  // As a program's nanosleep, kInterruptible; as the kernel's schedule_timeout_uninterruptible and _killable else.
+  void sleep_until(Nanos when, Sleep as = Sleep::kUninterruptible);
+  void sleep_for(Nanos duration, Sleep as = Sleep::kUninterruptible) { sleep_until(deadline(duration), as); }
   // Waits until the task has ended.
   void join(Task& task);
 
@@ -225,10 +226,10 @@ class Scheduler {
     Task* running = nullptr;  // has the CPU, also while another CPU's task runs on the host
     RunQueue queue;           // runnable tasks by ready time
     unsigned queued = 0;
-    Nanos resched_at = kNever;  // when `running` gives way to a task that is ready
-    Nanos run_start = 0;        // when `running` got the CPU
-    Task* prev = nullptr;       // for sched_switch: who had the CPU; null: it has been idle
-    char prev_state = 'R';      // and how it left
+    Nanos resched_at = kNever;          // when `running` gives way to a task that is ready
+    Nanos run_start = 0;                // when `running` got the CPU
+    Task* prev = nullptr;               // for sched_switch: who had the CPU; null: it has been idle
+    std::string_view prev_state = "R";  // and how it left
     CpuStats stats;
   };
   struct Choice {

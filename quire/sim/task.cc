@@ -21,13 +21,15 @@ std::string_view task_state_name(TaskState state) {
 Task::Task(Scheduler& scheduler, unsigned id, std::string name, const TaskOptions& options)
     : local(options.local), scheduler_(scheduler), id_(id), name_(std::move(name)), kind_(options.kind), pinned_(options.cpu) {}
 
-char Task::state_letter() const {
-  switch (state_) {
-    case TaskState::kSleeping: return 'S';
-    case TaskState::kWaiting: return wait_reason_.sleep == Sleep::kInterruptible ? 'S' : 'D';
-    case TaskState::kFinished: return 'X';
-    default: return 'R';
+std::string_view Task::state_letter() const {
+  if (state_ == TaskState::kFinished) return "X";
+  if (state_ != TaskState::kSleeping && state_ != TaskState::kWaiting) return "R";
+  switch (wait_reason_.sleep) {
+    case Sleep::kUninterruptible: return "D";
+    case Sleep::kInterruptible: return "S";
+    case Sleep::kIdle: return "I";
   }
+  bug("no such sleep");
 }
 
 }  // namespace quire::sim

@@ -53,8 +53,9 @@ struct TaskStats {
   std::uint64_t migrations = 0;
 };
 
-// As what a wait shows in /proc/PID/status and sched_switch: D, or S where in Linux any signal would end it.
-enum class Sleep : std::uint8_t { kUninterruptible, kInterruptible };
+// As what a wait shows in /proc/PID/status and sched_switch: D, killable or not; S where in Linux any signal would end it; I for
+// a worker without work.
+enum class Sleep : std::uint8_t { kUninterruptible, kInterruptible, kIdle };
 
 // What a task that does not run waits on, for reports. The names live as long as the wait.
 struct WaitReason {
@@ -95,10 +96,10 @@ class Task {
   [[nodiscard]] unsigned cpu() const { return cpu_; }  // where it runs or ran last
   [[nodiscard]] Scheduler& scheduler() const { return scheduler_; }
   [[nodiscard]] const TaskStats& stats() const { return stats_; }
-  // Meaningful while the state is kWaiting or kSpinning.
+  // Meaningful while the state is kSleeping, kWaiting or kSpinning.
   [[nodiscard]] const WaitReason& wait_reason() const { return wait_reason_; }
-  // The state as Linux's ps shows it: R, S, D, or X once it has ended.
-  [[nodiscard]] char state_letter() const;
+  // The state as Linux's ps shows it: R, S, D, I, or X once it has ended.
+  [[nodiscard]] std::string_view state_letter() const;
   [[nodiscard]] Nanos state_since() const { return state_since_; }
 
   void* local = nullptr;  // the owner's; never touched here

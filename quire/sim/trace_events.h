@@ -12,7 +12,7 @@ struct SchedSwitch {
   static constexpr std::string_view kName = "sched_switch";
   std::string_view prev_comm;
   unsigned prev_pid;            // 0: the CPU was idle
-  std::string_view prev_state;  // "R" runnable or running, "S" asleep, "D" waiting, "X" ended
+  std::string_view prev_state;  // Task::state_letter
   std::string_view next_comm;
   unsigned next_pid;  // 0: the CPU becomes idle
   unsigned cpu;

@@ -38,6 +38,21 @@ TEST(Flusher, IsSwitchedOffByAnIntervalOfZero) {
   });
 }
 
+// As every worker without work (TASK_IDLE).
+TEST(Flusher, IsIdleWhileNothingIsToBeWritten) {
+  FileMachine m;
+  m.vfs->writeback().start_flusher();
+  File& file = m.create("a");
+  const sim::Task& flusher = *m.scheduler.tasks().front();
+  m.run([&] {
+    m.scheduler.sleep_for(sim::kMillisecond);
+    EXPECT_EQ(flusher.state_letter(), "I");
+    EXPECT_TRUE(m.write(file, 0, FileMachine::pattern(kPageSize, 5)).has_value());
+    m.scheduler.sleep_for(sim::kSecond);
+    EXPECT_EQ(flusher.state_letter(), "I");  // nothing is old enough
+  });
+}
+
 TEST(DirtyLimits, FollowTheTunables) {
   FileMachine m;
   Writeback& writeback = m.vfs->writeback();

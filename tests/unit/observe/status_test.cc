@@ -179,6 +179,39 @@ TEST(StatusTest, WhoWaitsForALockIsInDiskSleep) {
   EXPECT_EQ(state, "D (disk sleep)");
 }
 
+// Killable, but no other signal would end it.
+TEST(StatusTest, AWriterHeldNearTheDirtyLimitIsInDiskSleep) {
+  const auto machine = kernel::boot_small(32 * kMiB, 2);
+  file::Vfs& vfs = machine->vfs();
+  vfs.writeback().tunables().dirty_bytes = kMiB;
+  file::FileSystem& slow = vfs.mount({.dev = 9, .disk = sim::DiskConfig{.name = "slow", .bandwidth = kMiB}});
+  std::uint64_t held = 0;
+  vfs.writeback().balance_dirty_pages_event.listen([&held](const EventView&) { ++held; });
+  Process& writer = kernel::start(*machine, "writer", [&](Process&) {
+    file::Inode* inode = slow.create("b").value();
+    file::File& file = *vfs.open(*inode, file::FileMode::kRead | file::FileMode::kWrite).value();
+    file::NullIter nowhere;
+    EXPECT_EQ(vfs.pwrite(file, 0, 4 * kMiB, nowhere).value(), 4 * kMiB);
+    vfs.fput(file);
+  });
+  std::string state;
+  machine->scheduler().spawn("looks", [&] {
+    while (held == 0) machine->scheduler().sleep_for(sim::kMillisecond);
+    state = state_line(*machine, writer);
+  });
+  ASSERT_TRUE(machine->run().done());
+  EXPECT_EQ(state, "D (disk sleep)");
+}
+
+TEST(StatusTest, AProgramThatSleepsForATimeSleeps) {
+  const auto machine = kernel::boot_small();
+  Process& sleeper = kernel::start(*machine, "sleeper",
+                                   [&](Process&) { machine->scheduler().sleep_for(sim::kSecond, sim::Sleep::kInterruptible); });
+  ASSERT_EQ(machine->scheduler().run_until(sim::kSecond / 2).end(), sim::RunEnd::kTimeLimit);
+  EXPECT_EQ(state_line(*machine, sleeper), "S (sleeping)");
+  ASSERT_TRUE(machine->run().done());
+}
+
 TEST(StatusTest, NamesAreCutAfterFifteenLettersAndStayOnOneLine) {
   EXPECT_THAT(status_inside([](Machine&, Process& self) { self.comm = "a\nb\\c-and-many-more"; }),
               ::testing::StartsWith("Name:\ta\\nb\\\\c-and-many-\n"));

@@ -46,6 +46,24 @@ TEST(Scheduler, ATaskStartsAtTheTimeOfItsSpawnAndChargesItsCpu) {
   EXPECT_EQ(sim.scheduler.cpu_stats(0).idle, 1'000u);
 }
 
+TEST(Scheduler, SwitchesTellHowATaskLeftItsCpu) {
+  Sim sim;
+  std::string left;
+  sim.scheduler.sched_switch.listen([&left](const EventView& event) {
+    event.fields([&left](std::string_view name, FieldValue value) {
+      if (name == "prev_state") left += std::get<std::string_view>(value);
+    });
+  });
+  WaitQueue idle(sim.scheduler, "idle", Sleep::kIdle);
+  sim.scheduler.spawn("task", [&] {
+    sim.scheduler.sleep_for(100);
+    sim.scheduler.sleep_for(100, Sleep::kInterruptible);
+    EXPECT_EQ(idle.wait_timeout(100), WaitOutcome::kTimeout);
+  });
+  EXPECT_TRUE(sim.scheduler.run().done());
+  EXPECT_EQ(left, "RDRSRIRX");  // R: the CPU was idle
+}
+
 TEST(Scheduler, TasksOnTwoCpusRunInParallelVirtualTime) {
   Sim sim({.cpus = 2});
   for (int i = 0; i < 2; ++i) {
