@@ -214,6 +214,12 @@ ThreadReplay::Handled ThreadReplay::file_call(const trace::Record& r) {
     case SYS_readahead:
       if (const FileHold file = file_of(fd)) expect("readahead", vfs.readahead(*file, r.args[1], r.args[2]));
       break;
+    case SYS_link:
+    case SYS_linkat:
+      with_name("link", r.path, [&](std::string_view existing) {
+        with_name("link", r.path2, [&](std::string_view path) { expect("link", replay_.files_.link(existing, path)); });
+      });
+      break;
     case SYS_unlink:
     case SYS_unlinkat:
       with_name("unlink", r.path, [&](std::string_view path) { expect("unlink", replay_.files_.unlink(path)); });

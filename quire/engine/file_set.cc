@@ -61,6 +61,14 @@ std::optional<InodeHold> FileSet::find(std::string_view path) const {
   return InodeHold(*by_identity_.at(it->second).inode);
 }
 
+Status FileSet::link(std::string_view existing, std::string_view path) {
+  const auto it = by_path_.find(existing);
+  if (it == by_path_.end() || path.empty()) return {};
+  by_path_[std::string(path)] = it->second;
+  const bool was_a_name = !existing.ends_with(" (deleted)");  // not O_TMPFILE's
+  return was_a_name ? Status() : unlink(existing);
+}
+
 Status FileSet::unlink(std::string_view path) {
   const auto it = by_path_.find(path);
   if (it == by_path_.end()) return {};

@@ -47,8 +47,9 @@ class FileSet {
   // The inode of that identity: made with its recorded size when it is new, otherwise grown to that size when the machine
   // knows a smaller one. One that lives on without a name, since somebody has it open, is found by its number; it gets no name.
   Result<InodeHold> inode(const FileIdentity& identity);
-  // unlink(2), rename(2), truncate(2) by the path last seen. A path never seen before is nothing to the machine; a folder's
+  // link(2), unlink(2), rename(2), truncate(2) by the path last seen. A path never seen before is nothing to the machine; a folder's
   // is that of all files below it.
+  Status link(std::string_view existing, std::string_view path);
   Status unlink(std::string_view path);
   Status rename(std::string_view from, std::string_view to);
   [[nodiscard]] std::optional<InodeHold> find(std::string_view path) const;

@@ -37,7 +37,7 @@ int recorded_arguments(std::int64_t number) {
     case SYS_fdatasync: case SYS_syncfs: case SYS_eventfd: case SYS_epoll_create: case SYS_epoll_create1:
       return 1;
     case SYS_munmap: case SYS_mlock: case SYS_munlock: case SYS_dup2: case SYS_creat: case SYS_truncate: case SYS_ftruncate:
-    case SYS_rename: case SYS_pipe2: case SYS_memfd_create: case SYS_eventfd2: case SYS_timerfd_create: case SYS_nanosleep:
+    case SYS_rename: case SYS_link: case SYS_pipe2: case SYS_memfd_create: case SYS_eventfd2: case SYS_timerfd_create: case SYS_nanosleep:
     case SYS_setrlimit:
       return 2;
     case SYS_mprotect: case SYS_madvise: case SYS_mlock2: case SYS_msync: case SYS_mincore: case SYS_shmget: case SYS_shmat:
@@ -49,7 +49,7 @@ int recorded_arguments(std::int64_t number) {
     case SYS_openat2: case SYS_renameat: case SYS_fallocate: case SYS_fadvise64: case SYS_sync_file_range: case SYS_wait4:
     case SYS_clock_nanosleep: case SYS_prlimit64: case SYS_socketpair: case SYS_accept4:
       return 4;
-    case SYS_mremap: case SYS_remap_file_pages: case SYS_renameat2: case SYS_waitid:
+    case SYS_mremap: case SYS_remap_file_pages: case SYS_renameat2: case SYS_linkat: case SYS_waitid:
       return 5;
     case SYS_mmap: case SYS_mbind: case SYS_preadv2: case SYS_pwritev2: case SYS_copy_file_range: case SYS_splice:
       return 6;
@@ -218,6 +218,10 @@ Paths paths_of(const PendingSyscall& c) {
     case SYS_truncate: return {name(here, c.args[0], LastLink::kFollowed), {}};
     case SYS_unlink: return {name(here, c.args[0]), {}};
     case SYS_unlinkat: return {name(c.args[0], c.args[1]), {}};
+    case SYS_link: return {name(here, c.args[0]), name(here, c.args[1])};
+    case SYS_linkat:
+      return {name(c.args[0], c.args[1], (c.args[4] & AT_SYMLINK_FOLLOW) != 0 ? LastLink::kFollowed : LastLink::kItself),
+              name(c.args[2], c.args[3])};
     case SYS_rename: return {name(here, c.args[0]), name(here, c.args[1])};
     case SYS_renameat: case SYS_renameat2: return {name(c.args[0], c.args[1]), name(c.args[2], c.args[3])};
     case SYS_memfd_create: return {read_guest_string(c.args[0]), {}};

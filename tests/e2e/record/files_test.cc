@@ -47,6 +47,11 @@ TEST_F(FilesTest, ANameMayBeSaidInManyWays) {
   EXPECT_EQ(written_pages(), 0u);
 }
 
+TEST_F(FilesTest, AFileGoesWithTheLastOfItsNames) {
+  replay("links");
+  EXPECT_EQ(written_pages(), 200u);
+}
+
 TEST_F(FilesTest, AFileTooDeepForAName) { replay("deep"); }
 
 }  // namespace

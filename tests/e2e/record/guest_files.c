@@ -59,6 +59,23 @@ static void roundabout(void) {
   sync();
 }
 
+// Files with two names, of which one goes.
+static void links(void) {
+  make("one");
+  check(link("one", "two") == 0 && unlink("one") == 0, "link");
+  make("three");
+  check(symlink("three", "link") == 0, "symlink");
+  check(linkat(AT_FDCWD, "link", AT_FDCWD, "./four", AT_SYMLINK_FOLLOW) == 0 && unlink("three") == 0, "linkat");
+  const int file = open(".", O_TMPFILE | O_RDWR, 0600);
+  check(file >= 0, "O_TMPFILE");
+  for (int i = 0; i < 100; ++i) check(write(file, page, kPage) == kPage, "write");
+  char path[64];
+  snprintf(path, sizeof path, "/proc/self/fd/%d", file);
+  check(linkat(AT_FDCWD, path, AT_FDCWD, "five", AT_SYMLINK_FOLLOW) == 0, "linkat of a descriptor");
+  check(close(file) == 0 && unlink("five") == 0, "unlink");
+  sync();  // writes what is called two and four
+}
+
 // Where a name is too long for the kernel to say it.
 static void deep(void) {
   enum { kName = 200, kDepth = 20 };
@@ -76,7 +93,7 @@ int main(int argc, char** argv) {
   static const struct {
     const char* name;
     void (*act)(void);
-  } acts[] = {{"nameless", nameless}, {"roundabout", roundabout}, {"deep", deep}};
+  } acts[] = {{"nameless", nameless}, {"roundabout", roundabout}, {"deep", deep}, {"links", links}};
   char folder[] = "files-XXXXXX";  // each run has its own
   check(mkdtemp(folder) != NULL && chdir(folder) == 0, "mkdtemp");
   for (unsigned i = 0; i < sizeof acts / sizeof *acts; ++i) {

@@ -73,6 +73,24 @@ TEST_F(FileSetTest, AFileIsFoundByTheNamesThatItGets) {
   EXPECT_EQ(machine_->vfs().find_mount(kDevice)->nr_inodes(), 0u);
 }
 
+TEST_F(FileSetTest, AFileGoesWithTheLastOfItsNames) {
+  start([&] {
+    make(11, "/a");
+    EXPECT_TRUE(files_->link("/a", "/b"));
+    EXPECT_TRUE(files_->link("/nobody", "/c"));
+    EXPECT_EQ(number("/c"), 0u);
+    EXPECT_TRUE(files_->unlink("/a"));
+    EXPECT_EQ(number("/b"), 11u);
+    EXPECT_NE(machine_->vfs().find_mount(kDevice)->lookup("/b"), nullptr);
+    EXPECT_TRUE(files_->unlink("/b"));
+    make(12, "/#12 (deleted)");  // O_TMPFILE, which gets a name
+    EXPECT_TRUE(files_->link("/#12 (deleted)", "/d"));
+    EXPECT_TRUE(files_->unlink("/d"));
+  });
+  ASSERT_TRUE(machine_->run().done());
+  EXPECT_EQ(machine_->vfs().find_mount(kDevice)->nr_inodes(), 0u);
+}
+
 TEST_F(FileSetTest, AFolderTakesItsFilesAlong) {
   start([&] {
     make(11, "/folder/a");
