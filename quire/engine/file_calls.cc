@@ -7,6 +7,7 @@
 #include <sys/syscall.h>
 
 #include <algorithm>
+#include <cstdio>
 
 #include "quire/engine/thread_replay.h"
 
@@ -228,7 +229,10 @@ ThreadReplay::Handled ThreadReplay::file_call(const trace::Record& r) {
     case SYS_renameat:
     case SYS_renameat2:
       with_name("rename", r.path, [&](std::string_view from) {
-        with_name("rename", r.path2, [&](std::string_view to) { expect("rename", replay_.files_.rename(from, to)); });
+        with_name("rename", r.path2, [&](std::string_view to) {
+          const bool exchange = r.number == SYS_renameat2 && (r.args[4] & RENAME_EXCHANGE) != 0;
+          expect("rename", exchange ? replay_.files_.exchange(from, to) : replay_.files_.rename(from, to));
+        });
       });
       break;
     default: return Handled::kNo;

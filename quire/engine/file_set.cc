@@ -94,6 +94,8 @@ FileSet::PathMap::iterator FileSet::at_or_below(std::string_view path) {
 
 Status FileSet::rename(std::string_view from, std::string_view to) {
   if (from.empty() || to.empty() || from == to || to.starts_with(std::string(from) + "/")) return {};
+  const auto one = by_path_.find(from), other = by_path_.find(to);
+  if (one != by_path_.end() && other != by_path_.end() && one->second == other->second) return {};  // links of one file
   for (;;) {
     const auto source = at_or_below(from);
     if (source == by_path_.end()) return {};
@@ -118,6 +120,38 @@ Status FileSet::rename_path(std::string_view from, std::string_view to) {
     const Named file = by_identity_.at(key);
     return file.name() == from ? name_after(file, to) : Status();
   }
+}
+
+// What stands at `from` and below it is to stand there under `to`.
+void FileSet::add_moves(std::string_view from, std::string_view to, std::vector<Move>& moves) const {
+  const std::string below = std::string(from) + "/";
+  for (const auto& [path, key] : by_path_) {
+    if (path == from || path.starts_with(below)) moves.push_back({path, std::string(to) + path.substr(from.size()), key});
+  }
+}
+
+Status FileSet::exchange(std::string_view one, std::string_view other) {
+  if (one.empty() || other.empty()) return {};
+  std::vector<Move> moves;
+  add_moves(one, other, moves);
+  add_moves(other, one, moves);
+  for (const Move& move : moves) by_path_.erase(move.from);
+  for (const Move& move : moves) by_path_[move.to] = move.key;
+  // In the file system each makes room before another takes its name. Others run meanwhile: a file may go, or be named anew.
+  const auto rename = [this](const Move& move, std::string_view from, const std::string& to) -> Status {
+    const auto path = by_path_.find(move.to);
+    if (path == by_path_.end() || path->second != move.key) return {};
+    const Named file = by_identity_.at(move.key);
+    return file.name() == from ? name_after(file, to) : Status();
+  };
+  const auto number = [](const Move& move) { return fmt::format("#{}", move.key.second); };
+  for (const Move& move : moves) {
+    if (Status done = rename(move, move.from, number(move)); !done) return done;
+  }
+  for (const Move& move : moves) {
+    if (Status done = rename(move, number(move), move.to); !done) return done;
+  }
+  return {};
 }
 
 }  // namespace quire::engine

@@ -8,6 +8,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "quire/base/result.h"
 #include "quire/file/vfs.h"
@@ -52,6 +53,7 @@ class FileSet {
   Status link(std::string_view existing, std::string_view path);
   Status unlink(std::string_view path);
   Status rename(std::string_view from, std::string_view to);
+  Status exchange(std::string_view one, std::string_view other);  // RENAME_EXCHANGE
   [[nodiscard]] std::optional<InodeHold> find(std::string_view path) const;
 
  private:
@@ -69,6 +71,11 @@ class FileSet {
   static Status name_after(const Named& named, std::string_view path);
   [[nodiscard]] PathMap::iterator at_or_below(std::string_view path);
   Status rename_path(std::string_view from, std::string_view to);
+  struct Move {
+    std::string from, to;
+    Key key;
+  };
+  void add_moves(std::string_view from, std::string_view to, std::vector<Move>& moves) const;
 
   file::Vfs& vfs_;
   sim::Scheduler& scheduler_;

@@ -52,6 +52,11 @@ TEST_F(FilesTest, AFileGoesWithTheLastOfItsNames) {
   EXPECT_EQ(written_pages(), 200u);
 }
 
+TEST_F(FilesTest, NamesAreExchanged) {
+  replay("exchanged");
+  EXPECT_EQ(written_pages(), 55u);
+}
+
 TEST_F(FilesTest, AFileTooDeepForAName) { replay("deep"); }
 
 }  // namespace

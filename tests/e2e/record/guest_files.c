@@ -76,6 +76,23 @@ static void links(void) {
   sync();  // writes what is called two and four
 }
 
+// Two files, and a folder and a file, change names; two links of one file do not, whatever rename says.
+static void exchanged(void) {
+  make("one");
+  check(mkdir("folder", 0700) == 0, "mkdir");
+  make("folder/two");
+  check(renameat2(AT_FDCWD, "one", AT_FDCWD, "folder/two", RENAME_EXCHANGE) == 0, "renameat2");
+  check(truncate("one", 0) == 0, "truncate");  // was two
+  check(renameat2(AT_FDCWD, "one", AT_FDCWD, "folder", RENAME_EXCHANGE) == 0, "renameat2");
+  check(truncate("one/two", 50 * kPage) == 0, "truncate");  // was one
+  make("three");
+  check(link("three", "four") == 0 && rename("three", "four") == 0, "rename of links");
+  check(unlink("four") == 0 && truncate("three", 10 * kPage) == 0, "truncate");
+  check(renameat2(AT_FDCWD, "three", AT_FDCWD, "five", RENAME_NOREPLACE) == 0, "renameat2");
+  check(truncate("five", 5 * kPage) == 0, "truncate");
+  sync();
+}
+
 // Where a name is too long for the kernel to say it.
 static void deep(void) {
   enum { kName = 200, kDepth = 20 };
@@ -93,7 +110,7 @@ int main(int argc, char** argv) {
   static const struct {
     const char* name;
     void (*act)(void);
-  } acts[] = {{"nameless", nameless}, {"roundabout", roundabout}, {"deep", deep}, {"links", links}};
+  } acts[] = {{"nameless", nameless}, {"roundabout", roundabout}, {"deep", deep}, {"links", links}, {"exchanged", exchanged}};
   char folder[] = "files-XXXXXX";  // each run has its own
   check(mkdtemp(folder) != NULL && chdir(folder) == 0, "mkdtemp");
   for (unsigned i = 0; i < sizeof acts / sizeof *acts; ++i) {

@@ -112,6 +112,46 @@ TEST_F(FileSetTest, AFolderTakesItsFilesAlong) {
   EXPECT_EQ(machine_->vfs().find_mount(kDevice)->nr_inodes(), 3u);
 }
 
+TEST_F(FileSetTest, NamesAreExchanged) {
+  start([&] {
+    const auto name = [&](std::uint64_t ino) {
+      const file::FileSystem& fs = *machine_->vfs().find_mount(kDevice);
+      return fs.path_of(*fs.lookup_ino(ino));
+    };
+    make(11, "/a");
+    make(12, "/folder/b");
+    EXPECT_TRUE(files_->exchange("/a", "/folder/b"));
+    EXPECT_EQ(number("/a"), 12u);
+    EXPECT_EQ(number("/folder/b"), 11u);
+    EXPECT_EQ(name(11), "/folder/b");
+    EXPECT_EQ(name(12), "/a");
+    EXPECT_TRUE(files_->exchange("/folder", "/a"));
+    EXPECT_EQ(number("/folder"), 12u);
+    EXPECT_EQ(number("/a/b"), 11u);
+    EXPECT_EQ(name(11), "/a/b");
+    EXPECT_EQ(name(12), "/folder");
+    EXPECT_TRUE(files_->exchange("/folder", "/somebody's"));
+    EXPECT_EQ(number("/folder"), 0u);
+    EXPECT_EQ(number("/somebody's"), 12u);
+    EXPECT_TRUE(files_->exchange("", "/a"));
+    EXPECT_TRUE(files_->exchange("/a", ""));
+    EXPECT_EQ(number("/a/b"), 11u);
+  });
+  ASSERT_TRUE(machine_->run().done());
+}
+
+// Which Linux leaves alone.
+TEST_F(FileSetTest, ARenameOfOneLinkToAnotherDoesNothing) {
+  start([&] {
+    make(11, "/a");
+    EXPECT_TRUE(files_->link("/a", "/b"));
+    EXPECT_TRUE(files_->rename("/a", "/b"));
+    EXPECT_EQ(number("/a"), 11u);
+    EXPECT_EQ(number("/b"), 11u);
+  });
+  ASSERT_TRUE(machine_->run().done());
+}
+
 // The target has pages, and takes a while to go. Meanwhile the source goes, or the target's name comes back.
 TEST_F(FileSetTest, ARenameLooksAgainWhenItsTargetHasGone) {
   constexpr std::uint64_t kRounds = 40;
