@@ -2,7 +2,9 @@
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -138,6 +140,19 @@ void replace_by_position(std::uint64_t& pointer, std::uint64_t fd, std::int64_t 
   }
 }
 
+// Does pwrite write at the file's end, whatever its offset? (QEMU up to 8.2 has no pwritev2.)
+bool appends(const Record& r) {
+  const int flags = fcntl(static_cast<int>(r.args[0]), F_GETFL);
+  return (flags >= 0 && (flags & O_APPEND) != 0) || (r.number == SYS_pwritev2 && (r.args[5] & RWF_APPEND) != 0);
+}
+
+// Where the file ended before `written` bytes were appended.
+std::uint64_t end_before(int fd, std::int64_t written) {
+  struct stat file{};
+  if (fstat(fd, &file) != 0 || !S_ISREG(file.st_mode) || file.st_size < written) return 0;
+  return static_cast<std::uint64_t>(file.st_size - written);
+}
+
 // clang-format off
 void add_offset(Record& r) {
   if (r.result < 0) return;
@@ -145,7 +160,13 @@ void add_offset(Record& r) {
     case SYS_read: case SYS_write: case SYS_readv: case SYS_writev:
       r.offset = position_before(static_cast<int>(r.args[0]), r.result);
       break;
-    case SYS_pread64: case SYS_pwrite64: case SYS_preadv: case SYS_pwritev: case SYS_preadv2: case SYS_pwritev2:
+    case SYS_pwrite64: case SYS_pwritev: case SYS_pwritev2:
+      if (appends(r)) {
+        r.offset = end_before(static_cast<int>(r.args[0]), r.result);
+        break;
+      }
+      [[fallthrough]];
+    case SYS_pread64: case SYS_preadv: case SYS_preadv2:
       r.offset = r.args[3];
       if (r.offset == ~std::uint64_t{0}) r.offset = position_before(static_cast<int>(r.args[0]), r.result);
       break;

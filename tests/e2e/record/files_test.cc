@@ -33,6 +33,18 @@ class FilesTest : public RecordingTest {
     return static_cast<std::uint64_t>(machine_->phys().vmstat()[phys::VmEvent::kPgpgout]) * kKiB / kPageSize;
   }
 
+  // The file of that name at the end of a path.
+  [[nodiscard]] const file::DiskInode* find(const std::string& name) const {
+    const file::DiskInode* found = nullptr;
+    struct stat folder{};
+    ::stat(folder_.c_str(), &folder);
+    file::FileSystem* fs = machine_->vfs().find_mount(static_cast<std::uint32_t>(folder.st_dev));
+    fs->for_each_inode([&](const file::Inode& inode) {
+      if (fs->path_of(inode).ends_with("/" + name)) found = static_cast<const file::DiskInode*>(&inode);
+    });
+    return found;
+  }
+
   std::unique_ptr<kernel::Machine> machine_;
   std::unique_ptr<engine::Replay> replay_;
 };
@@ -55,6 +67,12 @@ TEST_F(FilesTest, AFileGoesWithTheLastOfItsNames) {
 TEST_F(FilesTest, NamesAreExchanged) {
   replay("exchanged");
   EXPECT_EQ(written_pages(), 55u);
+}
+
+TEST_F(FilesTest, BytesAreAppendedWhateverTheirOffset) {
+  replay("appending");
+  ASSERT_NE(find("file"), nullptr);
+  EXPECT_EQ(find("file")->i_size, 102 * kPageSize);
 }
 
 TEST_F(FilesTest, AFileTooDeepForAName) { replay("deep"); }

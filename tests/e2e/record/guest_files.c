@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 enum { kPage = 4096 };
@@ -93,6 +94,17 @@ static void exchanged(void) {
   sync();
 }
 
+// O_APPEND, by which pwrite, too, writes at the end; and the file's position stays.
+static void appending(void) {
+  make("file");
+  const int file = open("file", O_RDWR | O_APPEND);
+  check(file >= 0, "open");
+  const struct iovec piece = {page, kPage};
+  check(fsync(file) == 0, "fsync");
+  check(pwrite(file, page, kPage, 0) == kPage && pwritev(file, &piece, 1, kPage) == kPage, "pwrite");
+  check(lseek(file, 0, SEEK_CUR) == 0, "lseek");
+}
+
 // Where a name is too long for the kernel to say it.
 static void deep(void) {
   enum { kName = 200, kDepth = 20 };
@@ -110,7 +122,8 @@ int main(int argc, char** argv) {
   static const struct {
     const char* name;
     void (*act)(void);
-  } acts[] = {{"nameless", nameless}, {"roundabout", roundabout}, {"deep", deep}, {"links", links}, {"exchanged", exchanged}};
+  } acts[] = {{"nameless", nameless}, {"roundabout", roundabout}, {"deep", deep},
+              {"links", links},       {"exchanged", exchanged},   {"appending", appending}};
   char folder[] = "files-XXXXXX";  // each run has its own
   check(mkdtemp(folder) != NULL && chdir(folder) == 0, "mkdtemp");
   for (unsigned i = 0; i < sizeof acts / sizeof *acts; ++i) {
