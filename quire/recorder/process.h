@@ -167,6 +167,9 @@ void pin_random(Vcpu& vcpu, std::uint64_t address, std::int64_t bytes);
 void on_syscall(Vcpu& vcpu, std::int64_t number, const std::array<std::uint64_t, 6>& args);
 void on_syscall_return(Vcpu& vcpu, std::int64_t number, std::int64_t result);
 
+// --- wait.cc
+void add_child(Record& r);  // of wait4 and waitid
+
 // --- syscall_buffers.cc
 void touch_syscall_buffers(Vcpu& vcpu, const PendingSyscall& call, std::int64_t result);
 

@@ -5,7 +5,6 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstring>
@@ -183,41 +182,6 @@ void add_offset(Record& r) {
   }
 }
 // clang-format on
-
-// What wait4 says of a child, from waitid's si_code and si_status.
-std::int32_t wait_status(std::int32_t code, std::int32_t status) {
-  constexpr std::int32_t kStopped = 0x7f;
-  constexpr std::int32_t kContinued = 0xffff;
-  switch (code) {
-    case CLD_EXITED: return status << 8;
-    case CLD_STOPPED:
-    case CLD_TRAPPED: return (status << 8) | kStopped;
-    case CLD_CONTINUED: return kContinued;
-    default: return status;
-  }
-}
-
-void add_child(Record& r) {
-  pid_t host = 0;
-  if (r.number == SYS_wait4 && r.result > 0) {
-    host = static_cast<pid_t>(r.result);
-    if (r.args[1] != 0) read_guest(r.args[1], &r.status, sizeof r.status);
-  } else if (r.number == SYS_waitid && r.result == 0 && r.args[2] != 0) {
-    std::int32_t info[7] = {};  // siginfo: signo, errno, code, -, pid, uid, status
-    read_guest(r.args[2], info, sizeof info);
-    host = info[4];
-    r.status = wait_status(info[2], info[6]);
-  }
-  if (host == 0) return;
-  std::uint32_t number = 0;
-  {
-    Lock hold(process().lock);
-    if (const auto found = process().numbers.find(host); found != process().numbers.end()) number = found->second;
-  }
-  if (number == 0) number = ask_number(MessageType::kNumber, static_cast<std::uint32_t>(host), trace::protocol::kAskedByWaiter);
-  r.child = {number, number};
-  if (r.number == SYS_wait4) r.result = number;
-}
 
 struct Paths {
   std::string first, second;

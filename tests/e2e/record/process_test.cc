@@ -1,4 +1,15 @@
 // Threads, signals, descriptors: what a recorded program may do to itself.
+#include <fmt/format.h>
+#include <sys/resource.h>
+#include <sys/shm.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include <fstream>
+
+#include "quire/trace/reader.h"
+#include "quire/trace/wait_status.h"
 #include "recording.h"
 
 namespace quire::trace::test {
@@ -39,6 +50,81 @@ TEST_F(ProcessTest, AChildDiesOfASignal) {
   const Recorded recorded = check({guest("signals"), "child"});
   ASSERT_EQ(recorded.info.tasks.size(), 2u);
   EXPECT_NE(recorded.info.tasks[1].end, TaskInfo::End::kUnknown);
+}
+
+// Who was waited for and the status, of each wait that the first task made: as numbers, "-" for a wait without a child.
+std::string waits_of(const std::string& trace) {
+  std::string text;
+  auto reader = TraceReader::open(trace);
+  while ((*reader)->pull()) {}
+  Record r;
+  while ((*reader)->tasks().front()->next(r)) {
+    if (r.kind != RecordKind::kSyscall || (r.number != SYS_wait4 && r.number != SYS_waitid)) continue;
+    text += r.child.pid == 0 ? " -" : fmt::format(" {}:{:x}", r.child.pid, r.status);
+  }
+  return text;
+}
+
+TEST_F(ProcessTest, WaitsNameTheChildAndWhatBecameOfIt) {
+  const Recorded recorded = check({guest("waits")});
+  EXPECT_EQ(recorded.exit_status, 0);
+  EXPECT_EQ(waits_of(recorded.file), " 2:137f 2:ffff 2:137f - 2:ffff 2:0 2:0 3:0 4:0 5:500 6:9");
+}
+
+TEST_F(ProcessTest, AStatusMadeOfASiginfoIsWait4s) {
+  EXPECT_EQ(wait_status(CLD_DUMPED, SIGABRT), W_EXITCODE(0, SIGABRT) | WCOREFLAG);
+  const auto compare = [](int options) {
+    siginfo_t info{};
+    int status = -1;
+    ASSERT_EQ(::waitid(P_ALL, 0, &info, options | WNOWAIT), 0);
+    ASSERT_EQ(::wait4(info.si_pid, &status, options & ~WEXITED, nullptr), info.si_pid);
+    EXPECT_EQ(wait_status(info.si_code, info.si_status), status) << info.si_code;
+  };
+  for (const int signal : {0, SIGKILL, SIGABRT}) {  // the last with a core where the system lets it
+    if (::fork() == 0) {
+      const rlimit much{1 << 20, 1 << 20};
+      if (::chdir(folder_.c_str()) == 0) ::setrlimit(RLIMIT_CORE, &much);
+      if (signal != 0) ::kill(::getpid(), signal);
+      ::_exit(7);
+    }
+    compare(WEXITED);
+  }
+  const pid_t child = ::fork();
+  while (child == 0) ::pause();
+  ::kill(child, SIGSTOP);
+  compare(WSTOPPED);
+  ::kill(child, SIGCONT);
+  compare(WCONTINUED);
+  ::kill(child, SIGKILL);
+  compare(WEXITED);
+}
+
+// A segment of System V is a file, of the device that maps shows.
+TEST_F(ProcessTest, AnAreaThatIsFoundTellsItsDevice) {
+  const int id = ::shmget(IPC_PRIVATE, 4096, IPC_CREAT | 0600);
+  ASSERT_GE(id, 0);
+  void* const at = ::shmat(id, nullptr, 0);
+  ::shmctl(id, IPC_RMID, nullptr);
+  std::uint64_t expected = 0;
+  std::ifstream maps("/proc/self/maps");
+  for (std::string line; std::getline(maps, line);) {
+    unsigned major, minor;
+    if (line.find("/SYSV") == std::string::npos) continue;
+    ASSERT_EQ(std::sscanf(line.c_str(), "%*s %*s %*s %x:%x", &major, &minor), 2);
+    expected = makedev(major, minor);
+  }
+  ::shmdt(at);
+  ASSERT_NE(expected, 0u);
+  auto reader = TraceReader::open(check({guest("shm")}).file);
+  while ((*reader)->pull()) {}
+  unsigned found = 0;
+  Record r;
+  while ((*reader)->tasks().front()->next(r)) {
+    if (r.kind != RecordKind::kArea || r.area != AreaKind::kOther || r.inode == 0) continue;
+    EXPECT_EQ(r.dev, expected);
+    ++found;
+  }
+  EXPECT_EQ(found, 1u);
 }
 
 TEST_F(ProcessTest, ClosesEveryDescriptor) {

@@ -46,6 +46,9 @@ TEST_F(ReplayedTest, AProgramThatSharesASegmentWithItsChild) {
   replay(recorded);
 }
 
+// Who was told of a stop has not waited for the end.
+TEST_F(ReplayedTest, AProgramThatWaitsForStopsAndEnds) { replay(check({guest("waits")})); }
+
 TEST_F(ReplayedTest, ThreadsThatAreStillAtWorkWhenTheProgramEnds) {
   const Recorded recorded = check({guest("queue"), "leave"});
   EXPECT_EQ(recorded.exit_status, 3);
