@@ -126,7 +126,7 @@ void ThreadReplay::dup(int from, int to) {
   if (process().files->find(from) == nullptr) return;
   const Status done = process().files->dup(from, to);
   expect("dup", done);
-  if (done) duplicated_ = to;
+  if (done) next_file_.duplicated = to;
 }
 
 void ThreadReplay::fallocate(file::File& file, const trace::Record& r) {
@@ -156,21 +156,20 @@ ThreadReplay::Handled ThreadReplay::file_call(const trace::Record& r) {
   switch (r.number) {
     case SYS_pipe:
     case SYS_pipe2:
-      drop_new_pipe();
       if (const auto pipe = machine_.processes().pseudo_fs().create_pipe_files()) {
-        new_pipe_ = *pipe;
+        next_file_.pipe = *pipe;
       } else {
         diverged("pipe", pipe.error());
       }
       break;
     case SYS_memfd_create:
-      new_memfd_ = static_cast<file::MemfdFlags>(r.args[1]) &
-                   (file::MemfdFlags::kAllowSealing | file::MemfdFlags::kNoexecSeal | file::MemfdFlags::kExec);
+      next_file_.memfd = static_cast<file::MemfdFlags>(r.args[1]) &
+                         (file::MemfdFlags::kAllowSealing | file::MemfdFlags::kNoexecSeal | file::MemfdFlags::kExec);
       break;
-    case SYS_creat: truncated_ = static_cast<int>(r.result); break;
+    case SYS_creat: next_file_.truncated = static_cast<int>(r.result); break;
     case SYS_open:
     case SYS_openat:
-      if (((r.number == SYS_open ? r.args[1] : r.args[2]) & O_TRUNC) != 0) truncated_ = static_cast<int>(r.result);
+      if (((r.number == SYS_open ? r.args[1] : r.args[2]) & O_TRUNC) != 0) next_file_.truncated = static_cast<int>(r.result);
       break;
     case SYS_close: (void)process().files->close(fd); break;
     case SYS_close_range: close_range(r); break;

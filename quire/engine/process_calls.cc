@@ -127,9 +127,8 @@ void ThreadReplay::area(const trace::Record& r) {
 
 void ThreadReplay::file(const trace::Record& r) {
   const bool inherited = unconfirmed_.erase(r.fd) != 0;
-  const bool duplicated = std::exchange(duplicated_, -1) == r.fd;
-  const Opened when = inherited || duplicated ? Opened::kBefore : Opened::kNew;
-  const auto truncated = std::exchange(truncated_, -1) == r.fd ? Truncated::kYes : Truncated::kNo;
+  const Opened when = inherited || next_file_.duplicated == r.fd ? Opened::kBefore : Opened::kNew;
+  const auto truncated = next_file_.truncated == r.fd ? Truncated::kYes : Truncated::kNo;
   switch (r.file) {
     case trace::FileKind::kClosed: (void)process().files->close(r.fd); return;
     case trace::FileKind::kRegular: regular_file(r, when, truncated); return;
@@ -176,8 +175,7 @@ file::Inode* ThreadReplay::known_memfd(std::uint64_t recorded) const {
 // What sleeps lets other threads run, which may meet the same file, or close it.
 void ThreadReplay::memfd(const trace::Record& r) {
   file::Vfs& vfs = machine_.vfs();
-  // One that was there before the recording began may be sealed: the seals that it got are recorded.
-  const auto flags = std::exchange(new_memfd_, file::MemfdFlags::kAllowSealing);
+  const auto flags = next_file_.memfd;
   for (;;) {
     if (file::Inode* inode = known_memfd(r.inode)) {
       const file::File* named = process().files->find(r.fd);
@@ -211,14 +209,15 @@ void ThreadReplay::install(int fd, const Result<file::File*>& opened) {
 // pipe that none of these made came from outside the recording.
 void ThreadReplay::pipe_end(const trace::Record& r) {
   const bool writes = (r.flags & kAccessMode) == kWriteOnly;
-  if (file::File* end = std::exchange(writes ? new_pipe_.write : new_pipe_.read, nullptr)) return install(r.fd, end);
+  if (file::File* end = std::exchange(writes ? next_file_.pipe.write : next_file_.pipe.read, nullptr))
+    return install(r.fd, end);
   const file::File* known = process().files->find(r.fd);
   if (known == nullptr || kernel::PseudoFs::pipe_of(*known) == nullptr) install_other(r.fd);
 }
 
-// Ends that no record has named.
-void ThreadReplay::drop_new_pipe() {
-  for (file::File* end : {std::exchange(new_pipe_.read, nullptr), std::exchange(new_pipe_.write, nullptr)}) {
+void ThreadReplay::forget_next_file() {
+  const NextFile last = std::exchange(next_file_, {});
+  for (file::File* end : {last.pipe.read, last.pipe.write}) {
     if (end != nullptr) machine_.vfs().fput(*end);
   }
 }

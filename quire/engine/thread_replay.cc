@@ -147,6 +147,7 @@ ThreadReplay::Next ThreadReplay::record(const trace::Record& r) {
   }
   const bool of_exec = r.kind == trace::RecordKind::kArea || r.kind == trace::RecordKind::kFile;
   if (!of_exec && !unconfirmed_.empty()) close_unconfirmed();
+  if (r.kind == trace::RecordKind::kSyscall || r.kind == trace::RecordKind::kExec) forget_next_file();
   switch (r.kind) {
     case trace::RecordKind::kAccess: ++replay_.stats_.accesses; return touch_one(r.page, r.access);
     case trace::RecordKind::kSyscall: syscall(r); break;

@@ -15,7 +15,7 @@ namespace quire::engine {
 class ThreadReplay {
  public:
   ThreadReplay(Replay& replay, Replay::Program& program, trace::TaskStream& stream, kernel::Thread& thread);
-  ~ThreadReplay() { drop_new_pipe(); }
+  ~ThreadReplay() { forget_next_file(); }
   ThreadReplay(const ThreadReplay&) = delete;
   ThreadReplay& operator=(const ThreadReplay&) = delete;
 
@@ -51,7 +51,7 @@ class ThreadReplay {
   void pipe_end(const trace::Record& r);
   void install(int fd, const Result<file::File*>& opened);
   void install_other(int fd) { install(fd, machine_.processes().pseudo_fs().open_other()); }
-  void drop_new_pipe();
+  void forget_next_file();
   void close_unconfirmed();
   void wait(const trace::Record& r);
 
@@ -77,6 +77,16 @@ class ThreadReplay {
   void transfer_in(int fd, std::uint64_t offset, std::uint64_t bytes, Position position);
   void transfer_out(int fd, std::uint64_t offset, std::uint64_t bytes, Position position);
   static void move_position(file::File& file, std::uint64_t offset, std::uint64_t bytes, Position position);
+
+  // What the last call said of the files that the records behind it name. There are none when another thread has closed them
+  // before they could be looked at.
+  struct NextFile {
+    kernel::PseudoFs::PipeFiles pipe;  // of pipe(2); each end until its record has come
+    int duplicated = -1;               // the number that dup(2) and the like gave to an open file; -1: none
+    int truncated = -1;                // the number of the file that open(2) emptied; -1: none
+    // What a memfd is made with. One that was there before the recording began may be sealed: the seals that it got are recorded.
+    file::MemfdFlags memfd = file::MemfdFlags::kAllowSealing;
+  };
 
   // Counts a call whose end differs from the recorded one.
   void diverged(std::string_view call, Errno error);
@@ -121,14 +131,7 @@ class ThreadReplay {
   std::uint64_t pending_ps_ = 0;  // of a nanosecond not charged yet
   // Descriptors that an exec has not said to be inherited: closed on exec, once its file records have ended.
   std::set<int> unconfirmed_;
-  // After pipe(2): the ends that the next two file records name.
-  kernel::PseudoFs::PipeFiles new_pipe_;
-  // After dup(2) and the like: the number that names the same open file; the next record tells of it. -1: none.
-  int duplicated_ = -1;
-  // After open(2) with O_TRUNC: the number of the file that the next record names. -1: none.
-  int truncated_ = -1;
-  // After memfd_create(2): what the file that the next record names may be sealed against.
-  file::MemfdFlags new_memfd_ = file::MemfdFlags::kAllowSealing;
+  NextFile next_file_;
 };
 
 }  // namespace quire::engine

@@ -100,6 +100,28 @@ TEST_F(FileReplay, OpeningWithTruncEmptiesAFile) {
   }
 }
 
+// Another thread may close what a call gave before the recorder can look at it: what the call said is nothing to the next one.
+TEST_F(FileReplay, WhatACallSaysOfAFileIsForTheNextRecordOnly) {
+  file(3, 77, 0, "/a");
+  write(3, kMiB, 0);
+  syscall(SYS_open, 4, {0, O_RDWR | O_TRUNC});
+  syscall(SYS_open, 4, {0, O_RDWR});
+  file(4, 77, 0, "/a");  // looked at before 3 was written
+  file(6, 78, 0, "/b");
+  syscall(SYS_dup2, 7, {6, 7});
+  syscall(SYS_open, 7, {0, O_RDWR});
+  file(7, 78, 0, "/b");
+  write(7, 5000, 0);
+  syscall(SYS_sendfile, 100, {6, 3, 0, 100});  // to where 6 stands: at its start
+  syscall(SYS_pipe, 0, {});
+  syscall(SYS_pipe, 0, {});
+  trace_.exit();
+  replay();
+  EXPECT_EQ(stats().diverged_calls, 0u);
+  EXPECT_EQ(inode(77)->i_size, kMiB);
+  EXPECT_EQ(inode(78)->i_size, 5000u);
+}
+
 TEST_F(FileReplay, CloseRangeClosesAtOnceOrAtTheNextExec) {
   constexpr std::uint64_t kNoLimit = 0xffff'ffff;
   constexpr std::uint64_t kFar = 70'000;  // more files than close_range is wont to meet
