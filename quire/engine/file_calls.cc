@@ -1,12 +1,8 @@
-// Recorded calls on files. Which file a number names is told by file records; here are the transfers and the changes.
-//
-// The user's buffers are touched by the access records that accompany each call, so the page cache is read and written with
-// an iterator that has no memory of its own.
+// Recorded calls on files that move no bytes (those: transfer_calls.cc). Which file a number names is told by file records.
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <sys/syscall.h>
 
-#include <algorithm>
 #include <cstdio>
 
 #include "quire/engine/thread_replay.h"
@@ -29,86 +25,11 @@ file::FallocateMode fallocate_mode(std::uint64_t mode) {
   return result;
 }
 
-bool writes(const file::File& file) { return any(file.f_mode, file::FileMode::kWrite); }
-
 }  // namespace
 
 FileHold ThreadReplay::file_of(int fd) const {
   const auto found = process().files->file(fd);
   return {machine_.vfs(), found ? *found : nullptr};
-}
-
-void ThreadReplay::move_position(file::File& file, std::uint64_t offset, std::uint64_t bytes, Position position) {
-  if (position == Position::kStays || (position == Position::kMovesFrom && file.f_pos != offset)) return;
-  file.f_pos = offset + bytes;
-}
-
-void ThreadReplay::transfer_in(int fd, std::uint64_t offset, std::uint64_t bytes, Position position) {
-  const FileHold file = hold(fd);
-  if (!file || bytes == 0) return;
-  if (file->inode().i_type == file::InodeType::kRegular) {
-    file->f_mode |= file::FileMode::kRead;
-    move_position(*file, offset, bytes, position);
-    file::NullIter nowhere;
-    expect("read", machine_.vfs().pread(*file, offset, bytes, nowhere));
-  } else if (kernel::Pipe* pipe = kernel::PseudoFs::pipe_of(*file); pipe != nullptr && !writes(*file)) {
-    for (std::uint64_t done = 0; done < bytes && !killed();) {
-      const auto got = pipe->read(bytes - done);
-      if (!got || *got == 0) break;  // the other end is no part of this trace
-      done += *got;
-    }
-  }
-}
-
-void ThreadReplay::transfer_out(int fd, std::uint64_t offset, std::uint64_t bytes, Position position) {
-  const FileHold file = hold(fd);
-  if (!file || bytes == 0) return;
-  if (file->inode().i_type == file::InodeType::kRegular) {
-    file->f_mode |= file::FileMode::kWrite;
-    move_position(*file, offset, bytes, position);
-    file::NullIter nowhere;
-    expect("write", machine_.vfs().pwrite(*file, offset, bytes, nowhere));
-  } else if (kernel::Pipe* pipe = kernel::PseudoFs::pipe_of(*file); pipe != nullptr && writes(*file)) {
-    // A pipe whose reader is no part of this trace swallows everything.
-    if (auto put = pipe->write(bytes); !put && put.error() != Errno::kPipe) diverged("write", put.error());
-  }
-}
-
-// Calls that move bytes: r.result of them.
-ThreadReplay::Handled ThreadReplay::transfer_call(const trace::Record& r) {
-  constexpr std::uint64_t kMaxRwCount = 0x7fff'f000;  // no call of Linux moves more
-  const int fd = static_cast<int>(r.args[0]);
-  const std::uint64_t bytes = std::min(static_cast<std::uint64_t>(r.result), kMaxRwCount);
-  const auto said = r.args[3] == ~std::uint64_t{0} ? Position::kMoves : Position::kStays;  // preadv2 and pwritev2 at -1
-  switch (r.number) {
-    case SYS_read:
-    case SYS_readv: transfer_in(fd, r.offset, bytes, Position::kMoves); break;
-    case SYS_pread64:
-    case SYS_preadv:
-    case SYS_preadv2: transfer_in(fd, r.offset, bytes, said); break;
-    case SYS_write:
-    case SYS_writev: transfer_out(fd, r.offset, bytes, Position::kMoves); break;
-    case SYS_pwrite64:
-    case SYS_pwritev:
-    case SYS_pwritev2: transfer_out(fd, r.offset, bytes, said); break;
-    case SYS_sendfile: {  // out, in, offset; it writes where the file stands
-      const FileHold out = hold(fd);
-      const std::uint64_t to = out ? out->f_pos : 0;
-      transfer_in(static_cast<int>(r.args[1]), r.offset, bytes, Position::kMovesFrom);
-      transfer_out(fd, to, bytes, Position::kMoves);
-      break;
-    }
-    case SYS_copy_file_range:
-    case SYS_splice:  // in, offset, out, offset
-      transfer_in(fd, r.offset, bytes, Position::kMovesFrom);
-      transfer_out(static_cast<int>(r.args[2]), r.args[3], bytes, Position::kMovesFrom);
-      break;
-    case SYS_lseek:
-      if (const FileHold file = file_of(fd)) file->f_pos = static_cast<std::uint64_t>(r.result);
-      break;
-    default: return Handled::kNo;
-  }
-  return Handled::kYes;
 }
 
 // What is only marked to be closed at the next exec is not among the files which that is recorded to have left open.
@@ -149,10 +70,9 @@ ThreadReplay::Handled ThreadReplay::fcntl_call(const trace::Record& r) {
   return Handled::kYes;
 }
 
-ThreadReplay::Handled ThreadReplay::file_call(const trace::Record& r) {
-  if (transfer_call(r) == Handled::kYes) return Handled::kYes;
+// Calls that make descriptors, and close them. Which file a number names then, the next record tells.
+ThreadReplay::Handled ThreadReplay::descriptor_call(const trace::Record& r) {
   const int fd = static_cast<int>(r.args[0]);
-  file::Vfs& vfs = machine_.vfs();
   switch (r.number) {
     case SYS_pipe:
     case SYS_pipe2:
@@ -177,65 +97,77 @@ ThreadReplay::Handled ThreadReplay::file_call(const trace::Record& r) {
     case SYS_dup2:
     case SYS_dup3: dup(fd, static_cast<int>(r.result)); break;
     case SYS_fcntl: return fcntl_call(r);
-    case SYS_ftruncate:
-      if (const FileHold file = file_of(fd)) expect("ftruncate", vfs.ftruncate(*file, r.args[1]));
-      break;
+    default: return Handled::kNo;
+  }
+  return Handled::kYes;
+}
+
+// Calls on names of files.
+ThreadReplay::Handled ThreadReplay::name_call(const trace::Record& r) {
+  FileSet& files = replay_.files_;
+  switch (r.number) {
     case SYS_truncate:
       with_name("truncate", r.path, [&](std::string_view path) {
-        if (const auto inode = replay_.files_.find(path)) {
-          expect("truncate", (*inode)->sb.truncate(**inode, r.args[1]));
-        }
+        if (const auto inode = files.find(path)) expect("truncate", (*inode)->sb.truncate(**inode, r.args[1]));
       });
-      break;
-    case SYS_fallocate:
-      if (const FileHold file = file_of(fd)) fallocate(*file, r);
-      break;
-    case SYS_fsync:
-    case SYS_fdatasync:
-      if (const FileHold file = file_of(fd)) {
-        expect("fsync", vfs.fsync(*file, r.number == SYS_fsync ? file::SyncKind::kFsync : file::SyncKind::kFdatasync));
-      }
-      break;
-    case SYS_sync: vfs.sync(); break;
-    case SYS_syncfs:
-      if (const FileHold file = file_of(fd)) vfs.syncfs(*file);
-      break;
-    case SYS_sync_file_range:
-      if (const FileHold file = file_of(fd)) {
-        expect("sync_file_range", vfs.sync_file_range(*file, r.args[1], r.args[2],
-                                                      static_cast<file::SyncFileRange>(r.args[3] & kSyncFileRangeFlags)));
-      }
-      break;
-    case SYS_fadvise64:
-      if (const FileHold file = file_of(fd)) {
-        expect("fadvise", vfs.fadvise(*file, r.args[1], r.args[2], static_cast<file::Fadvice>(r.args[3])));
-      }
-      break;
-    case SYS_readahead:
-      if (const FileHold file = file_of(fd)) expect("readahead", vfs.readahead(*file, r.args[1], r.args[2]));
       break;
     case SYS_link:
     case SYS_linkat:
-      with_name("link", r.path, [&](std::string_view existing) {
-        with_name("link", r.path2, [&](std::string_view path) { expect("link", replay_.files_.link(existing, path)); });
-      });
+      with_names("link", r, [&](std::string_view existing, std::string_view path) { return files.link(existing, path); });
       break;
     case SYS_unlink:
-    case SYS_unlinkat:
-      with_name("unlink", r.path, [&](std::string_view path) { expect("unlink", replay_.files_.unlink(path)); });
-      break;
+    case SYS_unlinkat: with_name("unlink", r.path, [&](std::string_view path) { expect("unlink", files.unlink(path)); }); break;
     case SYS_rename:
     case SYS_renameat:
-    case SYS_renameat2:
-      with_name("rename", r.path, [&](std::string_view from) {
-        with_name("rename", r.path2, [&](std::string_view to) {
-          const bool exchange = r.number == SYS_renameat2 && (r.args[4] & RENAME_EXCHANGE) != 0;
-          expect("rename", exchange ? replay_.files_.exchange(from, to) : replay_.files_.rename(from, to));
-        });
+    case SYS_renameat2: {
+      const bool exchange = r.number == SYS_renameat2 && (r.args[4] & RENAME_EXCHANGE) != 0;
+      with_names("rename", r, [&](std::string_view from, std::string_view to) {
+        return exchange ? files.exchange(from, to) : files.rename(from, to);
       });
       break;
+    }
     default: return Handled::kNo;
   }
+  return Handled::kYes;
+}
+
+// Calls on an open file with pages that move no bytes: its position and size, what is written back of it and read ahead.
+ThreadReplay::Handled ThreadReplay::open_file_call(const trace::Record& r) {
+  file::Vfs& vfs = machine_.vfs();
+  const auto on = [&](auto&& call) {
+    if (const FileHold file = file_of(static_cast<int>(r.args[0]))) call(*file);
+  };
+  switch (r.number) {
+    case SYS_lseek: on([&](file::File& file) { file.f_pos = static_cast<std::uint64_t>(r.result); }); break;
+    case SYS_ftruncate: on([&](file::File& file) { expect("ftruncate", vfs.ftruncate(file, r.args[1])); }); break;
+    case SYS_fallocate: on([&](file::File& file) { fallocate(file, r); }); break;
+    case SYS_fsync: on([&](file::File& file) { expect("fsync", vfs.fsync(file, file::SyncKind::kFsync)); }); break;
+    case SYS_fdatasync: on([&](file::File& file) { expect("fsync", vfs.fsync(file, file::SyncKind::kFdatasync)); }); break;
+    case SYS_syncfs: on([&](file::File& file) { vfs.syncfs(file); }); break;
+    case SYS_sync_file_range:
+      on([&](file::File& file) {
+        const auto flags = static_cast<file::SyncFileRange>(r.args[3] & kSyncFileRangeFlags);
+        expect("sync_file_range", vfs.sync_file_range(file, r.args[1], r.args[2], flags));
+      });
+      break;
+    case SYS_fadvise64:
+      on([&](file::File& file) {
+        expect("fadvise", vfs.fadvise(file, r.args[1], r.args[2], static_cast<file::Fadvice>(r.args[3])));
+      });
+      break;
+    case SYS_readahead: on([&](file::File& file) { expect("readahead", vfs.readahead(file, r.args[1], r.args[2])); }); break;
+    default: return Handled::kNo;
+  }
+  return Handled::kYes;
+}
+
+ThreadReplay::Handled ThreadReplay::file_call(const trace::Record& r) {
+  if (transfer_call(r) == Handled::kYes || open_file_call(r) == Handled::kYes || descriptor_call(r) == Handled::kYes ||
+      name_call(r) == Handled::kYes) {
+    return Handled::kYes;
+  }
+  if (r.number != SYS_sync) return Handled::kNo;
+  machine_.vfs().sync();
   return Handled::kYes;
 }
 

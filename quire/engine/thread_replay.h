@@ -55,11 +55,14 @@ class ThreadReplay {
   void close_unconfirmed();
   void wait(const trace::Record& r);
 
-  // --- syscalls.cc: dispatch; memory_calls.cc, file_calls.cc: each returns whether it was one of its own
+  // --- syscalls.cc: dispatch; memory_calls.cc, file_calls.cc, transfer_calls.cc: each returns whether it was one of its own
   enum class Handled : std::uint8_t { kNo, kYes };
   void syscall(const trace::Record& r);
   Handled memory_call(const trace::Record& r);
   Handled file_call(const trace::Record& r);
+  Handled descriptor_call(const trace::Record& r);
+  Handled name_call(const trace::Record& r);
+  Handled open_file_call(const trace::Record& r);
   Handled transfer_call(const trace::Record& r);
   Handled fcntl_call(const trace::Record& r);
   void dup(int from, int to);
@@ -74,6 +77,7 @@ class ThreadReplay {
   // kStays: of calls that say where; kMoves: of calls at the file's position; kMovesFrom: when it stands there, since the record
   // does not say which.
   enum class Position : std::uint8_t { kStays, kMoves, kMovesFrom };
+  static Position position_said(const trace::Record& r);
   void transfer_in(int fd, std::uint64_t offset, std::uint64_t bytes, Position position);
   void transfer_out(int fd, std::uint64_t offset, std::uint64_t bytes, Position position);
   static void move_position(file::File& file, std::uint64_t offset, std::uint64_t bytes, Position position);
@@ -100,6 +104,13 @@ class ThreadReplay {
     const auto name = machine_.vfs().getname(text(path));
     if (!name) return diverged(call, name.error());
     work(name->name());
+  }
+  // The same of both paths of a call: work(path, path2), a Status.
+  template <class F>
+  void with_names(std::string_view call, const trace::Record& r, F&& work) {
+    with_name(call, r.path, [&](std::string_view one) {
+      with_name(call, r.path2, [&](std::string_view other) { expect(call, work(one, other)); });
+    });
   }
   // What the number refers to; of file_of(), only a file with pages.
   [[nodiscard]] FileHold hold(int fd) const { return {machine_.vfs(), process().files->find(fd)}; }
