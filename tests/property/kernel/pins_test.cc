@@ -16,10 +16,9 @@
 #include <optional>
 #include <vector>
 
-#include "effort.h"
-#include "quire/kernel/machine.h"
 #include "quire/phys/cma.h"
 #include "quire/vm/gup.h"
+#include "races.h"
 
 namespace quire::kernel::test {
 namespace {
@@ -40,21 +39,10 @@ constexpr VirtAddr kWindow{0x10'0000'0000};
 constexpr Prot kReadWrite = Prot::kRead | Prot::kWrite;
 constexpr MapFlags kAnonymous = MapFlags::kAnonymous | MapFlags::kPrivate | MapFlags::kFixed;
 
-MachineConfig small_machine(std::uint64_t seed) {
-  Rng rng(seed);
-  MachineConfig config;
-  config.data_mode = phys::DataMode::kData;
-  config.seed = seed;
-  config.ram = 16 * kMiB;
-  config.kernel_reserved = 1 * kMiB;
-  config.cpus = 1 + static_cast<unsigned>(rng.below(3));
-  config.preempt_permille = 100 * rng.below(4);
-  config.slab = rng.chance(1, 2) ? "slab" : "slub";
-  config.sysctl["vm.compaction_proactiveness"] = 0;
-  if (rng.chance(1, 2)) config.cmdline = "cma=8M";
-  config.swap.push_back(*parse_swap_spec(rng.chance(1, 2) ? "zram:32M" : "disk:32M"));
-  return config;
-}
+constexpr RaceMachine kMachine{.ram = 16 * kMiB, .least_cpus = 1, .most_cpus = 3, .more = [](MachineConfig& config, Rng& rng) {
+                                 config.sysctl["vm.compaction_proactiveness"] = 0;
+                                 if (rng.chance(1, 2)) config.cmdline = "cma=8M";
+                               }};
 
 struct Slot {
   std::uint64_t place = 0;
@@ -102,19 +90,20 @@ class Pins {
   Pins(Machine& machine, std::uint64_t seed) : machine_(machine), vm_(machine.vm()), rng_(seed) {}
 
   void run(std::uint64_t steps) {
-    in_task([this] { begin(); });
+    if (!in_task([this] { begin(); })) return;
     for (std::uint64_t i = 0; i < steps && !testing::Test::HasFailure(); ++i) {
       const auto step = static_cast<Step>(rng_.below(kSteps));
       SCOPED_TRACE(fmt::format("step {}: {}", i, kNames[static_cast<std::size_t>(step)]));
-      in_task([&] {
+      const bool ran = in_task([&] {
         act(step);
         look_at_pins();
         look_at(one(spaces_), rng_.below(kSlots));
       });
+      if (!ran) return;
       machine_.settle();
       machine_.validate();
     }
-    in_task([this] { end(); });
+    if (!in_task([this] { end(); })) return;
     machine_.settle();
     machine_.validate();
     const auto count = [&](phys::NodeStat stat) { return machine_.phys().global_node_page_state(stat); };
@@ -125,13 +114,13 @@ class Pins {
   std::array<std::uint64_t, kSteps> done{};  // how often each had something to do
 
  private:
-  void in_task(const std::function<void()>& body) {
+  [[nodiscard]] bool in_task(const std::function<void()>& body) {
     bool over = false;
     machine_.scheduler().spawn("step", [&] {
       body();
       over = true;
     });
-    while (!over) static_cast<void>(machine_.scheduler().run_until(machine_.scheduler().now() + sim::kMillisecond));
+    return run_until(machine_, [&over] { return over; });
   }
   template <class T>
   T& one(std::vector<T>& of) {
@@ -344,19 +333,14 @@ class Pins {
 };
 
 TEST(Pins, WhatIsPinnedIsTheSameForProcessAndDevice) {
-  const std::uint64_t first = from_environment("QUIRE_SEED", 1);
-  const std::uint64_t seeds = from_environment("QUIRE_SEEDS", 50, 6);
   const std::uint64_t steps = from_environment("QUIRE_OPS", 80);
   std::array<std::uint64_t, kSteps> done{};
-  for (std::uint64_t seed = first; seed < first + seeds; ++seed) {
-    SCOPED_TRACE(fmt::format("QUIRE_SEED={} QUIRE_SEEDS=1 repeats this", seed));
-    auto machine = Machine::boot(small_machine(seed));
-    ASSERT_TRUE(machine.has_value()) << machine.error().sentence;
-    Pins pins(**machine, seed);
+  const std::uint64_t seeds = for_race_seeds(kMachine, 50, 6, [&](Machine& machine, std::uint64_t seed) {
+    Pins pins(machine, seed);
     pins.run(steps);
-    if (HasFailure()) return;
     for (std::size_t i = 0; i < done.size(); ++i) done[i] += pins.done[i];
-  }
+  });
+  if (HasFailure()) return;
   for (std::size_t i = 0; i < done.size(); ++i) EXPECT_GT(done[i], seeds * steps / 200) << kNames[i];
 }
 

@@ -34,10 +34,11 @@ Status Fray::new_file() {
   return {};
 }
 
-bool Fray::wait_for_round(unsigned next_round) {
+bool Fray::wait_for_round(unsigned next_round, const Process& self) {
   constexpr sim::Nanos kStart = 100 * sim::kMicrosecond;  // a round may begin at its multiples
   sim::Scheduler& scheduler = machine.scheduler();
-  while (round < next_round && !over) scheduler.sleep_until((scheduler.now() / kStart + 1) * kStart);
+  while (round < next_round && !over && !self.killed()) scheduler.sleep_until((scheduler.now() / kStart + 1) * kStart);
+  if (round < next_round && !over) --finished;  // with its part of this round, and leaves
   return !over;
 }
 
@@ -54,7 +55,7 @@ void Actor::set_up() {
 
 void Actor::act(Thread& thread, unsigned first, unsigned rounds) {
   ++space_.tasks;
-  for (unsigned round = first; round < first + rounds && fray_.wait_for_round(round); ++round) {
+  for (unsigned round = first; round < first + rounds && fray_.wait_for_round(round, *space_.process); ++round) {
     fray_.machine.scheduler().sleep_for(rng_.below(4000));
     for (unsigned done = 0, tried = 0; done < kActsInARound && tried < 4 * kActsInARound; ++tried) {
       if (killed() || !fray_.first_mismatch.empty()) break;
@@ -64,7 +65,7 @@ void Actor::act(Thread& thread, unsigned first, unsigned rounds) {
     ++fray_.finished;
   }
   // Whoever leaves has no part in the present round.
-  if (!killed()) fray_.wait_for_round(first + rounds);
+  if (!killed()) fray_.wait_for_round(first + rounds, *space_.process);
   fray_.killed += killed() ? 1 : 0;
   if (--space_.tasks == 0 || killed()) space_.lives = false;
   --fray_.living;

@@ -63,8 +63,8 @@ struct Fray {
   // A slot that nobody has, or kSlots.
   unsigned take_slot();
   Status new_file();
-  // Until the test calls the next round; false: it is over.
-  bool wait_for_round(unsigned next_round);
+  // Until the test calls the next round, or the task's process is killed; false: the test is over.
+  bool wait_for_round(unsigned next_round, const Process& self);
 };
 
 class Actor {

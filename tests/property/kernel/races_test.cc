@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <gtest/gtest-spi.h>
 #include <gtest/gtest.h>
 
 #include <array>
@@ -14,6 +15,7 @@
 #include <functional>
 #include <set>
 
+#include "quire/sim/wait_queue.h"
 #include "races.h"
 
 namespace quire::kernel::test {
@@ -47,11 +49,11 @@ class Race {
     for (unsigned round = 1; round <= kRounds && !testing::Test::HasFatalFailure(); ++round) {
       finished_ = 0;
       round_ = round;
-      run_until(machine_, [this] { return finished_ == kThreads; });
+      if (!run_until(machine_, [this] { return finished_ == kThreads; })) return;
       SCOPED_TRACE(fmt::format("round {}: {}", round, fmt::join(doing_, ", ")));
       machine_.settle();
       machine_.validate();
-      look_at_everything();
+      if (!look_at_everything()) return;
     }
     round_ = kRounds + 1;
     over_ = true;
@@ -229,7 +231,7 @@ class Race {
   }
 
   // Between rounds, in a thread of its own.
-  void look_at_everything() {
+  [[nodiscard]] bool look_at_everything() {
     bool looked = false;
     thrown_away_ = {};
     machine_.scheduler().spawn("look", [&] {
@@ -249,7 +251,7 @@ class Race {
       }
       looked = true;
     });
-    run_until(machine_, [&] { return looked; });
+    return run_until(machine_, [&] { return looked; });
   }
 
   [[nodiscard]] vm::Mm& mm() { return *process_->mm; }
@@ -269,6 +271,25 @@ class Race {
   unsigned finished_ = 0;
   bool over_ = false;
 };
+
+// Otherwise a test would go on with a machine that stands still, and with tasks that refer to what is gone.
+TEST(RunUntil, EndsTheTasksOfAMachineThatStandsStill) {
+  const auto machine = Machine::boot(race_machine(1, kMachine)).value();
+  bool ended = false;
+  struct Leave {
+    bool& ended;
+    ~Leave() { ended = true; }
+  };
+  sim::WaitQueue never(machine->scheduler(), "never");
+  machine->scheduler().spawn("waits", [&] {
+    const Leave leave{ended};
+    never.wait();
+  });
+  bool happened = true;
+  EXPECT_NONFATAL_FAILURE(happened = run_until(*machine, [&] { return ended; }), "waits on wait queue 'never'");
+  EXPECT_FALSE(happened);
+  EXPECT_TRUE(ended);
+}
 
 TEST(Races, NoOrderOfEventsBreaksTheMachineOrLosesAByte) {
   std::array<std::uint64_t, kKinds> done{};

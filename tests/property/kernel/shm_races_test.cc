@@ -29,7 +29,7 @@ class ShmRaces {
     for (unsigned i = 0; i < kProcesses; ++i) {
       ASSERT_TRUE(machine_.processes().create("shm", [this, i](Thread& thread) { live(thread, seed_ * 100 + i); }));
     }
-    run_until(machine_, [this] { return waiting_ == kProcesses; });
+    if (!run_until(machine_, [this] { return waiting_ == kProcesses; })) return;
     static_cast<void>(machine_.scheduler().run_until(machine_.scheduler().now() + 50 * sim::kMillisecond));  // children end
     machine_.shm().validate();
     over_ = true;
