@@ -47,7 +47,7 @@ TEST_F(ReplayedTest, AProgramThatSharesASegmentWithItsChild) {
 }
 
 // Who was told of a stop has not waited for the end.
-TEST_F(ReplayedTest, AProgramThatWaitsForStopsAndEnds) { replay(check({guest("waits")})); }
+TEST_F(ReplayedTest, AProgramThatWaitsForStopsAndEnds) { replay(record_it({guest("waits")})); }
 
 TEST_F(ReplayedTest, ThreadsThatAreStillAtWorkWhenTheProgramEnds) {
   const Recorded recorded = check({guest("queue"), "leave"});
