@@ -74,10 +74,11 @@ class ThreadReplay {
   void shmget(const trace::Record& r);
   void shmat(const trace::Record& r);
   void shmctl(const trace::Record& r);
-  // kStays: of calls that say where; kMoves: of calls at the file's position; kMovesFrom: when it stands there, since the record
-  // does not say which.
+  // kStays: of calls that say where; kMoves: of calls at the file's position; kMovesFrom: when it stands there, since older
+  // records do not say which.
   enum class Position : std::uint8_t { kStays, kMoves, kMovesFrom };
   static Position position_said(const trace::Record& r);
+  static Position position_unless(const trace::Record& r, std::uint64_t says_where);
   void transfer_in(int fd, std::uint64_t offset, std::uint64_t bytes, Position position);
   void transfer_out(int fd, std::uint64_t offset, std::uint64_t bytes, Position position);
   static void move_position(file::File& file, std::uint64_t offset, std::uint64_t bytes, Position position);

@@ -57,6 +57,11 @@ ThreadReplay::Position ThreadReplay::position_said(const trace::Record& r) {
   return r.args[3] == ~std::uint64_t{0} ? Position::kMoves : Position::kStays;
 }
 
+// Of those that may say where.
+ThreadReplay::Position ThreadReplay::position_unless(const trace::Record& r, std::uint64_t says_where) {
+  return (r.args[5] & says_where) != 0 ? Position::kStays : Position::kMovesFrom;
+}
+
 // Calls that move bytes: r.result of them.
 ThreadReplay::Handled ThreadReplay::transfer_call(const trace::Record& r) {
   constexpr std::uint64_t kMaxRwCount = 0x7fff'f000;  // no call of Linux moves more
@@ -76,14 +81,14 @@ ThreadReplay::Handled ThreadReplay::transfer_call(const trace::Record& r) {
     case SYS_sendfile: {  // out, in, offset; it writes where the file stands
       const FileHold out = hold(fd);
       const std::uint64_t to = out ? out->f_pos : 0;
-      transfer_in(static_cast<int>(r.args[1]), r.offset, bytes, Position::kMovesFrom);
+      transfer_in(static_cast<int>(r.args[1]), r.offset, bytes, position_unless(r, trace::kSaysWhereFrom));
       transfer_out(fd, to, bytes, Position::kMoves);
       break;
     }
     case SYS_copy_file_range:
     case SYS_splice:  // in, offset, out, offset
-      transfer_in(fd, r.offset, bytes, Position::kMovesFrom);
-      transfer_out(static_cast<int>(r.args[2]), r.args[3], bytes, Position::kMovesFrom);
+      transfer_in(fd, r.offset, bytes, position_unless(r, trace::kSaysWhereFrom));
+      transfer_out(static_cast<int>(r.args[2]), r.args[3], bytes, position_unless(r, trace::kSaysWhereTo));
       break;
     default: return Handled::kNo;
   }

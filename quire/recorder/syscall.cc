@@ -129,13 +129,15 @@ std::uint64_t position_before(int fd, std::int64_t moved) {
   return at > moved ? static_cast<std::uint64_t>(at - moved) : 0;
 }
 
-// A pointer argument to a file position becomes the position before the call.
-void replace_by_position(std::uint64_t& pointer, std::uint64_t fd, std::int64_t moved) {
+// A pointer argument to a file position becomes the position before the call; `says_where` is marked when it was one.
+void replace_by_position(Record& r, std::size_t argument, std::uint64_t fd, std::uint64_t says_where) {
+  std::uint64_t& pointer = r.args[argument];
   std::int64_t after = 0;
   if (pointer == 0) {
-    pointer = position_before(static_cast<int>(fd), moved);
+    pointer = position_before(static_cast<int>(fd), r.result);
   } else if (read_guest(pointer, &after, sizeof after)) {
-    pointer = static_cast<std::uint64_t>(after - moved);
+    pointer = static_cast<std::uint64_t>(after - r.result);
+    r.args[5] |= says_where;
   }
 }
 
@@ -170,12 +172,13 @@ void add_offset(Record& r) {
       if (r.offset == ~std::uint64_t{0}) r.offset = position_before(static_cast<int>(r.args[0]), r.result);
       break;
     case SYS_sendfile:
-      replace_by_position(r.args[2], r.args[1], r.result);
+      replace_by_position(r, 2, r.args[1], trace::kSaysWhereFrom);
       r.offset = r.args[2];
       break;
     case SYS_copy_file_range: case SYS_splice:
-      replace_by_position(r.args[1], r.args[0], r.result);
-      replace_by_position(r.args[3], r.args[2], r.result);
+      r.args[5] &= 0xffff'ffff;  // flags
+      replace_by_position(r, 1, r.args[0], trace::kSaysWhereFrom);
+      replace_by_position(r, 3, r.args[2], trace::kSaysWhereTo);
       r.offset = r.args[1];
       break;
     default: break;

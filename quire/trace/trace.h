@@ -73,6 +73,11 @@ inline constexpr std::uint64_t kExitLost = 2;   // the process was killed or los
 // Record::flags of kOrder: the call completes here (it woke other threads, and is not recorded otherwise).
 inline constexpr std::uint64_t kCompletesHere = 1;
 
+// Record::args[5] of kSyscall sendfile, copy_file_range and splice, with the call's own flags: the call said where the source,
+// or the target, begins, and their files' positions stay.
+inline constexpr std::uint64_t kSaysWhereFrom = std::uint64_t{1} << 32;
+inline constexpr std::uint64_t kSaysWhereTo = std::uint64_t{1} << 33;
+
 using StringId = std::uint32_t;  // index into TraceReader::string(); 0 is the empty string
 
 // One record; which fields count depends on `kind` (see RecordKind), the others are zero.

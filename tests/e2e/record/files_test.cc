@@ -75,6 +75,12 @@ TEST_F(FilesTest, BytesAreAppendedWhateverTheirOffset) {
   EXPECT_EQ(find("file")->i_size, 102 * kPageSize);
 }
 
+TEST_F(FilesTest, CopiesGoWhereTheyWent) {
+  replay("copying");
+  ASSERT_NE(find("to"), nullptr);
+  EXPECT_EQ(find("to")->i_size, 23 * kPageSize);
+}
+
 TEST_F(FilesTest, AFileTooDeepForAName) { replay("deep"); }
 
 }  // namespace

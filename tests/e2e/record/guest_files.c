@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -105,6 +106,21 @@ static void appending(void) {
   check(lseek(file, 0, SEEK_CUR) == 0, "lseek");
 }
 
+// copy_file_range and sendfile, with and without a place of their own.
+static void copying(void) {
+  make("from");
+  const int from = open("from", O_RDONLY);
+  const int to = open("to", O_RDWR | O_CREAT, 0600);
+  check(from >= 0 && to >= 0, "open");
+  off_t source = 0, target = 0;
+  check(copy_file_range(from, &source, to, &target, 10 * kPage, 0) == 10 * kPage, "copy_file_range");
+  check(copy_file_range(from, NULL, to, NULL, 20 * kPage, 0) == 20 * kPage, "copy_file_range");
+  check(lseek(from, 0, SEEK_SET) == 0, "lseek");
+  source = 0;
+  check(sendfile(to, from, &source, kPage) == kPage && sendfile(to, from, NULL, kPage) == kPage, "sendfile");
+  check(sendfile(to, from, NULL, kPage) == kPage, "sendfile");  // 23 pages
+}
+
 // Where a name is too long for the kernel to say it.
 static void deep(void) {
   enum { kName = 200, kDepth = 20 };
@@ -122,8 +138,8 @@ int main(int argc, char** argv) {
   static const struct {
     const char* name;
     void (*act)(void);
-  } acts[] = {{"nameless", nameless}, {"roundabout", roundabout}, {"deep", deep},
-              {"links", links},       {"exchanged", exchanged},   {"appending", appending}};
+  } acts[] = {{"nameless", nameless},   {"roundabout", roundabout}, {"deep", deep},      {"links", links},
+              {"exchanged", exchanged}, {"appending", appending},   {"copying", copying}};
   char folder[] = "files-XXXXXX";  // each run has its own
   check(mkdtemp(folder) != NULL && chdir(folder) == 0, "mkdtemp");
   for (unsigned i = 0; i < sizeof acts / sizeof *acts; ++i) {

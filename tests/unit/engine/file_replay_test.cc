@@ -182,6 +182,32 @@ TEST_F(FileReplay, CopiesGoWhereTheTargetStands) {
   EXPECT_EQ(inode(104)->i_size, 100 + kBytes);
 }
 
+// A call that says where leaves the positions alone, even when they are there.
+TEST_F(FileReplay, CopiesThatSayWhereMoveNoPosition) {
+  constexpr std::uint64_t kBytes = 64 * kKiB;
+  constexpr auto kCopied = static_cast<std::int64_t>(kBytes);
+  constexpr std::uint64_t kBoth = trace::kSaysWhereFrom | trace::kSaysWhereTo;
+  file(3, 100, 2 * kMiB, "/source");
+  std::uint64_t fd = 4;
+  for (const std::uint64_t said : {std::uint64_t{0}, kBoth, trace::kSaysWhereFrom, trace::kSaysWhereTo}) {
+    file(static_cast<int>(fd), fd, 0, "/" + std::to_string(fd));
+    syscall(SYS_copy_file_range, kCopied, {3, 0, fd, 0, kBytes, said});
+    syscall(SYS_sendfile, kCopied, {fd, 3, 0, kBytes, 0, trace::kSaysWhereFrom});  // to where it stands
+    syscall(SYS_lseek, 0, {3, 0, SEEK_SET});
+    ++fd;
+  }
+  file(9, 9, 0, "/9");
+  syscall(SYS_sendfile, kCopied, {4, 9, 0, kBytes, 0, trace::kSaysWhereFrom});
+  syscall(SYS_sendfile, kCopied, {9, 3, 0, kBytes, 0, trace::kSaysWhereFrom});
+  trace_.exit();
+  replay();
+  EXPECT_EQ(inode(4)->i_size, 3 * kBytes);
+  EXPECT_EQ(inode(5)->i_size, kBytes);
+  EXPECT_EQ(inode(6)->i_size, 2 * kBytes);
+  EXPECT_EQ(inode(7)->i_size, kBytes);
+  EXPECT_EQ(inode(9)->i_size, kBytes);  // nothing had moved its place when it was the source
+}
+
 // Pages of the file `ino` that are to be written.
 std::uint64_t dirty_pages(file::DiskInode& inode) {
   std::uint64_t dirty = 0;
