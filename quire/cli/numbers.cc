@@ -3,6 +3,9 @@
 #include <fmt/format.h>
 
 #include <charconv>
+#include <utility>
+
+#include "quire/sim/time.h"
 
 namespace quire::cli {
 
@@ -16,19 +19,18 @@ Checked<std::uint64_t> whole_number(std::string_view option, std::string_view te
 }
 
 Checked<std::uint64_t> duration(std::string_view option, std::string_view text) {
-  constexpr double kSecond = 1e9;
+  constexpr std::pair<std::string_view, sim::Nanos> kUnits[] = {
+      {"s", sim::kSecond}, {"ms", sim::kMillisecond}, {"us", sim::kMicrosecond}, {"ns", 1}};
   double number = 0;
   const char* const end = text.data() + text.size();
   const bool begins = !text.empty() && text.front() >= '0' && text.front() <= '9';
   const auto [after, error] = std::from_chars(text.data(), end, number, std::chars_format::fixed);
   if (begins && error == std::errc{}) {
-    const std::string_view unit(after, end);
-    const double nanos = unit == "s"    ? number * kSecond
-                         : unit == "ms" ? number * 1e6
-                         : unit == "us" ? number * 1e3
-                         : unit == "ns" ? number
-                                        : -1;
-    if (nanos >= 0 && nanos <= static_cast<double>(kMostDuration) * kSecond) return static_cast<std::uint64_t>(nanos);
+    for (const auto& [unit, length] : kUnits) {
+      const double nanos = number * static_cast<double>(length);
+      if (std::string_view(after, end) != unit || nanos > static_cast<double>(kMostDuration * sim::kSecond)) continue;
+      return static_cast<sim::Nanos>(nanos);
+    }
   }
   return user_error(fmt::format("{} {}: write a time of at most {} seconds with its unit (s, ms, us or ns), as in 1.5s or 20ms",
                                 option, text, kMostDuration));

@@ -75,6 +75,15 @@ std::vector<std::string_view> known_names(Shows shows) {
   return names;
 }
 
+// All of them, and how they are written.
+std::string known_views(Shows shows) {
+  std::string text = fmt::format("{}", fmt::join(machine_names(), ", "));
+  if (shows == Shows::kProcessesToo) {
+    text += fmt::format("; of a process, by its number as in maps:1: {}", fmt::join(process_names(), ", "));
+  }
+  return text;
+}
+
 // A moment between two, in few digits and as --at takes it.
 std::string moment_between(sim::Nanos begin, sim::Nanos end) {
   const sim::Nanos middle = begin + (end - begin) / 2;
@@ -148,9 +157,9 @@ Checked<View> find_view(std::string_view wanted, Shows shows) {
   }
   const std::vector<std::string_view> known = known_names(shows);
   const std::string_view guess = nearest(name, known);
-  return user_error(fmt::format(
-      "--show {}: {}", wanted,
-      guess.empty() ? fmt::format("known are {}", fmt::join(known, ", ")) : fmt::format("did you mean '{}'?", guess)));
+  return user_error(
+      fmt::format("--show {}: {}", wanted,
+                  guess.empty() ? fmt::format("known are {}", known_views(shows)) : fmt::format("did you mean '{}'?", guess)));
 }
 
 // The first of the views whose process's areas somebody is changing, or about to as soon as others have looked at them: the
@@ -188,11 +197,10 @@ Checked<void> settle(kernel::Machine& machine, const std::vector<View>& views) {
 }  // namespace
 
 void add_show(CLI::App& app, std::vector<std::string>& names, const std::string& instead, Shows shows) {
-  std::string text = fmt::format("{}: {}", instead, fmt::join(machine_names(), ", "));
-  if (shows == Shows::kProcessesToo) {
-    text += fmt::format("; of a process, by its number as in maps:1: {}", fmt::join(process_names(), ", "));
-  }
-  app.add_option("--show", names, text)->delimiter(',')->allow_extra_args(false)->type_name("VIEW,VIEW,...");
+  app.add_option("--show", names, fmt::format("{}: {}", instead, known_views(shows)))
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->type_name("VIEW,VIEW,...");
 }
 
 Checked<std::vector<View>> find_views(const std::vector<std::string>& names, Shows shows) {

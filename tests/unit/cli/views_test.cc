@@ -10,6 +10,7 @@ namespace {
 
 using kernel::Machine;
 using kernel::Process;
+using ::testing::EndsWith;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
@@ -125,6 +126,16 @@ TEST_F(ViewsTest, AQueueInAMachineThatStandsStillIsSaid) {
   const Shown shown = show({"maps:1"});
   EXPECT_EQ(shown.status, 1);
   EXPECT_THAT(shown.err, StartsWith("quire: --show maps:1: process 1 is changing its areas and has not finished "));
+}
+
+TEST_F(ViewsTest, WhatIsKnownSaysWhatNeedsANumber) {
+  for (const char* name : {"", ":1", "xyzzy"}) {
+    EXPECT_THAT(find_views({name}, Shows::kProcessesToo).error().sentence,
+                EndsWith(": known are zoneinfo, buddyinfo, pagetypeinfo, extfrag_index, unusable_index, meminfo, slabinfo, "
+                         "vmallocinfo, iomem, nodes, memblock; of a process, by its number as in maps:1: maps, smaps, "
+                         "smaps_rollup, status, statm, pagemap"));
+  }
+  EXPECT_THAT(find_views({"xyzzy"}, Shows::kMachine).error().sentence, EndsWith(" iomem, nodes, memblock"));
 }
 
 TEST_F(ViewsTest, AProcessMayEndWhileItsChangeIsWaitedFor) {
