@@ -36,12 +36,13 @@ class ReplayTest : public ::testing::Test {
     trace_.record(r, path);
   }
   // What a descriptor names, as the recorder tells it.
-  void file(int fd, std::uint64_t inode, std::uint64_t size, std::string_view path = {}, std::uint64_t offset = 0) {
+  void file(int fd, std::uint64_t inode, std::uint64_t size, std::string_view path = {}, std::uint64_t offset = 0,
+            std::uint64_t dev = kDevice) {
     trace::Record r;
     r.kind = trace::RecordKind::kFile;
     r.file = trace::FileKind::kRegular;
     r.fd = fd;
-    r.dev = kDevice;
+    r.dev = dev;
     r.inode = inode;
     r.size = size;
     r.flags = O_RDWR;
@@ -60,19 +61,26 @@ class ReplayTest : public ::testing::Test {
     r.result = tid;
     trace_.record(r);
   }
-  // All tasks have their exits; what is left in the machine is there to be looked at.
-  void replay() {
+  // A machine with the trace, of which all tasks have their exits.
+  void load() {
     trace_.finish();
     auto machine = kernel::Machine::boot(config_);
     ASSERT_TRUE(machine);
     machine_ = std::move(*machine);
     replay_ = std::make_unique<Replay>(*machine_);
     ASSERT_TRUE(replay_->add(trace_.open()));
+  }
+  // To the end; what is left in the machine is there to be looked at.
+  void run() {
     const auto done = replay_->run();
     ASSERT_TRUE(done) << done.error().sentence;
     machine_->settle();
     machine_->validate();
     EXPECT_EQ(machine_->vfs().open_files(), 0u);
+  }
+  void replay() {
+    ASSERT_NO_FATAL_FAILURE(load());
+    run();
   }
   [[nodiscard]] file::DiskInode* inode(std::uint64_t ino) const { return machine_->vfs().find_mount(kDevice)->lookup_ino(ino); }
   [[nodiscard]] const ReplayStats& stats() const { return replay_->stats(); }
