@@ -155,6 +155,7 @@ TEST_F(FileSetTest, ARenameOfOneLinkToAnotherDoesNothing) {
 // The target has pages, and takes a while to go. Meanwhile the source goes, or the target's name comes back.
 TEST_F(FileSetTest, ARenameLooksAgainWhenItsTargetHasGone) {
   constexpr std::uint64_t kRounds = 40;
+  int met[2] = {};  // rounds of either kind that came between
   for (std::uint64_t round = 0; round < kRounds; ++round) {
     SCOPED_TRACE(round);
     bool ready = false;
@@ -168,9 +169,11 @@ TEST_F(FileSetTest, ARenameLooksAgainWhenItsTargetHasGone) {
       while (!ready) machine_->scheduler().yield();
       machine_->scheduler().charge(round * 100);
       machine_->scheduler().sync_point();
+      const bool between = number("/b") == 0;
+      if (between) ++met[round % 2];
       if (round % 2 == 0) {
         EXPECT_TRUE(files_->unlink("/a"));
-      } else if (number("/b") == 0) {
+      } else if (between) {
         make(13, "/b");
       }
     });
@@ -182,6 +185,8 @@ TEST_F(FileSetTest, ARenameLooksAgainWhenItsTargetHasGone) {
     }
     EXPECT_EQ(machine_->vfs().find_mount(kDevice)->nr_inodes(), 0u);
   }
+  EXPECT_GT(met[0], 0);
+  EXPECT_GT(met[1], 0);
   machine_->settle();
   machine_->validate();
 }
