@@ -141,7 +141,7 @@ void replace_by_position(Record& r, std::size_t argument, std::uint64_t fd, std:
   }
 }
 
-// Does pwrite write at the file's end, whatever its offset? (QEMU up to 8.2 has no pwritev2.)
+// Does pwrite write at the file's end, whatever its offset? (QEMU 7.2 has no pwritev2.)
 bool appends(const Record& r) {
   const int flags = fcntl(static_cast<int>(r.args[0]), F_GETFL);
   return (flags >= 0 && (flags & O_APPEND) != 0) || (r.number == SYS_pwritev2 && (r.args[5] & RWF_APPEND) != 0);
