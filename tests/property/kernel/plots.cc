@@ -169,6 +169,7 @@ void begin_fork(Space& parent, Space& child, Moment now) {
 
 void end_fork(Space& parent) {
   for (Plot& plot : parent.plots) {
+    if (!plot.mapped) continue;  // what it shows still is another's, who may be forking, too
     for (PlotPage& page : plot.pages) {
       if (page.content) page.content->copy = nullptr;
     }
