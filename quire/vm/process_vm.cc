@@ -116,10 +116,12 @@ Result<std::uint64_t> Vm::process_vm_rw(Mm& mm, std::span<const UserIovec> local
 
   IovWalk walk{.mm = mm, .parts = local, .left = *bytes};
   Status status{};
+  mmget(**remote);  // its process may end meanwhile
   for (const UserIovec& part : parts) {
     status = process_vm_rw_single(walk, **remote, part, kind);
     if (!status || walk.left == 0) break;
   }
+  mmput(**remote);
   const std::uint64_t copied = *bytes - walk.left;
   if (copied == 0 && !status) return fail(status.error());
   return copied;
@@ -149,15 +151,17 @@ Result<std::uint64_t> Vm::process_madvise(Mm& caller, Result<Mm*> target, std::s
       advice == Advice::kCold || advice == Advice::kPageOut || advice == Advice::kWillNeed || advice == Advice::kCollapse;
   if (*target != &caller && !harmless) return fail(Errno::kInval);
   std::uint64_t left = *bytes;
+  Status advised{};
+  mmget(**target);  // its process may end meanwhile
   for (const UserIovec& part : parts) {
     if (left == 0) break;
     const std::uint64_t length = std::min(part.iov_len, left);
-    if (Status advised = madvise(**target, part.iov_base, length, advice); !advised) {
-      if (left == *bytes) return fail(advised.error());
-      break;
-    }
+    advised = madvise(**target, part.iov_base, length, advice);
+    if (!advised) break;
     left -= length;
   }
+  mmput(**target);
+  if (left == *bytes && !advised) return fail(advised.error());
   return *bytes - left;
 }
 

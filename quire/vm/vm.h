@@ -158,7 +158,7 @@ class Vm final : public file::MappingUpcalls {
   // Seals areas: from here on they are neither unmapped, moved nor given other rights. (6.10)
   Status mseal(Mm& mm, VirtAddr start, std::uint64_t length, std::uint64_t flags = 0);
   // The bytes that were advised; parts after the first that fails are left out. `target`: what looking for the process gave,
-  // an Mm, or kBadF, kSrch, kPerm.
+  // an Mm (kept in use until the end), or kBadF, kSrch, kPerm.
   [[nodiscard]] Result<std::uint64_t> process_madvise(Mm& caller, Result<Mm*> target, std::span<const UserIovec> parts,
                                                       Advice advice, std::uint32_t flags = 0);
   // Copies between `local` parts of mm and parts of another process, as many bytes as can be; `remote` as in

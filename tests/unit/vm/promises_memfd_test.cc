@@ -300,6 +300,32 @@ TEST_F(ProcessVmPromise, ReadsTheOthersBytesIntoItsParts) {
   EXPECT_EQ(read(1), 11);
 }
 
+// Its memory stays for the call that is at it, which waits for the disk here.
+TEST_F(ProcessVmPromise, TheOtherMayEndMeanwhile) {
+  file::File& file = disk_file(1);
+  Mm& ending = *m_.vm.dup_mm(mm_).value();
+  const VirtAddr there = *m_.vm.mmap(ending, VirtAddr(0), bytes(1), Prot::kRead, MapFlags::kPrivate, &file, 0);
+  m_.run([&] {
+    const auto mms = [&] { return std::ranges::distance(m_.vm.mms()); };
+    const auto before = mms();
+    bool ended = false;
+    m_.scheduler.spawn("other", [&] {
+      while (m_.event(phys::VmEvent::kPgmajfault) == 0) m_.scheduler.sleep_for(100);
+      m_.vm.mmput(ending);
+      EXPECT_EQ(mms(), before);
+      ended = true;
+    });
+    const std::array local{UserIovec{page(0), bytes(1)}};
+    EXPECT_EQ(*m_.vm.process_vm_readv(mm_, local, &ending, std::array{UserIovec{there, bytes(1)}}), bytes(1));
+    EXPECT_TRUE(ended);
+    EXPECT_EQ(mms(), before - 1);
+    std::byte expected{};
+    file::KernelBuffer to({&expected, 1});
+    EXPECT_EQ(*m_.vfs.pread(file, 0, 1, to), 1u);
+    EXPECT_EQ(std::byte(read(0)), expected);
+  });
+}
+
 TEST_F(ProcessVmPromise, WritesIntoTheOthersMemory) {
   write(3, 77);
   const std::array local{UserIovec{page(3), 1}};
