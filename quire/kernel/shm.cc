@@ -16,9 +16,9 @@ using file::FileMode;
 
 namespace {
 
-constexpr std::uint32_t kIndices = 32768;  // IPCMNI
-constexpr std::uint32_t kMinCycle = 64;    // ipc_min_cycle: the least number of indices that are gone round
-constexpr std::uint32_t kMostSeq = 0x7fffffff / kIndices;
+constexpr std::uint32_t kIndices = 32768;                    // IPCMNI
+constexpr std::uint32_t kMinCycle = 64;                      // ipc_min_cycle: the least number of indices that are gone round
+constexpr std::uint32_t kSequences = 0x7fffffff / kIndices;  // ipcid_seq_max()
 constexpr std::uint64_t kNanosPerSecond = 1'000'000'000;
 
 // What the areas of an address space show of a segment at an address: a piece of it, mapped as shmat at `address` would.
@@ -78,7 +78,7 @@ Result<std::uint32_t> Shm::ipc_addid() {
   for (std::uint32_t step = 0; step < cycle; ++step) {
     const std::uint32_t index = (first + step) % cycle;
     if (find_index(index) != nullptr) continue;
-    if (static_cast<std::int64_t>(index) <= last_index_) seq_ = seq_ == kMostSeq ? 0 : seq_ + 1;
+    if (static_cast<std::int64_t>(index) <= last_index_) seq_ = (seq_ + 1) % kSequences;
     last_index_ = index;
     next_index_ = index + 1;
     return index;
@@ -194,8 +194,9 @@ Result<VirtAddr> Shm::shmat(Process& process, std::int32_t id, VirtAddr address,
   if (const auto file = vfs_.open(segment->shm_file->inode(), mode)) {
     (*file)->area_ops = this;
     const std::uint64_t size = segment->shm_file->inode().i_size_read();
-    if (address.value() != 0 && !any(flags, ShmAt::kRemap)) map |= vm::MapFlags::kFixedNoReplace;
-    if (address.value() + size < address.value()) {
+    const bool keeps = address.value() != 0 && !any(flags, ShmAt::kRemap);
+    if (keeps) map |= vm::MapFlags::kFixedNoReplace;
+    if (keeps && address.value() + size < address.value()) {
       mapped = fail(Errno::kInval);
     } else {
       mapped = vm_.mmap(*process.mm, address, size, prot, map, *file, 0);

@@ -483,6 +483,7 @@ std::vector<int> answers(const Calls& calls, int key) {
       calls.at(1, SHM_RND | SHM_REMAP),
       calls.at(0, SHM_RDONLY),
       calls.at(0xfffffffffffff000, 0),
+      calls.at(0xfffffffffffff000, SHM_REMAP),
       calls.at(0x7ffffffff000, 0),
       calls.at(0x7ffffffff000, SHM_REMAP),
       calls.dt(base + 1),
