@@ -148,7 +148,7 @@ ExecResult<void> ElfLoader::finish_program(const LinuxBinprm& bprm, const Extent
   if (extent.bss != extent.brk && !padzero(extent.bss + bias_))
     return exec_error(Errno::kFault, "the last segment's page cannot be cleared behind the file's bytes");
   program_entry_ = entry_ = bprm.elf->header().e_entry + bias_;
-  if (phdr_ != 0) phdr_ += bias_;
+  phdr_ += bias_;
   if (bprm.interpreter != nullptr) {
     if (auto loaded = load_interpreter(bprm); !loaded) return loaded;
   }

@@ -53,13 +53,14 @@ ExecResult<ElfHeaders> ElfHeaders::read(file::Vfs& vfs, slab::SlabSystem& slab, 
   if (Status got = read_header(vfs, file, role, header); !got) return exec_error(got.error(), "the ELF header cannot be read");
   if (const std::string_view wrong = check_header(header, role); !wrong.empty()) return exec_error(no_program, wrong);
 
+  // One errno for all that goes wrong with them, as load_elf_phdrs tells no more.
   const std::size_t bytes = header.e_phnum * sizeof(Elf64_Phdr);
   auto* segments = static_cast<Elf64_Phdr*>(slab.kmalloc(bytes, phys::Gfp::kKernel));
-  if (segments == nullptr) return exec_error(Errno::kNoMem, "no memory for the program headers");
+  if (segments == nullptr) return exec_error(no_program, "no memory for the program headers");
   const Status got = read_exactly(vfs, file, header.e_phoff, std::as_writable_bytes(std::span(segments, header.e_phnum)));
   if (got) return ElfHeaders(header, segments);
   slab.kfree(segments);
-  if (got.error() == Errno::kNoMem) return exec_error(Errno::kNoMem, "no memory for pages of the file");
+  if (got.error() == Errno::kNoMem) return exec_error(no_program, "no memory for pages of the file");
   return exec_error(no_program, "the ELF file ends before its program headers do (e_phoff)");
 }
 
