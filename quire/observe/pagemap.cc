@@ -33,7 +33,7 @@ std::uint64_t page_bits(const phys::Page& page) {
 std::uint64_t word_of_entry(Vm& vm, arch::Pte pte) {
   phys::PhysMem& phys = vm.parts().phys;
   if (arch::pte_present(pte)) {
-    const bool counted = !arch::pte_special(pte);  // not the zero page
+    const bool counted = !arch::pte_special(pte);  // not the zero page, nor one mapped by frame
     return kPagemapPresent | pte.pfn().value() | (arch::pte_soft_dirty(pte) ? kPagemapSoftDirty : 0) |
            (arch::pte_uffd_wp(pte) ? kPagemapUffdWp : 0) | (counted ? page_bits(phys.pfn_to_page(pte.pfn())) : 0);
   }

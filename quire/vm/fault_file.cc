@@ -161,13 +161,18 @@ FaultOutcome Vm::fault_dirty_shared_page(VmFault& vmf, phys::Folio& folio) {
   return FaultOutcome::kCompleted;
 }
 
-// Hooks the folio in if the entry is still empty; kNoPage when somebody was quicker.
+// Hooks the folio in if the entry is still empty; kNoPage: the entry took no page, since somebody was quicker or the area maps
+// frames.
 FaultOutcome Vm::finish_fault(VmFault& vmf, phys::Folio& folio) {
   const FuncGraph::Call traced(graph_, __func__);
   if (!pte_alloc(vmf)) return FaultOutcome::kOom;
   parts_.scheduler.charge(parts_.scheduler.costs().fault_map);
   sim::SpinGuard guard(vmf.mm().page_table_lock);
   if (!vmf.pte->none()) return FaultOutcome::kNoPage;
+  if (vmf.vma.has(VmFlags::kPfnMap)) {  // vmf_insert_pfn: a frame, not a page that is counted and found by rmap
+    *vmf.pte = arch::pte_mkspecial(arch::mk_pte(parts_.phys.page_to_pfn(folio), vma_page_prot(vmf.vma)));
+    return FaultOutcome::kNoPage;
+  }
   do_set_pte(vmf, folio, vmf.address, vmf.pte);
   return FaultOutcome::kNone;
 }

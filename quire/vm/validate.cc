@@ -106,7 +106,8 @@ void VmValidator::check_pte(const Vma& vma, VirtAddr address, arch::Pte pte, Siz
   QUIRE_BUG_ON(pte.protnone() == vma.has(VmFlags::kAccessFlags));
   phys::Page* page = vm_.vm_normal_page(pte);
   if (page == nullptr) {
-    QUIRE_BUG_ON(arch::pte_write(pte) || pte.pfn() != phys_.page_to_pfn(*vm_.zero_page_));
+    const bool by_frame = vma.has(VmFlags::kPfnMap);
+    QUIRE_BUG_ON(arch::pte_write(pte) || (!by_frame && pte.pfn() != phys_.page_to_pfn(*vm_.zero_page_)));
     return;
   }
   const phys::Folio& folio = phys::page_folio(*page);

@@ -151,10 +151,14 @@ TEST_F(ExecTest, VvarAndVdsoLieSideBySideAndMayBeRead) {
     ASSERT_TRUE(exec(self, "/bin/program"));
     vm::Mm& mm = *self.mm;
     EXPECT_EQ(mm.vdso + 2 * kPageSize, mm.mmap_base);
+    const std::int64_t pages_of_program = mm.counter(vm::Rss::kFilePages);
     EXPECT_EQ(read<std::uint64_t>(mm, mm.vdso), 0u);
     EXPECT_EQ(read<std::uint64_t>(mm, mm.vdso - 4 * kPageSize), 0u);
     const auto beyond = machine_->vm().access(mm, mm.vdso - 3 * kPageSize, arch::Access::kRead);
     EXPECT_EQ(static_cast<int>(beyond.signal), SIGBUS);
+    // [vvar] is mapped by frame: it counts as nobody's memory, [vdso] as a page of a file.
+    EXPECT_EQ(mm.counter(vm::Rss::kFilePages), pages_of_program + 1);
+    machine_->vm().validate();
     EXPECT_TRUE(machine_->vm().munmap(mm, mm.vdso, 2 * kPageSize));
   });
 }
