@@ -30,9 +30,10 @@ constexpr std::uint64_t pss_kib(std::uint64_t pss) { return pss >> (kPssShift + 
 
 enum class Dirt : std::uint8_t { kClean, kDirty };
 
-// One resident page that `mapcount` entries map.
-void smaps_page_accumulate(MemSize& mss, const phys::Folio& folio, int mapcount, Dirt dirt) {
-  const std::uint64_t pss = (kPageSize << kPssShift) / static_cast<std::uint64_t>(mapcount);
+enum class Sharing : std::uint8_t { kPrivate, kShared };
+
+// One resident page, `pss` of it the area's own.
+void smaps_page_accumulate(MemSize& mss, const phys::Folio& folio, std::uint64_t pss, Dirt dirt, Sharing sharing) {
   mss.pss += pss;
   if (phys::folio_test_anon(folio)) {
     mss.pss_anon += pss;
@@ -43,27 +44,37 @@ void smaps_page_accumulate(MemSize& mss, const phys::Folio& folio, int mapcount,
   }
   const bool dirty = dirt == Dirt::kDirty || phys::folio_test_dirty(folio);
   if (dirty) mss.pss_dirty += pss;
-  if (mapcount >= 2) {
+  if (sharing == Sharing::kShared) {
     (dirty ? mss.shared_dirty : mss.shared_clean) += kPageSize;
   } else {
     (dirty ? mss.private_dirty : mss.private_clean) += kPageSize;
   }
 }
 
+// A page that an entry maps, or that is on its way while a migration entry stands for it: whole then, and shared, since nobody
+// knows how many more such entries there are; whether it was young or dirty is not looked for.
 void smaps_account(MemSize& mss, const phys::Page& page, arch::Pte pte) {
   const phys::Folio& folio = phys::page_folio(page);
+  const bool present = arch::pte_present(pte);
+  const bool young = present && arch::pte_young(pte);
+  const bool dirty = present && arch::pte_dirty(pte);
   mss.resident += kPageSize;
   if (phys::folio_test_anon(folio)) {
     mss.anonymous += kPageSize;
-    if (!phys::folio_test_swapbacked(folio) && !arch::pte_dirty(pte) && !phys::folio_test_dirty(folio))
-      mss.lazyfree += kPageSize;
+    if (!phys::folio_test_swapbacked(folio) && !dirty && !phys::folio_test_dirty(folio)) mss.lazyfree += kPageSize;
   }
-  if (arch::pte_young(pte) || phys::folio_test_referenced(folio)) mss.referenced += kPageSize;
-  smaps_page_accumulate(mss, folio, phys::page_mapcount(page), arch::pte_dirty(pte) ? Dirt::kDirty : Dirt::kClean);
+  if (young || phys::folio_test_referenced(folio)) mss.referenced += kPageSize;
+  const std::uint64_t mapcount = present ? static_cast<std::uint64_t>(phys::page_mapcount(page)) : 1;
+  smaps_page_accumulate(mss, folio, (kPageSize << kPssShift) / mapcount, dirty ? Dirt::kDirty : Dirt::kClean,
+                        present && mapcount == 1 ? Sharing::kPrivate : Sharing::kShared);
 }
 
-void smaps_swap(MemSize& mss, Vm& vm, arch::SwapEntry entry) {
-  // On its way (the kernel counts it where it was), or a guard marker.
+// An entry that maps no page: in swap, on its way, or a marker that counts nothing.
+void smaps_nonpresent(MemSize& mss, Vm& vm, arch::Pte pte) {
+  const arch::SwapEntry entry = arch::pte_to_swp_entry(pte);
+  if (arch::is_migration_entry(entry)) {
+    return smaps_account(mss, vm.parts().phys.pfn_to_page(arch::migration_entry_to_pfn(entry)), pte);
+  }
   if (arch::non_swap_entry(entry)) return;
   const std::uint64_t users = vm.parts().swap.swap_count(entry);
   mss.swap += kPageSize;
@@ -234,8 +245,8 @@ MemSize smap_gather_stats(Vm& vm, const Vma& vma) {
   vm.pgtable().for_each_pte(*vma.vm_mm, vma.range(), [&](VirtAddr at, arch::Pte& pte) {
     if (arch::pte_none(pte)) return;
     if (holes) holes->entry(at);
-    if (!arch::pte_present(pte)) return smaps_swap(mss, vm, arch::pte_to_swp_entry(pte));
-    if (arch::pte_special(pte)) return;  // the zero page
+    if (!arch::pte_present(pte)) return smaps_nonpresent(mss, vm, pte);
+    if (arch::pte_special(pte)) return;  // the zero page, or one mapped by frame
     smaps_account(mss, vm.parts().phys.pfn_to_page(pte.pfn()), pte);
   });
   if (holes) mss.swap += holes->bytes();

@@ -91,6 +91,30 @@ TEST_F(TaskMmuTest, SmapsSharesPagesAmongThoseThatMapThem) {
   });
 }
 
+// It stays resident and its bytes the area's, though nobody knows who else has it.
+TEST_F(TaskMmuTest, SmapsCountsAPageThatIsOnItsWayAsShared) {
+  in_task([&] {
+    m_.anon(*mm_, 2, Prot::kRead | Prot::kWrite, MapFlags::kPrivate | MapFlags::kFixed, kAt);
+    for (std::uint64_t page = 0; page < 2; ++page) m_.write(*mm_, kAt + page * kPageSize, 1);
+    phys::Folio& folio = m_.folio_at(*mm_, kAt);
+    phys::folio_get(folio);
+    phys::folio_lock(*m_.phys, folio);
+    vm::AnonVma* anon_vma = m_.vm.rmap().folio_get_anon_vma(folio);
+    ASSERT_TRUE(m_.vm.rmap().try_to_migrate(folio));
+    const std::string text = smaps(m_.vm, *mm_);
+    EXPECT_THAT(text, HasSubstr("Rss:                   8 kB\nPss:                   8 kB\nPss_Dirty:             8 kB\n"
+                                "Shared_Clean:          0 kB\nShared_Dirty:          4 kB\n"
+                                "Private_Clean:         0 kB\nPrivate_Dirty:         4 kB\n"));
+    EXPECT_THAT(text, HasSubstr("Anonymous:             8 kB\n"));
+    EXPECT_THAT(text, HasSubstr("Swap:                  0 kB\n"));
+    m_.vm.rmap().remove_migration_ptes(folio, folio);
+    m_.vm.rmap().put_anon_vma(*anon_vma);
+    phys::folio_unlock(*m_.phys, folio);
+    m_.lru.folio_put(folio);
+    EXPECT_THAT(smaps(m_.vm, *mm_), HasSubstr("Private_Dirty:         8 kB\n"));
+  });
+}
+
 TEST_F(TaskMmuTest, LockedAndRollupSumUp) {
   in_task([&] {
     m_.anon(*mm_, 2, Prot::kRead | Prot::kWrite, MapFlags::kPrivate | MapFlags::kFixed, kAt);
