@@ -180,9 +180,7 @@ void ThreadReplay::memfd(const trace::Record& r) {
     if (file::Inode* inode = known_memfd(r.inode)) {
       const file::File* named = process().files->find(r.fd);
       if (named != nullptr && &named->inode() == inode) return;
-      vfs.iget(*inode);
       const auto opened = vfs.open(*inode, file_mode(r.flags));
-      vfs.iput(*inode);
       return install(r.fd, opened);
     }
     const auto made = vfs.memfd_create(memfd_name(text(r.path)), flags);

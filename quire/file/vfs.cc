@@ -42,9 +42,12 @@ Result<Filename> Vfs::getname(std::string_view path) {
 }
 
 Result<File*> Vfs::open(Inode& inode, FileMode mode) {
+  iget(inode);  // its last name may go while memory is found
   File* file = filp_.alloc(phys::Gfp::kKernel, inode, mode, filemap_.tunables().ra_pages);
-  if (file == nullptr) return fail(Errno::kNoMem);
-  iget(inode);
+  if (file == nullptr) {
+    iput(inode);
+    return fail(Errno::kNoMem);
+  }
   ++open_files_;
   return file;
 }
