@@ -20,7 +20,7 @@ constexpr Seals kWriteSeals = Seals::kWrite | Seals::kFutureWrite;
 Result<ShmemInode*> Shmem::shmem_get_inode(std::uint64_t size, ShmemAccount account, std::string_view name) {
   if (size > kMaxLfsFilesize) return fail(Errno::kInval);
   const AddressSpaceInit mapping = filemap_.mapping_init(*this);
-  const InodeInit init{.sb = *this, .ino = next_ino_, .mapping = mapping, .i_rwsem = filemap_.i_rwsem_class()};
+  const InodeInit init{.sb = *this, .ino = next_ino_++, .mapping = mapping, .i_rwsem = filemap_.i_rwsem_class()};
   ShmemInode* inode = inode_cache_.alloc(phys::Gfp::kKernelAccount, init);
   if (inode == nullptr) return fail(Errno::kNoMem);
   inode->account = account;
@@ -31,7 +31,6 @@ Result<ShmemInode*> Shmem::shmem_get_inode(std::uint64_t size, ShmemAccount acco
     return fail(enough.error());
   }
   inode->i_dentry->d_inode = inode;
-  ++next_ino_;
   inode->i_size = size;
   inode->i_nlink = 0;
   s_inodes_.push_back(*inode);

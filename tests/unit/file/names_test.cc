@@ -146,5 +146,42 @@ TEST(Names, RenameUnlinkAndCreateOfOneNameKeepTheTreeWhole) {
   }
 }
 
+// Finding memory for an open file lets others run, and one of them may take the file's last name.
+TEST(Names, AFileThatIsBeingOpenedStaysWhenItsNameGoes) {
+  unsigned gone = 0;
+  for (std::uint64_t seed = 0; seed < 60; ++seed) {
+    FileMachine m({.cpus = 2, .seed = seed});
+    ASSERT_TRUE(m.fs.create("/file", std::make_unique<GeneratedBacking>(kPageSize, 1)));
+    m.run([&] {
+      m.scheduler.spawn("unlinker", [&] { EXPECT_TRUE(m.fs.unlink("/file")); });
+      Inode* inode = m.fs.lookup("/file");
+      if (inode == nullptr) return;
+      File& file = *m.vfs->open(*inode, FileMode::kRead).value();
+      m.scheduler.sleep_for(sim::kSecond);
+      ASSERT_EQ(file.inode().i_nlink, 0u);
+      ++gone;
+      std::byte byte{};
+      KernelBuffer to({&byte, 1});
+      EXPECT_EQ(m.vfs->pread(file, 0, 1, to).value(), 1u);
+      m.vfs->fput(file);
+      EXPECT_EQ(m.fs.nr_inodes(), 0u);
+    });
+  }
+  EXPECT_GT(gone, 0u);
+}
+
+TEST(Names, FilesOfSharedMemoryMadeAtOnceHaveNumbersOfTheirOwn) {
+  FileMachine m({.cpus = 2});
+  m.run([&] {
+    std::array<File*, 2> files{};
+    for (File*& file : files) {
+      m.scheduler.spawn("maker", [&m, &file] { file = m.vfs->memfd_create("one", MemfdFlags::kNone).value(); });
+    }
+    m.scheduler.sleep_for(sim::kSecond);
+    EXPECT_NE(files[0]->inode().ino, files[1]->inode().ino);
+    for (File* file : files) m.vfs->fput(*file);
+  });
+}
+
 }  // namespace
 }  // namespace quire::file
