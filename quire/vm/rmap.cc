@@ -105,8 +105,11 @@ Rmap::WalkEnd Rmap::walk_anon(Folio& folio, LockHow how, FunctionRef<Walk(Vma&, 
   if (!phys::folio_mapped(folio)) return WalkEnd::kDone;
   AnonVma& anon_vma = *phys::folio_raw_mapping<AnonVma>(folio);
   sim::RwSemaphore& rwsem = anon_vma.root->rwsem;
-  if (how == LockHow::kTry && !rwsem.down_read_trylock()) return WalkEnd::kContended;
   ++anon_vma.refcount;
+  if (how == LockHow::kTry && !rwsem.down_read_trylock()) {  // others may run here, too
+    put_anon_vma(anon_vma);
+    return WalkEnd::kContended;
+  }
   if (how == LockHow::kWait) rwsem.down_read();
   if (phys::folio_mapped(folio)) {
     walk_anon_vma(anon_vma, Pgoff(folio.index), f);
