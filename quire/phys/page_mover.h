@@ -18,8 +18,8 @@ enum class MigrateMode : std::uint8_t {
 
 // On whose behalf pages move (enum migrate_reason); tracepoints print it.
 enum class MigrateReason : std::uint8_t {
-  kCompaction,
-  kMemoryHotplug,
+  kCompaction = 0,
+  kMemoryHotplug = 2,
   kSyscall,
   kMempolicy,
   kNumaMisplaced,

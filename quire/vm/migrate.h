@@ -5,7 +5,7 @@
 //                                    ├ busy now (locked, referenced): another pass
 //                                    └ cannot be (written back, still mapped): back to the LRU by putback_movable_pages
 //
-// Callers: compaction, isolation of a range, hotplug. The list's folios are off the LRU with the isolation's reference, and
+// Callers: compaction, isolation of a range, hotplug, long-term pins. The list's folios are off the LRU with the isolation's reference, and
 // NR_ISOLATED_* counts them; each leaves that count when it has moved or is put back.
 //
 // Locks: the folio's own, tried first and waited for in later passes when the mode allows; then those of the reverse map.
