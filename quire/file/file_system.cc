@@ -227,8 +227,8 @@ Result<std::uint64_t> FileSystem::write_iter(File& file, std::uint64_t& pos, std
   return written;
 }
 
-Result<FilemapFault> FileSystem::fault(File& file, Pgoff index, FaultHint hint, UnlockForIo unlock_for_io) {
-  return filemap_.filemap_fault(file, index, hint, unlock_for_io);
+Result<FilemapFault> FileSystem::fault(File& file, Pgoff index, FaultHint hint, UnlockForIo unlock_for_io, FaultTry tried) {
+  return filemap_.filemap_fault(file, index, hint, unlock_for_io, tried);
 }
 void FileSystem::map_pages(File& file, Pgoff first, Pgoff last, MapPageCallback map) {
   filemap_.filemap_map_pages(file, first, last, map);

@@ -71,7 +71,7 @@ class FileSystem final : public SuperBlock, private AddressSpaceOps {
   Result<std::uint64_t> read_iter(File& file, std::uint64_t pos, std::uint64_t len, IovIter& to) override;
   Result<std::uint64_t> write_iter(File& file, std::uint64_t& pos, std::uint64_t len, IovIter& from) override;
   [[nodiscard]] bool maps_huge_aligned() const override { return true; }
-  Result<FilemapFault> fault(File& file, Pgoff index, FaultHint hint, UnlockForIo unlock_for_io) override;
+  Result<FilemapFault> fault(File& file, Pgoff index, FaultHint hint, UnlockForIo unlock_for_io, FaultTry tried) override;
   void map_pages(File& file, Pgoff first, Pgoff last, MapPageCallback map) override;
   Status page_mkwrite(File& file, phys::Folio& folio) override;
   Status truncate(Inode& inode, std::uint64_t size) override;

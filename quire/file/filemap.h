@@ -12,8 +12,7 @@
 // Counters: nr_file_pages (and nr_shmem), nr_dirty, nr_zone_write_pending, nr_writeback, nr_dirtied, nr_written, pgpgin,
 // pgpgout, pgmajfault, workingset_*. Locks: see address_space.h.
 //
-// Differs from Linux: folios are single pages; no direct I/O; a fault waits for its I/O with mmap_lock held (Linux drops it
-// and retries). A folio whose read failed stays, not uptodate, and whoever wants it reads again, as in Linux.
+// Differs from Linux: folios are single pages; no direct I/O. A folio whose read failed stays, not uptodate, and whoever wants it reads again, as in Linux.
 #pragma once
 
 #include <cstdint>
@@ -134,7 +133,8 @@ class Filemap final : private lru::ShadowArrays {
 
   // --- reading (filemap_read.cc, filemap_fault.cc) ---
   [[nodiscard]] Result<std::uint64_t> filemap_read(File& file, std::uint64_t pos, std::uint64_t len, IovIter& to);
-  [[nodiscard]] Result<FilemapFault> filemap_fault(File& file, Pgoff index, FaultHint hint, UnlockForIo unlock_for_io);
+  [[nodiscard]] Result<FilemapFault> filemap_fault(File& file, Pgoff index, FaultHint hint, UnlockForIo unlock_for_io,
+                                                   FaultTry tried);
   void filemap_map_pages(File& file, Pgoff first, Pgoff last, MapPageCallback map);
   [[nodiscard]] Status filemap_page_mkwrite(File& file, phys::Folio& folio);
   // An uptodate folio with a reference, read if need be, for the kernel's own use (read_mapping_folio).

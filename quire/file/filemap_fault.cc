@@ -44,14 +44,16 @@ void Filemap::do_async_mmap_readahead(File& file, Folio& folio, Pgoff index, Fau
   page_cache_async_ra(file, folio, index, ra.ra_pages);
 }
 
-Result<FilemapFault> Filemap::filemap_fault(File& file, Pgoff index, FaultHint hint, UnlockForIo unlock_for_io) {
+Result<FilemapFault> Filemap::filemap_fault(File& file, Pgoff index, FaultHint hint, UnlockForIo unlock_for_io,
+                                            FaultTry tried) {
   AddressSpace& mapping = file.mapping();
   Inode& inode = file.inode();
   if (index.value() >= inode.size_pages()) return fail(Errno::kFault);
   FaultCost cost = FaultCost::kMinor;
   Folio* folio = filemap_get_folio(mapping, index);
   if (folio != nullptr) {
-    do_async_mmap_readahead(file, *folio, index, hint, unlock_for_io);
+    // What the first try read is no hit of the second.
+    if (tried == FaultTry::kFirst) do_async_mmap_readahead(file, *folio, index, hint, unlock_for_io);
   } else {
     services_.phys.vmstat().count_vm_event(phys::VmEvent::kPgmajfault);
     cost = FaultCost::kMajor;

@@ -99,6 +99,9 @@ struct FilemapFault {
 using UnlockForIo = FunctionRef<void()>;
 inline void stay_locked() {}
 
+// Is it the first try of a fault, or the one after locks were given up?
+enum class FaultTry : std::uint8_t { kFirst, kAgain };
+
 // What a fault-around callback did with a page.
 enum class MapPage : std::uint8_t { kMapped, kSkipped };  // kMapped: the callback keeps the reference it was given
 using MapPageCallback = FunctionRef<MapPage(phys::Folio& folio, Pgoff index)>;
@@ -143,7 +146,8 @@ class SuperBlock {
   // vm_ops->fault. kNoMem is VM_FAULT_OOM, any other errno SIGBUS (kFault: beyond the end; kIo: the read failed).
   // Counts pgmajfault. Before the caller installs a PTE it locks the folio and checks that it still belongs to the
   // mapping (Filemap::folio_lock_mapping), or truncation could miss it.
-  virtual Result<FilemapFault> fault(File& file, Pgoff index, FaultHint hint, UnlockForIo unlock_for_io = stay_locked) = 0;
+  virtual Result<FilemapFault> fault(File& file, Pgoff index, FaultHint hint, UnlockForIo unlock_for_io = stay_locked,
+                                     FaultTry tried = FaultTry::kFirst) = 0;
   // vm_ops->map_pages, [first, last]: calls back for each cached uptodate folio that can be locked at once; the callback
   // gets it locked, with a reference.
   virtual void map_pages(File& file, Pgoff first, Pgoff last, MapPageCallback map) = 0;

@@ -132,7 +132,8 @@ Result<std::uint64_t> Shmem::write_iter(File& file, std::uint64_t& pos, std::uin
   return written;
 }
 
-Result<FilemapFault> Shmem::fault(File& file, Pgoff index, FaultHint /*hint*/, UnlockForIo /*unlock_for_io*/) {
+Result<FilemapFault> Shmem::fault(File& file, Pgoff index, FaultHint /*hint*/, UnlockForIo /*unlock_for_io*/,
+                                  FaultTry /*tried*/) {
   ShmemInode& inode = shmem_inode(file.inode());
   const sim::ReadGuard guard(inode.mapping.invalidate_lock());
   const Result<ShmemGet> got = shmem_get_folio(inode, index, SgpType::kCache);

@@ -40,7 +40,7 @@ class PseudoFs final : public file::SuperBlock, private file::AddressSpaceOps {
   [[nodiscard]] bool can_writeback() const override { return false; }
   Result<std::uint64_t> read_iter(file::File& file, std::uint64_t pos, std::uint64_t len, file::IovIter& to) override;
   Result<std::uint64_t> write_iter(file::File& file, std::uint64_t& pos, std::uint64_t len, file::IovIter& from) override;
-  Result<file::FilemapFault> fault(file::File&, Pgoff, file::FaultHint, file::UnlockForIo) override {
+  Result<file::FilemapFault> fault(file::File&, Pgoff, file::FaultHint, file::UnlockForIo, file::FaultTry) override {
     return fail(Errno::kFault);
   }
   void map_pages(file::File&, Pgoff, Pgoff, file::MapPageCallback) override {}

@@ -28,7 +28,7 @@ SpecialMappings::~SpecialMappings() {
 }
 
 Result<file::FilemapFault> SpecialMappings::fault(file::File& file, Pgoff index, file::FaultHint /*hint*/,
-                                                  file::UnlockForIo /*unlock_for_io*/) {
+                                                  file::UnlockForIo /*unlock_for_io*/, file::FaultTry /*tried*/) {
   const bool vdso = &file.inode() == &vdso_;
   if (index.value() >= (vdso ? kVdsoPages : 1)) return fail(Errno::kFault);
   phys::Page*& page = pages_[vdso ? index.value() : kVdsoPages];

@@ -40,7 +40,8 @@ class SpecialMappings final : public file::SuperBlock, private file::AddressSpac
   Result<std::uint64_t> write_iter(file::File&, std::uint64_t&, std::uint64_t, file::IovIter&) override {
     return fail(Errno::kInval);
   }
-  Result<file::FilemapFault> fault(file::File& file, Pgoff index, file::FaultHint hint, file::UnlockForIo unlock_for_io) override;
+  Result<file::FilemapFault> fault(file::File& file, Pgoff index, file::FaultHint hint, file::UnlockForIo unlock_for_io,
+                                   file::FaultTry tried) override;
   void map_pages(file::File&, Pgoff, Pgoff, file::MapPageCallback) override {}
   Status page_mkwrite(file::File&, phys::Folio&) override { return fail(Errno::kAcces); }
   Status truncate(file::Inode&, std::uint64_t) override { return fail(Errno::kInval); }

@@ -1,6 +1,7 @@
 // Scoped ownership of the simulated locks. SpinGuard and MutexGuard and WriteGuard exclude everyone, the others writers.
 #pragma once
 
+#include "quire/base/bug.h"
 #include "quire/base/thread_annotations.h"
 #include "quire/sim/mutex.h"
 #include "quire/sim/rw_semaphore.h"
@@ -54,7 +55,9 @@ class QUIRE_SCOPED_CAPABILITY ReleasableReadGuard {
   ReleasableReadGuard(const ReleasableReadGuard&) = delete;
   ReleasableReadGuard& operator=(const ReleasableReadGuard&) = delete;
 
+  [[nodiscard]] bool held() const { return held_; }
   void release() QUIRE_RELEASE() {
+    QUIRE_BUG_ON(!held_);
     held_ = false;
     lock_.up_read();
   }

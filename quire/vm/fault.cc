@@ -51,7 +51,7 @@ AccessOutcome Vm::exc_page_fault(Mm& mm, VirtAddr address, arch::FaultCode code)
   parts_.scheduler.charge(costs.page_fault_entry);
   if (address >= mm.task_size) return signal(Signal::kSegv, SiCode::kSegvMapErr);
 
-  FaultFlags flags = FaultFlags::kUser;  // mmap_lock is given back where it is long waited for, once
+  FaultFlags flags = FaultFlags::kUser;  // mmap_lock is given back, once, where a device is waited for
   if (any(code, arch::FaultCode::kWrite)) flags |= FaultFlags::kWrite;
   if (any(code, arch::FaultCode::kInstr)) flags |= FaultFlags::kInstruction;
 
@@ -70,7 +70,7 @@ AccessOutcome Vm::exc_page_fault(Mm& mm, VirtAddr address, arch::FaultCode code)
     if (access_error(code, *vma)) return signal(Signal::kSegv, SiCode::kSegvAccErr);
     outcome = handle_mm_fault(*vma, address, flags, &mmap_lock);
     flags |= FaultFlags::kTried;
-  } while (any(outcome, FaultOutcome::kRetry));
+  } while (any(outcome, FaultOutcome::kRetry) && !mm.killed());
   if (mm.killed()) return signal(Signal::kKill, SiCode::kNone);
   if (!any(outcome, FaultOutcome::kError)) return {};
   if (any(outcome, FaultOutcome::kOom)) return {.phys = PhysAddr(0), .status = AccessStatus::kOom};
@@ -86,6 +86,8 @@ FaultOutcome Vm::handle_mm_fault(Vma& vma, VirtAddr address, FaultFlags flags, s
   FaultOutcome outcome = do_handle_mm_fault(vma, address, flags, mmap_lock);  // the area may be gone then
   if (droppable) [[unlikely]]
     outcome = outcome & ~FaultOutcome::kOom;  // the access tries again
+  const bool gave_back = any(outcome, FaultOutcome::kRetry | FaultOutcome::kCompleted);
+  QUIRE_BUG_ON(mmap_lock != nullptr ? mmap_lock->held() == gave_back : gave_back);
   // mm_account_fault: one that failed or has to be tried again is neither minor nor major. Tried again, it is major.
   if (any(outcome, FaultOutcome::kError | FaultOutcome::kRetry)) return outcome;
   const bool major = any(outcome, FaultOutcome::kMajor) || any(flags, FaultFlags::kTried);

@@ -29,10 +29,11 @@ FaultOutcome Vm::do_fault(VmFault& vmf) {
 FaultOutcome Vm::fault_page(VmFault& vmf) {
   const FuncGraph::Call traced(graph_, __func__);
   file::File& file = *vmf.vma.vm_file;
+  const auto tried = any(vmf.flags, FaultFlags::kTried) ? file::FaultTry::kAgain : file::FaultTry::kFirst;
   bool unlocked = false;
   const auto unlock_for_io = [&] { unlocked = unlocked || maybe_unlock_mmap_for_io(vmf, file); };
   while (true) {
-    const Result<file::FilemapFault> found = file.sb().fault(file, vmf.pgoff, fault_hint(vmf.vma), unlock_for_io);
+    const Result<file::FilemapFault> found = file.sb().fault(file, vmf.pgoff, fault_hint(vmf.vma), unlock_for_io, tried);
     if (unlocked) {  // whatever came of it: the next try will find the folio, or the error
       if (found) parts_.lru.folio_put(*found->folio);
       parts_.vfs.fput(file);

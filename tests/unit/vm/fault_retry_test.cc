@@ -81,6 +81,23 @@ TEST_F(FaultRetryTest, AFileOnADiskCountsAsInAGuest) {
   m_.validate();
 }
 
+// What the first try of a fault reads is no hit of the second: here and there in a file, read-around is given up as in Linux
+// (MMAP_LOTSAMISS), whoever retries.
+TEST_F(FaultRetryTest, WritesHereAndThereGiveUpReadAround) {
+  m_.run([&] {
+    constexpr std::uint64_t kStride = 96 * kPageSize;
+    const VirtAddr at = map("/file", 300 * kStride, MapFlags::kShared);
+    const auto write_at = [&](std::uint64_t i) { EXPECT_TRUE(m_.write(mm_, at + i * kStride, 1).ok()); };
+    for (std::uint64_t i = 0; i < 110; ++i) write_at(i);
+    const std::uint64_t before = file_->mapping().nrpages();
+    EXPECT_GT(before, 110 * 16u);
+    for (std::uint64_t i = 110; i < 210; ++i) write_at(i);
+    EXPECT_EQ(file_->mapping().nrpages(), before + 100);
+    end();
+  });
+  m_.validate();
+}
+
 TEST_F(FaultRetryTest, OthersMayMapWhileAFileIsRead) {
   sim::Nanos read_done = 0;
   sim::Nanos mapped = 0;
